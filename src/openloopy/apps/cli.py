@@ -1,0 +1,270 @@
+"""The command line: parses, calls the public function behind each command, and prints.
+
+Everything heavy is imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openloopy import __version__
+
+if TYPE_CHECKING:
+    from openloopy.apps.doctor import Examination
+    from openloopy.apps.generate import Progress
+
+DEBUG_VARIABLE = "OPENLOOPY_DEBUG"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or a polite kill, as shells use it."""
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""Errors whose message is for the user; any other is ours."""
+
+app = typer.Typer(
+    help="A portrait and a sound become a talking video. OpenLoopy, after Loopy (arXiv:2409.02634).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(str, Enum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Dtype(str, Enum):
+    """In which numbers to compute."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Errors are one readable line on stderr; OPENLOOPY_DEBUG=1 shows where they arose."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin starve the others
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    try:
+        app(args=arguments)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        typer.echo(_message(error), err=True)
+        raise SystemExit(1) from None
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"openloopy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    portrait: Annotated[
+        Path, typer.Argument(metavar="PORTRAIT", help="Picture with a face, seen from the front.")
+    ],
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Any sound file, or a video with sound.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the video (.mp4).")],
+    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same video.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps per clip.")] = None,
+    audio_guidance: Annotated[float | None, typer.Option(min=0, help="How much the sound leads.")] = None,
+    reference_guidance: Annotated[
+        float | None, typer.Option(min=0, help="How closely the portrait is kept.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
+    face: Annotated[int | None, typer.Option(min=0, help="Which face, 0 is the largest.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
+) -> None:
+    """Make a talking video of a portrait. What is not given is the model's own default."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from openloopy.apps.generate import GenerateRequest, generate_video
+    from openloopy.inference.pipeline import GenerationOptions
+
+    disable_progress_bar()
+
+    options = GenerationOptions(
+        seed=seed, steps=steps, audio_guidance=audio_guidance, reference_guidance=reference_guidance
+    )
+    request = GenerateRequest(
+        portrait=portrait,
+        audio=audio,
+        out=out,
+        model=model,
+        options=options,
+        face=face,
+        device=device.value,
+        dtype=dtype.value,
+        may_overwrite=force,
+    )
+    with _interruptible("nothing was written"), _ProgressBar() as bar:
+        report = generate_video(request, say=bar.say, watch=bar.show)
+    typer.echo(report)
+
+
+@app.command()
+def puppet(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
+    portraits: Annotated[
+        Path | None, typer.Option(help="Folder of portraits; drawn faces if not given.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="How much video to make.")] = None,
+    num_clips: Annotated[int | None, typer.Option(help="The same as a number of clips.")] = None,
+    clip_s: Annotated[float, typer.Option(help="Length of a clip, seconds.")] = 8.0,
+    size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same corpus.")] = 0,
+) -> None:
+    """Make a synthetic talking-head corpus from still portraits and synthetic speech. Resumes."""
+    from openloopy.puppet.corpus import CorpusConfig, write_corpus
+
+    config = CorpusConfig(
+        out=out,
+        portraits=portraits,
+        hours=hours,
+        num_clips=num_clips,
+        clip_s=clip_s,
+        size_px=size,
+        workers=workers,
+        seed=seed,
+    )
+    with _interruptible("the same command goes on from here"):
+        report = write_corpus(config)
+    typer.echo(
+        f"{out} holds {report.num_clips} clips ({report.hours:.2f} h) of {report.num_people} people; "
+        f"{report.num_refused} of {report.num_portraits} portraits refused (reasons in {out}/refused.csv); "
+        f"took {report.seconds_this_run} s"
+    )
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="LINE or LINE.STEP, such as mini or mini.stage1.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder of shards.")],
+    run: Annotated[Path, typer.Option(help="Run folder; the same command resumes what is in it.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of one step.")
+    ] = None,
+) -> None:
+    """Train a recipe, from its last checkpoint if there is one."""
+    from openloopy.recipes import run_recipe
+
+    with _interruptible("the same command goes on from the last checkpoint"):
+        run_recipe(recipe, data, run, _as_mapping(settings or []))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print what this machine can run, and which model, dtype and device would be picked."""
+    from openloopy.apps.doctor import examine
+
+    found = examine()
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found) | {"can_generate": found.can_generate}, indent=2))
+    else:
+        typer.echo(_describe(found))
+
+
+def _interrupt(signal_number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interruptible(consequence: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {consequence}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _message(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, USER_ERRORS):
+        return f"error: {text}"
+    return f"error: {type(error).__name__}: {text} (unexpected; {DEBUG_VARIABLE}=1 shows where it arose)"
+
+
+def _as_mapping(settings: list[str]) -> dict[str, str]:
+    for setting in settings:
+        if "=" not in setting:
+            raise typer.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def _describe(found: Examination) -> str:
+    lines = [f"{name:24} {version}" for name, version in found.versions.items()]
+    bf16 = "computes in bfloat16" if found.has_cpu_bf16 else "no bfloat16 arithmetic"
+    lines.append(f"{'cpu':24} {found.cpu_cores} cores, {found.memory_gb} GB, {bf16}")
+    lines.append(f"{'devices':24} {', '.join(found.devices)}")
+    for part in found.parts:
+        lines.append(f"{part.name:24} {part.detail if part.is_present else f'MISSING: {part.detail}'}")
+    lines.append(f"{'would pick':24} model mini, device {found.device}, dtype {found.dtype}")
+    lines.append(f"{'openloopy generate':24} {'ready' if found.can_generate else 'not ready, see above'}")
+    return "\n".join(lines)
+
+
+class _ProgressBar:
+    """Clips done, time left and speed, on stderr; appears with the first frame."""
+
+    def __enter__(self) -> _ProgressBar:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Bar(*columns, console=Console(stderr=True, soft_wrap=True))
+        self._task = None
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def say(self, message: str) -> None:
+        self._bar.console.print(message, markup=False, highlight=False)
+
+    def show(self, progress: Progress) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("", total=progress.total_clips)
+        minutes, seconds = divmod(round(progress.left_s), 60)
+        speed = f"{minutes}:{seconds:02d} left, {progress.seconds_per_video_second:.1f} s per video second"
+        self._bar.update(self._task, completed=progress.clips_done, description=speed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,171 @@
+"""What this machine can run, and what would be picked: the one place that chooses device and dtype."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from openloopy import __version__
+from openloopy.face.landmarks import import_mediapipe, quiet_stderr
+from openloopy.models.folder import EMBEDDED_MINI, load_config
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "av", "opencv-python-headless")
+CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Names in /proc/cpuinfo of x86 and ARM for arithmetic in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where and how a model will run."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Something that a command needs."""
+
+    name: str
+    is_present: bool
+    detail: str
+    """Version or path; where it is missing, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """All that `openloopy doctor` prints."""
+
+    versions: dict[str, str]
+    cpu_cores: int
+    memory_gb: float
+    has_cpu_bf16: bool
+    devices: tuple[str, ...]
+    parts: tuple[Part, ...]
+    device: str
+    """What --device auto picks."""
+    dtype: str
+    """What --dtype auto picks there."""
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether `openloopy generate` works with the embedded model."""
+        needed = ("face landmarks", "embedded model")
+        return all(part.is_present for part in self.parts if part.name in needed)
+
+
+def examine() -> Examination:
+    """Look at this machine; loads no model."""
+    choice = choose("auto", "auto")
+    return Examination(
+        versions=versions(),
+        cpu_cores=cpu_cores(),
+        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        has_cpu_bf16=has_cpu_bf16(),
+        devices=_devices(),
+        parts=(_landmarks(), _embedded_model(), _espeak(), _flite()),
+        device=str(choice.device),
+        dtype=choice.dtype_name,
+    )
+
+
+def choose(device: str, dtype: str) -> Choice:
+    """The device and dtype to run on; "auto" picks the fastest that is safe, anything else is checked."""
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if dtype not in ("auto", *DTYPES):
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
+    chosen = _choose_device(device)
+    if dtype == "float16" and chosen.type == "cpu":
+        raise ValueError("float16 is unusably slow on a CPU; use --dtype bfloat16 or float32")
+    return Choice(chosen, _fast_dtype(chosen) if dtype == "auto" else DTYPES[dtype])
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of the libraries that decide what comes out."""
+    found = {"openloopy": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return found | {library: importlib.metadata.version(library) for library in LIBRARIES}
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_cpu_bf16() -> bool:
+    """Whether the CPU computes in bfloat16 itself; without that, it is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and not CPU_BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())
+
+
+def _choose_device(name: str) -> torch.device:
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if has[kind])
+    if not has[name]:
+        raise ValueError(
+            f"--device {name}: torch {torch.__version__} sees no such device here; "
+            "use --device cpu, or install a build of torch for your GPU"
+        )
+    return torch.device(name)
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and has_cpu_bf16() else torch.float32
+
+
+def _devices() -> tuple[str, ...]:
+    found = [f"cpu ({cpu_cores()} cores)"]
+    for i in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(i)
+        found.append(f"cuda:{i} ({card.name}, {card.total_memory / 2**30:.0f} GB)")
+    if torch.backends.mps.is_available():
+        found.append("mps (Apple GPU)")
+    return tuple(found)
+
+
+def _landmarks() -> Part:
+    try:
+        with quiet_stderr():
+            version = import_mediapipe().__version__
+    except ImportError as error:
+        return Part(name="face landmarks", is_present=False, detail=str(error))
+    return Part(name="face landmarks", is_present=True, detail=f"mediapipe {version}")
+
+
+def _embedded_model() -> Part:
+    if not (EMBEDDED_MINI / "config.json").is_file():
+        remedy = f"not in {EMBEDDED_MINI}; reinstall openloopy, or give --model FOLDER"
+        return Part(name="embedded model", is_present=False, detail=remedy)
+    config = load_config(EMBEDDED_MINI)
+    megabytes = sum(file.stat().st_size for file in EMBEDDED_MINI.rglob("*") if file.is_file()) / 1e6
+    detail = f"{config.name}, {config.size_px}x{config.size_px}, {megabytes:.1f} MB"
+    return Part(name="embedded model", is_present=True, detail=detail)
+
+
+def _espeak() -> Part:
+    name = "espeak-ng (puppet)"
+    if importlib.util.find_spec("espeakng_loader") is None:
+        return Part(name=name, is_present=False, detail="pip install 'openloopy[puppet]'")
+    version = importlib.metadata.version("espeakng-loader")
+    return Part(name=name, is_present=True, detail=f"espeakng-loader {version}")
+
+
+def _flite() -> Part:
+    name, program = "flite (puppet, optional)", shutil.which("flite")
+    return Part(name=name, is_present=program is not None, detail=program or "Debian: apt install flite")

@@ -1,0 +1,198 @@
+"""Training batches out of a latent cache: pure sampling, decided by (seed, step, rank) alone.
+
+Source: Loopy (arXiv:2409.02634), sec. 3.2-3.4: clips of 12 frames with up to 124 frames before them, the reference
+being a random frame of the same video. A resumed run sees the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openloopy.data.cache import LatentCache
+from openloopy.face.movement import expression_variance, eye_boxes, head_motion_variance, mouth_box
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Lengths of what a batch holds, and where the loss looks closer."""
+
+    num_frames: int = 12
+    num_history: int = 124
+    """Frames before the clip that are given, where they exist."""
+    audio_margin: int = 2
+    """Frames of sound before and after the clip."""
+    mouth_weight: float = 6.0
+    eye_weight: float = 3.0
+    """Loss weights of latents that touch the mouth's or an eye's box; 1 elsewhere."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or min(self.num_history, self.audio_margin) < 0:
+            raise ValueError(f"expected at least one frame and no negative lengths, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Clips with their past, their reference and their sound (stage 2). All float32."""
+
+    latents: Tensor
+    """`b f c h w`."""
+    history: Tensor
+    """`b m c h w`: the latents before the clip, oldest first; missing ones are 0."""
+    history_mask: Tensor
+    """`b m`: 1 where the history frame exists."""
+    reference: Tensor
+    """`b c h w`: a random frame of the same video."""
+    audio: Tensor
+    """`b (f + 2 margin) layers width`: hidden states per frame; 0 beyond the ends of the sound."""
+    points68: Tensor
+    """`b f 68 2` in [0, 1] of the crop."""
+    head_motion_variance: Tensor
+    """`b`, see face.movement."""
+    expression_variance: Tensor
+    """`b`, see face.movement."""
+    region_weight: Tensor
+    """`b f 1 h w`."""
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBatch:
+    """Single frames with a reference (stage 1). All float32."""
+
+    latents: Tensor
+    """`b c h w`."""
+    reference: Tensor
+    """`b c h w`: another random frame of the same video."""
+    points68: Tensor
+    """`b 68 2` in [0, 1] of the crop."""
+    region_weight: Tensor
+    """`b 1 h w`."""
+
+    def to(self, device: torch.device | str) -> FrameBatch:
+        return _moved(self, device)
+
+
+def sample_clip_batch(
+    cache: LatentCache,
+    *,
+    seed: int,
+    step: int,
+    batch_size: int,
+    config: BatchConfig = BatchConfig(),
+    rank: int = 0,
+) -> ClipBatch:
+    """A batch of random clips of random videos; videos are drawn alike, whatever their length."""
+    long_enough = _clips_of_at_least(cache, config.num_frames)
+    rng = np.random.default_rng([seed, step, rank])
+    items = [_draw_clip(cache, int(rng.choice(long_enough)), rng, config) for _ in range(batch_size)]
+    return ClipBatch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
+
+
+def sample_frame_batch(
+    cache: LatentCache,
+    *,
+    seed: int,
+    step: int,
+    batch_size: int,
+    config: BatchConfig = BatchConfig(),
+    rank: int = 0,
+) -> FrameBatch:
+    """A batch of random frames, each with another random frame of its video as the reference."""
+    rng = np.random.default_rng([seed, step, rank])
+    items = [_draw_frame(cache, int(rng.integers(len(cache))), rng, config) for _ in range(batch_size)]
+    return FrameBatch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
+
+
+def region_weights(points68: np.ndarray, grid: tuple[int, int], config: BatchConfig) -> np.ndarray:
+    """Loss weights on the latent grid.
+
+    Args:
+        points68: `f 68 2` in [0, 1] of the crop.
+        grid: (h, w) of the latents.
+
+    Returns:
+        `f h w` float32: every latent that a box touches gets its weight; the mouth wins over the eyes.
+    """
+    weights = np.ones((len(points68), *grid), np.float32)
+    eyes = eye_boxes(points68)
+    for i, mouth in enumerate(mouth_box(points68)):
+        for box in eyes[i]:
+            weights[i][_touched(box, grid)] = config.eye_weight
+        weights[i][_touched(mouth, grid)] = config.mouth_weight
+    return weights
+
+
+def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """`rows[start:stop]` where indices outside of `rows` give zeros; `n ...` -> `(stop - start) ...`."""
+    present = rows[max(start, 0) : max(stop, 0)]
+    padded = np.zeros((stop - start, *rows.shape[1:]), rows.dtype)
+    offset = max(-start, 0)
+    padded[offset : offset + len(present)] = present
+    return padded
+
+
+def _draw_clip(
+    cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
+) -> dict[str, Tensor]:
+    latents = cache.rows("latents", i)
+    start = int(rng.integers(len(latents) - config.num_frames + 1))
+    stop, m = start + config.num_frames, config.num_history
+    points = cache.rows("points68", i)[start:stop] / cache.info.size_px
+    mask = np.arange(start - m, start) >= 0
+    weights = region_weights(points, latents.shape[-2:], config)
+    return _tensors(
+        latents=latents[start:stop],
+        history=pad_rows(latents, start - m, start),
+        history_mask=mask,
+        reference=latents[rng.integers(len(latents))],
+        audio=pad_rows(cache.rows("audio", i), start - config.audio_margin, stop + config.audio_margin),
+        points68=points,
+        head_motion_variance=head_motion_variance(points),
+        expression_variance=expression_variance(points),
+        region_weight=weights[:, None],
+    )
+
+
+def _draw_frame(
+    cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
+) -> dict[str, Tensor]:
+    latents = cache.rows("latents", i)
+    target, reference = rng.choice(len(latents), 2, replace=len(latents) < 2)
+    points = cache.rows("points68", i)[target] / cache.info.size_px
+    return _tensors(
+        latents=latents[target],
+        reference=latents[reference],
+        points68=points,
+        region_weight=region_weights(points[None], latents.shape[-2:], config),
+    )
+
+
+def _tensors(**arrays: np.ndarray) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()}
+
+
+def _moved(batch, device: torch.device | str):
+    values = {f.name: getattr(batch, f.name).to(device, non_blocking=True) for f in fields(batch)}
+    return type(batch)(**values)
+
+
+def _touched(box: np.ndarray, grid: tuple[int, int]) -> tuple[slice, slice]:
+    """The latents that a box (x0 y0 x1 y1 in [0, 1]) touches, as (rows, columns)."""
+    h, w = grid
+    x0, y0, x1, y1 = np.clip(box, 0, 1) * [w, h, w, h]
+    return slice(int(np.floor(y0)), int(np.ceil(y1))), slice(int(np.floor(x0)), int(np.ceil(x1)))
+
+
+def _clips_of_at_least(cache: LatentCache, num_frames: int) -> np.ndarray:
+    lengths = np.diff(cache.offsets["latents"])
+    if not np.any(lengths >= num_frames):
+        raise ValueError(
+            f"no clip of {cache.folder} has {num_frames} frames, the longest has {lengths.max()}"
+        )
+    return np.flatnonzero(lengths >= num_frames)

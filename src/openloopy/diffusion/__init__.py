@@ -1,0 +1,1 @@
+"""Pure functions on tensors: schedule, prediction type, guidance, samplers, loss weights."""

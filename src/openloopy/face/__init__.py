@@ -1,0 +1,1 @@
+"""Landmarks, crops and movement descriptors."""

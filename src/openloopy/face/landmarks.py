@@ -1,0 +1,375 @@
+"""Faces and their landmarks: the `FaceLandmarker` seam, and mediapipe behind it.
+
+Source: MediaPipe Face Detection and Face Mesh with iris (Apache-2.0), 478 points; its last wheel that
+carries its models is 0.10.21.
+
+Coordinates everywhere: pixels of the picture, x right, y down, z to the viewer; continuous, so that the
+first pixel covers 0..1 and its centre is at 0.5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from openloopy.face.crop import Crop, apply_crop
+from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68, Pose, canonical_mesh, pose_of
+
+SEARCH_PX = 2048
+"""Larger pictures are searched in a copy of this longest side; landmarks always come from the original."""
+DETECTION_PX = 384
+"""The detectors look at pictures of this longest side (their own input is 128 or 192 px)."""
+TILE_LEVELS = (2, 4)
+"""Where no face is seen in the whole picture, tiles of 1/2 and then 1/4 of its longer side are searched."""
+MIN_SCORE = 0.4
+MESH_ZOOMS = (1.6, 2.0, 2.5)
+"""The mesh is the mean over square views of these many detection boxes: steadier than any one of them."""
+MESH_PX = 384
+MAX_MESH_SPREAD = 0.06
+"""Views of a true face agree; meshes that differ by more (standard deviation, in face heights) are of none."""
+TRACK_ZOOM = 2.4
+"""Tracking looks at a fixed square of this many face heights until the face leaves it."""
+
+NUM_QUIET_PICTURES = 10
+"""Mediapipe's native code prints its warnings with the first faces it sees."""
+INSTALL_HINT = (
+    "face landmarks need mediapipe 0.10.21, the last release that carries its models (Python 3.9-3.12). "
+    "Install it without its outdated pins:\n"
+    "    pip install --no-deps mediapipe==0.10.21\n"
+    "    pip install absl-py attrs flatbuffers matplotlib protobuf opencv-python-headless"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one picture."""
+
+    box: np.ndarray
+    """x0 y0 x1 y1 px: the bounds of the mesh."""
+    mesh: np.ndarray
+    """`478 3` px."""
+    score: float
+    """The detector's confidence, 0..1."""
+
+    @classmethod
+    def from_mesh(cls, mesh: np.ndarray, score: float = 1.0) -> Face:
+        """A face from its mesh, `478 3` px."""
+        if mesh.shape != (MESH_POINTS, 3):
+            raise ValueError(f"expected a mesh of shape (478, 3), got {mesh.shape}")
+        mesh = np.asarray(mesh, dtype=np.float32)
+        box = np.concatenate([mesh[:, :2].min(0), mesh[:, :2].max(0)])
+        return cls(box=box, mesh=mesh, score=float(score))
+
+    @property
+    def points68(self) -> np.ndarray:
+        """The 68 iBUG points, `68 2` float32 px."""
+        return np.ascontiguousarray(self.mesh[MESH_TO_68, :2], dtype=np.float32)
+
+    @property
+    def pose(self) -> Pose:
+        """Head rotation, from the fit of the canonical mesh to this one."""
+        return pose_of(self.mesh)
+
+    @property
+    def height_px(self) -> float:
+        """From the top of the forehead to the chin, in the picture plane."""
+        return float(np.linalg.norm(self.mesh[FOREHEAD, :2] - self.mesh[CHIN, :2]))
+
+
+class FaceLandmarker(Protocol):
+    """What the rest of the project needs of a landmarker."""
+
+    def detect(self, rgb: np.ndarray) -> list[Face]:
+        """The faces of a picture, `H W 3` uint8, largest first."""
+        ...
+
+
+def mirror_face(face: Face, image_width_px: int) -> Face:
+    """The face as it lies in the picture turned left to right."""
+    mesh = face.mesh[canonical_mesh().mirror] * np.float32([-1, 1, 1]) + np.float32([image_width_px, 0, 0])
+    return Face.from_mesh(mesh, face.score)
+
+
+def import_mediapipe() -> Any:
+    """The mediapipe package, or an ImportError that says how to install it."""
+    try:
+        import mediapipe
+    except ImportError as error:
+        version = ".".join(str(part) for part in sys.version_info[:2])
+        raise ImportError(f"{error} (Python {version}). {INSTALL_HINT}") from error
+    return mediapipe
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keeps the messages of mediapipe's native code off the terminal; Python exceptions still pass."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+class Graph:
+    """A mediapipe solution, silent while it starts."""
+
+    def __init__(self, open_solution: Callable[[], Any]) -> None:
+        with quiet_stderr():
+            self._solution = open_solution()
+            self._solution.process(np.zeros((64, 64, 3), np.uint8))
+        self._num_processed = 0
+
+    def process(self, rgb: np.ndarray) -> Any:
+        """The solution's result for one picture, `H W 3` uint8."""
+        self._num_processed += 1
+        if self._num_processed > NUM_QUIET_PICTURES:
+            return self._solution.process(rgb)
+        with quiet_stderr():
+            return self._solution.process(rgb)
+
+    def restart(self) -> None:
+        """Forgets the pictures before."""
+        with quiet_stderr():
+            self._solution.reset()
+            self._solution.process(np.zeros((64, 64, 3), np.uint8))
+
+
+class MediapipeLandmarker:
+    """Mediapipe's detectors and face mesh, made to work on pictures and faces of any size.
+
+    Not for sharing between threads; make one per process.
+    """
+
+    def __init__(self, max_faces: int = 8) -> None:
+        if max_faces < 1:
+            raise ValueError(f"max_faces must be at least 1, got {max_faces}")
+        self.max_faces = max_faces
+        with quiet_stderr():
+            solutions = import_mediapipe().solutions
+        detection, mesh = solutions.face_detection.FaceDetection, solutions.face_mesh.FaceMesh
+        self._detectors = [
+            Graph(lambda: detection(model_selection=1, min_detection_confidence=MIN_SCORE)),  # full range
+            Graph(lambda: detection(model_selection=0, min_detection_confidence=MIN_SCORE)),  # short range
+        ]
+        mesh = partial(mesh, refine_landmarks=True, min_detection_confidence=MIN_SCORE)
+        self._mesh = Graph(lambda: mesh(static_image_mode=True, max_num_faces=4))
+        self._tracking_mesh = Graph(lambda: mesh(static_image_mode=False, max_num_faces=1))
+
+    def detect(self, rgb: np.ndarray) -> list[Face]:
+        """The faces of a picture, `H W 3` uint8, largest first, at most `max_faces`."""
+        _check_picture(rgb)
+        scale = max(1.0, max(rgb.shape[:2]) / SEARCH_PX)
+        searched = rgb if scale == 1 else _shrink(rgb, scale)
+        for boxes in self._searches(searched):
+            faces = [self._fit_mesh(rgb, box.scaled(scale)) for box in boxes]
+            faces = _drop_doubles([face for face in faces if face is not None])
+            if faces:
+                return sorted(faces, key=lambda face: -face.height_px)[: self.max_faces]
+        return []
+
+    def track(self, frames: Iterable[np.ndarray]) -> list[Face | None]:
+        """The largest face of each frame of one shot; None where it is lost.
+
+        No smoothing over time, hence no lag; about 5 ms a frame for head clips. `score` is the
+        detector's when the track began.
+        """
+        tracker = _Tracker(self.detect, self._tracking_mesh)
+        return [tracker.step(rgb) for rgb in frames]
+
+    def _searches(self, rgb: np.ndarray) -> Iterator[list[_Box]]:
+        """Detections of ever more thorough searches: the picture, the picture with a border, tiles."""
+        height, width = rgb.shape[:2]
+        longest = max(height, width)
+        yield self._boxes(rgb, [_whole(rgb)])
+        yield self._boxes(rgb, [Crop(width / 2 - longest, height / 2 - longest, 2 * longest)])
+        for level in TILE_LEVELS:
+            yield self._boxes(rgb, _tiles(width, height, longest / level))
+
+    def _boxes(self, rgb: np.ndarray, views: Iterable[Crop]) -> list[_Box]:
+        boxes = []
+        for view in views:
+            pixels = apply_crop(rgb, view, DETECTION_PX)
+            for detector in self._detectors:
+                boxes += [_to_box(found, view) for found in detector.process(pixels).detections or ()]
+        return _suppress(boxes)
+
+    def _fit_mesh(self, rgb: np.ndarray, box: _Box) -> Face | None:
+        meshes = []
+        for zoom in MESH_ZOOMS:
+            size = zoom * box.size
+            view = Crop(box.x - size / 2, box.y - size / 2, size)
+            mesh = _nearest_mesh(self._mesh, apply_crop(rgb, view, MESH_PX), view)
+            if mesh is not None:
+                meshes.append(mesh)
+        return _mean_face(meshes, box.score)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A detection: square about the centre x y, in px."""
+
+    x: float
+    y: float
+    size: float
+    score: float
+
+    def scaled(self, scale: float) -> _Box:
+        """The same box in a picture `scale` times as large."""
+        return _Box(self.x * scale, self.y * scale, self.size * scale, self.score)
+
+    def overlap(self, other: _Box) -> float:
+        """Intersection over union, of the squares."""
+        reach = (self.size + other.size) / 2
+        wide = min(reach - abs(self.x - other.x), self.size, other.size)
+        high = min(reach - abs(self.y - other.y), self.size, other.size)
+        shared = max(wide, 0) * max(high, 0)
+        return shared / (self.size**2 + other.size**2 - shared)
+
+
+class _Tracker:
+    """Follows one face: a fixed view around it, and mediapipe's own region tracking within the view."""
+
+    def __init__(self, detect: Callable[[np.ndarray], list[Face]], mesh: Graph) -> None:
+        self._detect = detect
+        self._mesh = mesh
+        self._view: Crop | None = None
+        self._shape: tuple[int, ...] = ()
+        self._score = 0.0
+
+    def step(self, rgb: np.ndarray) -> Face | None:
+        """The face in the next frame, or None."""
+        _check_picture(rgb)
+        if rgb.shape != self._shape:
+            self._view, self._shape = None, rgb.shape
+        face = self._look(rgb)
+        if face is None and self._begin(rgb):
+            face = self._look(rgb)
+        if face is None or not _well_inside(face, self._view, rgb):
+            self._view = None
+        return face
+
+    def _begin(self, rgb: np.ndarray) -> bool:
+        faces = self._detect(rgb)
+        if not faces:
+            return False
+        face, longest = faces[0], max(rgb.shape[:2])
+        if longest <= MESH_PX and face.height_px > longest / 4:
+            self._view = _whole(rgb)
+        else:
+            size = TRACK_ZOOM * face.height_px
+            centre = (face.box[:2] + face.box[2:]) / 2
+            self._view = Crop(float(centre[0] - size / 2), float(centre[1] - size / 2), size)
+        self._score = face.score
+        self._mesh.restart()
+        return True
+
+    def _look(self, rgb: np.ndarray) -> Face | None:
+        if self._view is None:
+            return None
+        is_whole = self._view == _whole(rgb) and rgb.shape[0] == rgb.shape[1]
+        pixels = rgb if is_whole else apply_crop(rgb, self._view, MESH_PX)
+        mesh = _nearest_mesh(self._mesh, pixels, self._view)
+        return None if mesh is None else Face.from_mesh(mesh, self._score)
+
+
+def _check_picture(rgb: np.ndarray) -> None:
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(f"expected an RGB picture of shape (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
+
+
+def _shrink(rgb: np.ndarray, scale: float) -> np.ndarray:
+    size = (max(round(rgb.shape[1] / scale), 1), max(round(rgb.shape[0] / scale), 1))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def _whole(rgb: np.ndarray) -> Crop:
+    """The square about the whole picture."""
+    height, width = rgb.shape[:2]
+    size = float(max(height, width))
+    return Crop((width - size) / 2, (height - size) / 2, size)
+
+
+def _tiles(width: int, height: int, size: float) -> list[Crop]:
+    """Squares of `size` px over the picture, overlapping by half."""
+    columns = _starts(width, size)
+    return [Crop(x, y, size) for y in _starts(height, size) for x in columns]
+
+
+def _starts(length: float, size: float) -> list[float]:
+    """Starts of the intervals of `size` that cover `length`, at most half a size apart."""
+    if length <= size:
+        return [(length - size) / 2]
+    count = int(np.ceil((length - size) / (size / 2))) + 1
+    return [float(start) for start in np.linspace(0, length - size, count)]
+
+
+def _to_box(detection: Any, view: Crop) -> _Box:
+    box = detection.location_data.relative_bounding_box
+    return _Box(
+        x=view.x0 + (box.xmin + box.width / 2) * view.size,
+        y=view.y0 + (box.ymin + box.height / 2) * view.size,
+        size=max(box.width, box.height) * view.size,
+        score=min(float(detection.score[0]), 1.0),
+    )
+
+
+def _suppress(boxes: list[_Box], max_overlap: float = 0.3) -> list[_Box]:
+    """Keeps the surest of the boxes that cover each other."""
+    kept: list[_Box] = []
+    for box in sorted(boxes, key=lambda box: -box.score):
+        if all(box.overlap(other) <= max_overlap for other in kept):
+            kept.append(box)
+    return kept
+
+
+def _drop_doubles(faces: list[Face]) -> list[Face]:
+    """Keeps the surest of the faces whose centres lie within one another's middle."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        centre = face.mesh[:, :2].mean(0)
+        near = [np.linalg.norm(centre - other.mesh[:, :2].mean(0)) < 0.4 * other.height_px for other in kept]
+        if not any(near):
+            kept.append(face)
+    return kept
+
+
+def _mean_face(meshes: list[np.ndarray], score: float) -> Face | None:
+    """The mean of several views' meshes; None where they disagree, for then there is no face."""
+    if len(meshes) < 2:
+        return None
+    face = Face.from_mesh(np.mean(meshes, axis=0), score)
+    spread = np.linalg.norm(np.std(meshes, axis=0)[:, :2], axis=1).mean()
+    return face if spread < MAX_MESH_SPREAD * face.height_px else None
+
+
+def _nearest_mesh(graph: Graph, pixels: np.ndarray, view: Crop) -> np.ndarray | None:
+    """The mesh nearest to the middle of the view, in picture coordinates: `478 3` px, or None."""
+    found = graph.process(pixels).multi_face_landmarks
+    if not found:
+        return None
+    meshes = [np.array([(p.x, p.y, -p.z) for p in face.landmark]) for face in found]
+    distances = [np.abs(mesh[:, :2].mean(0) - 0.5).max() for mesh in meshes]
+    return meshes[int(np.argmin(distances))] * view.size + [view.x0, view.y0, 0.0]
+
+
+def _well_inside(face: Face, view: Crop | None, rgb: np.ndarray) -> bool:
+    """Whether a fixed view still holds the face; the whole picture always does."""
+    if view is None or view == _whole(rgb):
+        return True
+    margin = 0.08 * view.size
+    low = face.box[:2] - [view.x0, view.y0]
+    high = [view.x0 + view.size, view.y0 + view.size] - face.box[2:]
+    return bool(min(low.min(), high.min()) > margin)

@@ -1,0 +1,1 @@
+"""Windows over the audio, motion history and LoopyPipeline."""

@@ -1,0 +1,307 @@
+"""Portrait and sound become frames, clip by clip.
+
+Source: Loopy (arXiv:2409.02634): autoregressive clips of 12 frames whose history is the latents of the last 124
+frames; three-branch guidance; DDIM. Latents are carried over as latents, never decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openloopy.diffusion.guidance import Branch, Guidance, branches_needed, combine
+from openloopy.diffusion.sampler import SamplerConfig, sample
+from openloopy.inference.windows import ClipWindow, clip_windows, num_frames
+from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.models.audio_encoder import AudioFeatureReader
+from openloopy.models.audio_to_latents import AudioCondition
+from openloopy.models.conditions import Conditions
+from openloopy.models.denoiser import Denoiser
+from openloopy.models.folder import LoadedModel, load_model, save_model
+from openloopy.models.loopy import LoopyConfig
+from openloopy.models.reference_decoder import ReferencePicture
+
+BranchOrder = Literal["auto", "batched", "in_turn"]
+DECODED_AT_ONCE = 4
+"""Frames per call of the picture decoder."""
+MAPS_ALIVE = 64
+"""Feature maps of the first level that one branch holds at its peak, roughly; decides "auto"."""
+BATCHED_SHARE = 0.25
+"""Share of a GPU's memory that batched branches may fill; the rest is for weights and other programs."""
+BATCHED_BYTES_ELSEWHERE = 2**30
+"""What they may fill of a memory that is shared with everything else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How to generate; None means the model's own default."""
+
+    seed: int = 0
+    steps: int | None = None
+    audio_guidance: float | None = None
+    reference_guidance: float | None = None
+    branches: BranchOrder = "auto"
+    """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.branches not in get_args(BranchOrder):
+            raise ValueError(f"branches must be one of {get_args(BranchOrder)}, got {self.branches!r}")
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """The options as they apply to one model: nothing left open."""
+
+    seed: int
+    sampler: SamplerConfig
+    guidance: Guidance
+    is_batched: bool
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What is computed once per video: latents `1 c h w`, and the picture as the decoder wants it."""
+
+    latents: Tensor
+    picture: ReferencePicture
+
+
+class MotionHistory:
+    """The latents of the last frames, oldest first; zero and masked before the video's beginning."""
+
+    def __init__(self, length: int, frame_shape: tuple[int, ...], device: torch.device):
+        self._latents = torch.zeros(length, *frame_shape, device=device)
+        self._mask = torch.zeros(length, device=device)
+
+    def append(self, latents: Tensor) -> None:
+        """Add the frames of a clip, `f c h w`; the oldest ones fall off."""
+        length = len(self._mask)
+        self._latents = torch.cat([self._latents, latents])[-length:]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(latents))])[-length:]
+
+    def as_batch(self) -> tuple[Tensor, Tensor]:
+        """History `1 m c h w` and mask `1 m`, 1 = present."""
+        return self._latents[None], self._mask[None]
+
+
+class LoopyPipeline:
+    """A loaded model as a function from portrait and sound to frames."""
+
+    def __init__(self, model: LoadedModel):
+        self.model = model
+
+    @staticmethod
+    def from_pretrained(
+        name: Path | str = "mini", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> LoopyPipeline:
+        """Open "mini", a model folder or a hub id."""
+        return LoopyPipeline(load_model(name, device=device, dtype=dtype))
+
+    def save_pretrained(self, folder: Path | str, *, storage: torch.dtype = torch.float32) -> Path:
+        """Write the model folder."""
+        model = self.model
+        return save_model(
+            folder, model.loopy, model.codec, model.audio_encoder, model.config, storage=storage
+        )
+
+    @property
+    def size_px(self) -> int:
+        """Side of the portrait crop and of the video."""
+        return self.model.config.size_px
+
+    def num_frames(self, waveform: np.ndarray) -> int:
+        """Frames that `generate` gives for this sound."""
+        return num_frames(len(waveform) / SAMPLE_RATE_HZ)
+
+    def generate(
+        self, portrait: np.ndarray, waveform: np.ndarray, *, options: GenerationOptions = GenerationOptions()
+    ) -> Iterator[np.ndarray]:
+        """Frames `H W 3` uint8 RGB, one clip after the other: memory does not grow with the sound's length.
+
+        Args:
+            portrait: the crop around the face, `size_px size_px 3` uint8 RGB (see face.crop).
+            waveform: mono 16 kHz in [-1, 1], `(samples,)`; may be a memory map.
+        """
+        if portrait.shape != (self.size_px, self.size_px, 3) or portrait.dtype != np.uint8:
+            raise ValueError(
+                f"expected a portrait of shape {(self.size_px, self.size_px, 3)} and dtype uint8, got "
+                f"{portrait.shape} {portrait.dtype}; crop it with face.crop.portrait_crop and apply_crop"
+            )
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"expected mono sound of shape (samples,), got {waveform.shape}; call media.audio.to_mono first"
+            )
+        plan = plan_clips(self.model.config, options, self.model.device)
+        # Checked here, not at the first frame: a generator's body only runs when it is asked for a frame.
+        return self._frames(portrait, waveform, self.num_frames(waveform), plan)
+
+    @torch.inference_mode()
+    def _frames(
+        self, rgb: np.ndarray, waveform: np.ndarray, total_frames: int, plan: ClipPlan
+    ) -> Iterator[np.ndarray]:
+        config = self.model.config
+        portrait = self._read_portrait(rgb)
+        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
+        history = MotionHistory(config.segments.span, portrait.latents.shape[1:], self.model.device)
+        for window in clip_windows(total_frames, clip_frames=config.clip_frames):
+            latents = self._clip_latents(portrait, sound, history, window, plan)
+            history.append(latents)
+            yield from self._decode(latents[: window.num_kept], portrait.picture)
+
+    def _read_portrait(self, rgb: np.ndarray) -> Portrait:
+        pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(self.model.device) / 127.5 - 1
+        with self._codec_precision():
+            return Portrait(self.model.codec.encode(pixels), self.model.codec.prepare_reference(pixels))
+
+    def _clip_latents(
+        self,
+        portrait: Portrait,
+        sound: AudioFeatureReader,
+        history: MotionHistory,
+        window: ClipWindow,
+        plan: ClipPlan,
+    ) -> Tensor:
+        """One clip, `f c h w` float32."""
+        config = self.model.config
+        generator = clip_generator(plan.seed, window.index)
+        noise = torch.randn(1, config.clip_frames, *portrait.latents.shape[1:], generator=generator)
+        conditions = self._conditions(portrait, sound, history, window, generator)
+        denoise = denoise_batched if plan.is_batched else denoise_in_turn
+        latents = sample(
+            partial(
+                denoise,
+                self.model.loopy.denoiser,
+                guidance_branches(conditions, plan.guidance),
+                plan.guidance,
+            ),
+            noise.to(self.model.device),
+            config=plan.sampler,
+            schedule=config.schedule,
+            prediction=config.prediction,
+        )
+        return latents[0]
+
+    def _conditions(
+        self,
+        portrait: Portrait,
+        sound: AudioFeatureReader,
+        history: MotionHistory,
+        window: ClipWindow,
+        generator: torch.Generator,
+    ) -> Conditions:
+        """All conditions of a clip; the reference is projected here, once for all steps, frames and branches."""
+        loopy, dtype = self.model.loopy, self.model.dtype
+        latents = portrait.latents.to(dtype)
+        past, past_mask = history.as_batch()
+        features = loopy.read_reference(latents, past.to(dtype), past_mask, generator)
+        audio_tokens, motion_latents = self._hear(sound, window)
+        keep = torch.ones(1, device=self.model.device)
+        return Conditions(
+            reference=loopy.denoiser.cache_reference(features),
+            reference_latents=latents,
+            audio_tokens=audio_tokens,
+            motion_latents=motion_latents,
+            keep_reference=keep,
+            keep_motion=keep,
+        )
+
+    def _hear(self, sound: AudioFeatureReader, window: ClipWindow) -> tuple[Tensor | None, Tensor | None]:
+        """Audio tokens `1 f k d` and motion latents `1 f d` of a clip; None for parts that the model lacks."""
+        loopy, config = self.model.loopy, self.model.config
+        if loopy.audio_projection is None:
+            return None, None
+        margin = loopy.audio_projection.config.margin
+        states = sound.window(window.start_frame - margin, config.clip_frames + 2 * margin)
+        tokens = loopy.audio_projection(states[None])
+        return tokens, None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens))
+
+    def _decode(self, latents: Tensor, picture: ReferencePicture) -> Iterator[np.ndarray]:
+        for few in latents.split(DECODED_AT_ONCE):
+            with self._codec_precision():
+                pixels = self.model.codec.decode(few, picture).float()
+            frames = ((pixels + 1) * 127.5).round().clamp(0, 255).byte()
+            yield from frames.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _codec_precision(self) -> torch.autocast:
+        """Codecs compute in the model's dtype but keep pixels and positions in float32: autocast, not a cast."""
+        dtype = self.model.dtype
+        return torch.autocast(self.model.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.device) -> ClipPlan:
+    """The options with the model's defaults filled in."""
+    defaults = config.defaults
+    sampler = SamplerConfig(steps=defaults.steps, spacing=defaults.spacing)
+    guidance = Guidance(audio=defaults.audio_guidance, reference=defaults.reference_guidance)
+    if options.steps is not None:
+        sampler = replace(sampler, steps=options.steps)
+    if options.audio_guidance is not None:
+        guidance = replace(guidance, audio=options.audio_guidance)
+    if options.reference_guidance is not None:
+        guidance = replace(guidance, reference=options.reference_guidance)
+    is_batched = options.branches == "batched"
+    if options.branches == "auto":
+        is_batched = fits_batched(config, len(branches_needed(guidance)), device)
+    return ClipPlan(options.seed, sampler, guidance, is_batched)
+
+
+def fits_batched(config: LoopyConfig, num_branches: int, device: torch.device) -> bool:
+    """Whether all branches of a clip may be computed at once.
+
+    Fixed budgets, not the memory that is free now: the same machine always chooses the same, and so gives the same
+    frames (one batch and several differ in the last bits).
+    """
+    unet = config.denoiser.unet
+    positions = config.clip_frames * (config.size_px // 8) ** 2
+    needed = num_branches * positions * unet.block_channels[0] * 2 * MAPS_ALIVE
+    if device.type != "cuda":
+        return needed < BATCHED_BYTES_ELSEWHERE
+    return needed < BATCHED_SHARE * torch.cuda.get_device_properties(device).total_memory
+
+
+def clip_generator(seed: int, clip_index: int) -> torch.Generator:
+    """The randomness of one clip, on the CPU: the same on every device, whatever the other clips draw."""
+    mixed = np.random.SeedSequence((seed, clip_index)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+def guidance_branches(conditions: Conditions, guidance: Guidance) -> dict[Branch, Conditions]:
+    """What each branch that is needed gets to know; all share one reference cache."""
+    views = {
+        "audio": lambda: conditions,
+        "reference": conditions.without_audio,
+        "base": conditions.without_reference,
+    }
+    return {branch: views[branch]() for branch in branches_needed(guidance)}
+
+
+def denoise_batched(
+    denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """Guided prediction, all branches in one call. x_t: `1 f c h w`; t: `1`."""
+    num = len(branches)
+    x_t = x_t.to(denoiser.conv_in.weight.dtype).repeat(num, 1, 1, 1, 1)
+    output = denoiser(x_t, t.repeat(num), Conditions.cat(list(branches.values()))).float()
+    return _combine(dict(zip(branches, output.chunk(num), strict=True)), guidance)
+
+
+def denoise_in_turn(
+    denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """Guided prediction, one branch after the other. x_t: `1 f c h w`; t: `1`."""
+    x_t = x_t.to(denoiser.conv_in.weight.dtype)
+    outputs = {branch: denoiser(x_t, t, conditions).float() for branch, conditions in branches.items()}
+    return _combine(outputs, guidance)
+
+
+def _combine(outputs: dict[Branch, Tensor], guidance: Guidance) -> Tensor:
+    return combine(outputs.get("audio"), outputs.get("reference"), outputs.get("base"), guidance)

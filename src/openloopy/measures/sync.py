@@ -1,0 +1,76 @@
+"""Lip synchrony without a network: does the measured lip gap follow the true one, and how late?
+
+A puppet's lip gap is known by construction, so a plain correlation replaces SyncNet (Loopy sec. 4, Sync-C
+and Sync-D) where the truth is at hand. Footage without a known mouth needs SyncNet.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+MIN_OVERLAP_FRAMES = 10
+"""Fewer common frames than this say nothing about synchrony."""
+
+
+class LagCorrelation(NamedTuple):
+    """Pearson correlation of two tracks, in step and at the best shift."""
+
+    r: float
+    """Correlation without a shift."""
+    best_lag: int
+    """Shift in frames with the highest correlation; positive: the generated mouth is late."""
+    best_r: float
+    """Correlation at `best_lag`."""
+
+
+def lip_gap_correlation(generated: np.ndarray, true: np.ndarray, max_lag: int = 10) -> LagCorrelation:
+    """How well a generated lip gap follows the true one.
+
+    Args:
+        generated, true: lip gaps, `f`; NaN where no face was found (that frame is left out).
+        max_lag: largest shift tried, in frames, in both directions.
+
+    Returns:
+        The correlation in step, the best shift, and the correlation there. A mouth that never moves
+        correlates 0 with anything.
+    """
+    _check_tracks(generated, true, max_lag)
+    by_lag = {lag: _correlation_at(generated, true, lag) for lag in _lags(max_lag)}
+    best_lag = max(by_lag, key=lambda lag: by_lag[lag])
+    return LagCorrelation(by_lag[0], best_lag, by_lag[best_lag])
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation over the frames where both tracks `f` are finite; 0 where either is constant."""
+    known = np.isfinite(a) & np.isfinite(b)
+    if known.sum() < MIN_OVERLAP_FRAMES:
+        return 0.0
+    a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 1e-12 else 0.0
+
+
+def _lags(max_lag: int) -> list[int]:
+    """Shifts, the smallest first, so that a tie goes to the smaller shift."""
+    return sorted(range(-max_lag, max_lag + 1), key=abs)
+
+
+def _correlation_at(generated: np.ndarray, true: np.ndarray, lag: int) -> float:
+    if lag >= 0:
+        return pearson(generated[lag:], true[: len(true) - lag])
+    return pearson(generated[:lag], true[-lag:])
+
+
+def _check_tracks(generated: np.ndarray, true: np.ndarray, max_lag: int) -> None:
+    if generated.ndim != 1 or generated.shape != true.shape:
+        raise ValueError(
+            f"expected two lip-gap tracks of the same length, got {generated.shape} and {true.shape}; "
+            "cut both to the frames they share"
+        )
+    if len(generated) < MIN_OVERLAP_FRAMES + max_lag:
+        raise ValueError(
+            f"{len(generated)} frames are too few to try shifts of {max_lag}; "
+            f"give at least {MIN_OVERLAP_FRAMES + max_lag} frames or a smaller max_lag"
+        )

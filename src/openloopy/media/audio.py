@@ -1,0 +1,223 @@
+"""Sound in: whatever FFmpeg decodes becomes mono float32 at 16 kHz; nothing is cut in silence.
+
+Durations are counted from decoded samples, never taken from headers. Long sounds go through the disk, so that
+memory does not grow with length.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+import soxr
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from openloopy.media.files import MediaError, require_file
+
+SAMPLE_RATE_HZ = 16_000
+MIN_DURATION_S = 0.1
+MAX_IN_MEMORY_S = 60
+"""Longer waveforms are memory-mapped from an unlinked temporary file."""
+
+MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+EXACT_HEADERS = ("w64", "aiff", "flac", MP4_FORMAT)
+"""Formats whose header tells the length; in the others it is a guess from the bit rate or absent."""
+HEADER_TOLERANCE_FRAMES = 4
+RIFF_SIZE_UNKNOWN = 0x7FFF_0000
+"""Programs that write wav to a pipe put 0 or something from here up in place of the size."""
+CODEC_FRAME_SAMPLES = 1024
+REMEDY = "re-export it, for example with `ffmpeg -i IN OUT.wav`"
+
+
+class AudioError(MediaError):
+    """A sound that cannot be used as it is."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file holds, counted and not read from its header."""
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    codec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundBlock:
+    """Some consecutive samples as they are in the file."""
+
+    samples: np.ndarray
+    """`channels samples`, float32, full scale 1."""
+    sample_rate_hz: int
+    layout: str
+    """FFmpeg's name, such as "stereo" or "5.1"."""
+    codec: str
+
+
+def open_waveform(path: Path | str) -> np.ndarray:
+    """The whole sound of an audio or video file: float32 `(samples,)`, mono, 16 kHz, within [-1, 1].
+
+    Above MAX_IN_MEMORY_S the result is a read-only memory map of a file that is already unlinked.
+    """
+    with tempfile.TemporaryFile() as spool:
+        num_samples = 0
+        for block in _resampled(read_blocks(path)):
+            spool.write(np.clip(block, -1, 1).tobytes())
+            num_samples += len(block)
+        spool.flush()
+        if num_samples > MAX_IN_MEMORY_S * SAMPLE_RATE_HZ:
+            return np.memmap(spool, dtype=np.float32, mode="r", shape=(num_samples,))
+        spool.seek(0)
+        return np.frombuffer(spool.read(), dtype=np.float32)
+
+
+def probe_audio(path: Path | str) -> AudioInfo:
+    """Length, rate and channels of a sound; decodes all of it to count its samples."""
+    num_samples, block = 0, None
+    for block in read_blocks(path):
+        num_samples += block.samples.shape[1]
+    assert block is not None, "read_blocks raises rather than yield nothing"
+    channels = len(block.samples)
+    return AudioInfo(num_samples / block.sample_rate_hz, block.sample_rate_hz, channels, block.codec)
+
+
+def read_blocks(path: Path | str) -> Iterator[SoundBlock]:
+    """The sound block by block, as stored: own rate, own channels.
+
+    Raises:
+        AudioError: not decodable, no sound in it, damaged on the way, shorter than its header promises, or
+            shorter than MIN_DURATION_S. It comes where it is met: consume the iterator to be sure.
+    """
+    path = require_file(path, "a sound or video")
+    _check_riff(path)
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise AudioError(f"{path} is not a sound that can be decoded ({error}); {REMEDY}") from error
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"{path} has no sound in it (streams: {_stream_kinds(container)})")
+        stream = container.streams.best("audio") or container.streams.audio[0]
+        promised_s = _promised_s(container, stream)
+        blocks = _decoded(container, stream, path)
+        if container.format.name == MP4_FORMAT and promised_s is not None:
+            blocks = _without_padding(blocks, promised_s)
+        yield from _checked(blocks, promised_s, path)
+
+
+def to_mono(waveform: np.ndarray) -> np.ndarray:
+    """Mean of the channels: `(samples,)` or `channels samples` -> `(samples,)`."""
+    if waveform.ndim == 1:
+        return waveform
+    if waveform.ndim != 2 or waveform.shape[0] > waveform.shape[1]:
+        raise ValueError(
+            f"expected sound of shape (channels, samples), got {waveform.shape}; transpose it first"
+        )
+    return waveform.mean(axis=0, dtype=np.float32)
+
+
+def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Mono float32 `(samples,)` at another rate, of round(samples * to_hz / from_hz) samples."""
+    if waveform.ndim != 1:
+        raise ValueError(f"expected mono sound of shape (samples,), got {waveform.shape}; call to_mono first")
+    if from_hz == to_hz:
+        return waveform
+    return soxr.resample(waveform.astype(np.float32, copy=False), from_hz, to_hz)
+
+
+def _resampled(blocks: Iterator[SoundBlock]) -> Iterator[np.ndarray]:
+    """Mono blocks at SAMPLE_RATE_HZ; the stream's tail is flushed, so that no sample is lost."""
+    stream = None
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(block.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        yield stream.resample_chunk(to_mono(block.samples))
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _decoded(container: InputContainer, stream: AudioStream, path: Path) -> Iterator[SoundBlock]:
+    to_float = av.AudioResampler(format="flt")
+    form, decoded_s, codec = None, 0.0, stream.codec_context.name
+    try:
+        for frame in container.decode(stream):
+            layout, rate_hz = frame.layout.name, frame.sample_rate
+            form = form or (layout, rate_hz, frame.format.name)
+            if form != (layout, rate_hz, frame.format.name):
+                raise AudioError(f"{path} changes its rate, channels or sample format on the way; {REMEDY}")
+            decoded_s += frame.samples / rate_hz
+            for part in to_float.resample(frame):
+                samples = np.ascontiguousarray(part.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
+                yield SoundBlock(samples=samples, sample_rate_hz=rate_hz, layout=layout, codec=codec)
+    except av.error.FFmpegError as error:
+        problem = f"{path} is damaged or cut off after {decoded_s:.2f} s ({error})"
+        raise AudioError(f"{problem}; {REMEDY}") from error
+
+
+def _without_padding(blocks: Iterator[SoundBlock], promised_s: float) -> Iterator[SoundBlock]:
+    """Drop the silence with which encoders fill their last frame: an mp4 states where the sound ends.
+
+    Anything more than padding beyond the stated end is kept.
+    """
+    num_samples = 0
+    for block in blocks:
+        num_samples += block.samples.shape[1]
+        excess = num_samples - round(promised_s * block.sample_rate_hz)
+        if 0 < excess < min(CODEC_FRAME_SAMPLES, block.samples.shape[1]):
+            block = replace(block, samples=block.samples[:, :-excess])
+        yield block
+
+
+def _checked(blocks: Iterator[SoundBlock], promised_s: float | None, path: Path) -> Iterator[SoundBlock]:
+    """The same blocks; raises where they do not add up to one usable sound."""
+    num_samples, first = 0, None
+    for block in blocks:
+        first = first or block
+        if not np.isfinite(block.samples).all():
+            at_s = num_samples / first.sample_rate_hz
+            raise AudioError(f"{path} holds samples that are not numbers near {at_s:.2f} s; {REMEDY}")
+        num_samples += block.samples.shape[1]
+        yield block
+    if first is None or num_samples == 0:
+        raise AudioError(f"{path} holds no samples: its sound is empty")
+    _check_length(num_samples / first.sample_rate_hz, promised_s, first.sample_rate_hz, path)
+
+
+def _check_length(duration_s: float, promised_s: float | None, sample_rate_hz: int, path: Path) -> None:
+    tolerance_s = HEADER_TOLERANCE_FRAMES * CODEC_FRAME_SAMPLES / sample_rate_hz
+    if promised_s is not None and duration_s < promised_s - tolerance_s:
+        raise AudioError(
+            f"{path} is cut off: its header promises {promised_s:.2f} s, {duration_s:.2f} s are there; "
+            f"get the whole file, or {REMEDY} to keep what is there"
+        )
+    if duration_s < MIN_DURATION_S:
+        raise AudioError(f"{path} lasts {duration_s:.3f} s; at least {MIN_DURATION_S} s of sound is needed")
+
+
+def _check_riff(path: Path) -> None:
+    """FFmpeg quietly accepts a wav file that is shorter than it says."""
+    with open(path, "rb") as stream:
+        name, size = struct.unpack("<4sI", stream.read(8).ljust(8, b"\0"))
+    there, promised = path.stat().st_size, size + 8
+    if name == b"RIFF" and size < RIFF_SIZE_UNKNOWN and there < promised:
+        raise AudioError(
+            f"{path} is cut off: its header promises {promised} bytes, {there} are there; "
+            f"get the whole file, or {REMEDY} to keep what is there"
+        )
+
+
+def _promised_s(container: InputContainer, stream: AudioStream) -> float | None:
+    if container.format.name not in EXACT_HEADERS or not stream.duration:
+        return None
+    return float(stream.duration * stream.time_base)
+
+
+def _stream_kinds(container: InputContainer) -> str:
+    return ", ".join(stream.type for stream in container.streams) or "none"

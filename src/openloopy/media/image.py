@@ -1,0 +1,84 @@
+"""Pictures in and out: any common format becomes `H W 3` uint8 RGB, upright."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from openloopy.media.files import MediaError, atomic_write, require_file
+
+MIN_SIDE_PX = 64
+MAX_SIDE_PX = 8192
+SIXTEEN_TO_EIGHT_BITS = 257
+"""65535 / 255."""
+
+
+class ImageError(MediaError):
+    """A picture that cannot be used as it is."""
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """A picture as `H W 3` uint8 RGB: EXIF rotation applied, transparency over white, first of several."""
+    path = require_file(path, "an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} is not a picture that can be read ({error}); convert it to PNG or JPEG"
+        ) from error
+    with image:
+        _check_size(image.size, path)
+        try:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(_to_rgb(upright))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise ImageError(
+                f"{path} is damaged or cut off ({error}); get the whole file or export it again"
+            ) from error
+
+
+def write_image(path: Path | str, rgb: np.ndarray) -> None:
+    """Write `H W 3` uint8 under its name's format (.png, .jpg, ...), whole or not at all."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {rgb.dtype} {rgb.shape}")
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise ImageError(f"cannot write {path}: unknown ending {Path(path).suffix!r}; use .png or .jpg")
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(rgb)).save(temporary, quality=95)
+
+
+def _check_size(size: tuple[int, int], path: Path) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE_PX:
+        raise ImageError(
+            f"{path} is {width}x{height}; each side needs at least {MIN_SIDE_PX} px, use a larger picture"
+        )
+    if max(size) > MAX_SIDE_PX:
+        raise ImageError(
+            f"{path} is {width}x{height}; each side may have at most {MAX_SIDE_PX} px, scale it down first"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64) // SIXTEEN_TO_EIGHT_BITS
+        image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        image = _grey_from_float(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_from_float(image: Image.Image) -> Image.Image:
+    """Float pictures count as 0..1 where nothing is above 1, as 0..255 otherwise."""
+    grey = np.nan_to_num(np.asarray(image))
+    grey = grey * 255 if grey.max(initial=0) <= 1 else grey
+    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))

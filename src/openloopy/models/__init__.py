@@ -1,0 +1,1 @@
+"""Every nn.Module and its config; the model folder."""

@@ -1,0 +1,180 @@
+"""Audio encoder: a transformers Wav2Vec2Model whose hidden states of all layers become features at 25 fps.
+
+Source: Loopy sec. 3.3 (wav2vec 2.0, multi-scale features: the hidden states of all layers together). The paper's
+size uses wav2vec2-base-960h (12 layers x 768); `mini` uses a small configuration of the same class, trained on
+synthetic speech with known phonemes and frozen afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+VIDEO_FPS = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // VIDEO_FPS
+STEPS_PER_FRAME = 2
+"""wav2vec 2.0 makes 50 steps a second."""
+TAIL_SAMPLES = 80
+"""Zeros appended so that n video frames of sound give exactly 2 n steps (receptive field 400, stride 320)."""
+CHUNK_FRAMES = 250
+CONTEXT_FRAMES = 25
+"""Long sounds are encoded in chunks of 10 s with 1 s of context at both sides: bounded memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioEncoderConfig:
+    """What the encoder hears."""
+
+    loudness: Literal["as_is", "normalised"] = "as_is"
+    """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects."""
+    wav2vec2: dict[str, Any] = field(default_factory=dict)
+    """Overrides of transformers' Wav2Vec2Config."""
+
+
+class AudioEncoder(nn.Module):
+    """Mono 16 kHz sound -> hidden states of all transformer layers, per video frame."""
+
+    def __init__(self, config: AudioEncoderConfig):
+        super().__init__()
+        from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+        self.config = config
+        settings = Wav2Vec2Config(**config.wav2vec2)
+        settings.apply_spec_augment = False
+        settings.layerdrop = 0.0
+        self.wav2vec2 = Wav2Vec2Model(settings)
+        self.num_layers = settings.num_hidden_layers
+        self.width = settings.hidden_size
+
+    @staticmethod
+    def from_pretrained(
+        folder: Path | str, loudness: Literal["as_is", "normalised"] = "normalised"
+    ) -> AudioEncoder:
+        """Load a wav2vec 2.0 folder in transformers' format; never reaches the network."""
+        from transformers import Wav2Vec2Model
+
+        model = Wav2Vec2Model.from_pretrained(folder, local_files_only=True)
+        encoder = AudioEncoder.__new__(AudioEncoder)
+        nn.Module.__init__(encoder)
+        encoder.config = AudioEncoderConfig(loudness=loudness, wav2vec2=model.config.to_diff_dict())
+        encoder.wav2vec2, encoder.num_layers = model, model.config.num_hidden_layers
+        encoder.width = model.config.hidden_size
+        return encoder
+
+    def hidden_states(self, waveform: Tensor) -> Tensor:
+        """waveform: `b samples` -> hidden states at 50 Hz, `b steps layers width`."""
+        states = self.wav2vec2(waveform, output_hidden_states=True).hidden_states[1:]
+        return torch.stack(states, dim=2)
+
+    def frame_states(self, waveform: Tensor) -> Tensor:
+        """waveform: `b f*640` (whole video frames of sound) -> `b f layers width`, the mean of two steps a frame."""
+        if waveform.ndim != 2 or waveform.shape[1] % SAMPLES_PER_FRAME:
+            raise ValueError(
+                f"expected sound of shape (b, frames * {SAMPLES_PER_FRAME}), got {tuple(waveform.shape)}; pad with zeros"
+            )
+        states = self.hidden_states(F.pad(waveform, (0, TAIL_SAMPLES)))
+        return reduce(states, "b (f two) l w -> b f l w", "mean", two=STEPS_PER_FRAME)
+
+
+class AudioFeatureReader:
+    """Hidden states of a sound of any length, read window by window with bounded memory.
+
+    Chunks lie at fixed places, so a frame's features do not depend on the order of reading.
+    """
+
+    def __init__(self, encoder: AudioEncoder, waveform: np.ndarray):
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"expected mono sound of shape (samples,), got {waveform.shape}; call media.audio.to_mono first"
+            )
+        self.encoder, self.waveform = encoder, waveform
+        self.num_frames = -(-len(waveform) // SAMPLES_PER_FRAME)
+        self._chunk_index, self._chunk = -1, torch.empty(0)
+        self._mean, self._scale = self._loudness()
+
+    @torch.inference_mode()
+    def window(self, start_frame: int, num_frames: int) -> Tensor:
+        """Frames start_frame .. start_frame + num_frames - 1, `f layers width`; zero before and after the sound."""
+        out = torch.zeros(
+            num_frames, self.encoder.num_layers, self.encoder.width, dtype=self._dtype, device=self._device
+        )
+        frame, stop = max(start_frame, 0), min(start_frame + num_frames, self.num_frames)
+        while frame < stop:
+            index = frame // CHUNK_FRAMES
+            chunk_start, end = index * CHUNK_FRAMES, min(stop, (index + 1) * CHUNK_FRAMES)
+            chunk = self._read_chunk(index)
+            out[frame - start_frame : end - start_frame] = chunk[frame - chunk_start : end - chunk_start]
+            frame = end
+        return out
+
+    @property
+    def _parameter(self) -> Tensor:
+        return next(self.encoder.parameters())
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._parameter.dtype
+
+    @property
+    def _device(self) -> torch.device:
+        return self._parameter.device
+
+    def _read_chunk(self, index: int) -> Tensor:
+        if index != self._chunk_index:
+            first = index * CHUNK_FRAMES
+            begin = max(first - CONTEXT_FRAMES, 0)
+            end = min(first + CHUNK_FRAMES + CONTEXT_FRAMES, self.num_frames)
+            piece = np.asarray(
+                self.waveform[begin * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME], dtype=np.float32
+            )
+            piece = (piece - self._mean) * self._scale
+            piece = np.pad(piece, (0, (end - begin) * SAMPLES_PER_FRAME - len(piece)))
+            sound = torch.from_numpy(piece)[None].to(self._device, self._dtype)
+            self._chunk = self.encoder.frame_states(sound)[0, first - begin :][:CHUNK_FRAMES]
+            self._chunk_index = index
+        return self._chunk
+
+    def _loudness(self) -> tuple[float, float]:
+        """Mean and scale over the whole sound, read in pieces."""
+        if self.encoder.config.loudness == "as_is" or not len(self.waveform):
+            return 0.0, 1.0
+        pieces = range(0, len(self.waveform), SAMPLE_RATE_HZ * 60)
+        sums = np.array([_moments(self.waveform[i : i + SAMPLE_RATE_HZ * 60]) for i in pieces]).sum(0)
+        mean = sums[0] / len(self.waveform)
+        variance = max(sums[1] / len(self.waveform) - mean**2, 0.0)
+        return float(mean), float(1 / np.sqrt(variance + 1e-7))
+
+
+def _moments(piece: np.ndarray) -> tuple[float, float]:
+    piece = np.asarray(piece, dtype=np.float64)
+    return float(piece.sum()), float((piece**2).sum())
+
+
+def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
+    """Write the transformers folder; the loudness setting goes into its preprocessor_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.wav2vec2.save_pretrained(folder)
+    settings = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "sampling_rate": SAMPLE_RATE_HZ,
+        "do_normalize": encoder.config.loudness == "normalised",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def load_audio_encoder(folder: Path) -> AudioEncoder:
+    """Load what `save_audio_encoder` wrote, or any wav2vec 2.0 folder of transformers."""
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no audio encoder: config.json is missing")
+    path = folder / "preprocessor_config.json"
+    normalised = json.loads(path.read_text()).get("do_normalize", True) if path.exists() else True
+    return AudioEncoder.from_pretrained(folder, "normalised" if normalised else "as_is").eval()

@@ -1,0 +1,171 @@
+"""The denoising U-Net of Loopy, for single frames (stage 1) and for clips with sound (stage 2).
+
+Source: Loopy (arXiv:2409.02634), sec. 3.1 to 3.3. Every layer: convolutions, self-attention over the frame's own tokens and
+the reference's, cross-attention to the audio, inter-clip attention to the motion frames, intra-clip attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openloopy.models.attention import SharedKeys, SpatialTransformer, hiding_bias
+from openloopy.models.audio_projection import AudioProjectionConfig
+from openloopy.models.conditions import Conditions, LayerCache, ReferenceCache, ReferenceFeatures
+from openloopy.models.resnet import TimeEmbedding
+from openloopy.models.temporal import TemporalConfig, TemporalLayers
+from openloopy.models.unet import (
+    Anatomy,
+    MidBlock,
+    UNetConfig,
+    attention_layers,
+    down_blocks,
+    run_blocks,
+    up_blocks,
+)
+
+ReferenceInput = Literal["attention", "attention+concat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """The denoiser: a U-Net and the parts that Loopy adds to it."""
+
+    unet: UNetConfig = UNetConfig()
+    temporal: TemporalConfig | None = TemporalConfig()
+    """None: single frames (stage 1)."""
+    audio: AudioProjectionConfig | None = AudioProjectionConfig()
+    """What the audio tokens are made of; None: no audio cross-attention (stage 1)."""
+    reference_input: ReferenceInput = "attention"
+    """Where the reference enters; with "attention+concat" its latents are also stacked on the noisy ones."""
+
+    def __post_init__(self) -> None:
+        if self.reference_input not in get_args(ReferenceInput):
+            raise ValueError(
+                f"unknown reference_input {self.reference_input!r}; choose one of {get_args(ReferenceInput)}"
+            )
+
+
+class Denoiser(nn.Module):
+    """Parameter names are SD 1.5's, plus `temporal`."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        unet = config.unet
+        context_width = None if config.audio is None else unet.context_dim
+        anatomy = Anatomy(unet=unet, context_width=context_width, temporal=config.temporal)
+        in_channels = unet.in_channels * (2 if config.reference_input == "attention+concat" else 1)
+        self.config = config
+        self.conv_in = nn.Conv2d(in_channels, unet.block_channels[0], kernel_size=3, padding=1)
+        self.time_embedding = TimeEmbedding(unet.block_channels[0], unet.time_dim)
+        self.down_blocks = down_blocks(anatomy)
+        self.mid_block = MidBlock(anatomy)
+        self.up_blocks = up_blocks(anatomy)
+        self.conv_norm_out = nn.GroupNorm(unet.norm_groups, unet.block_channels[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(unet.block_channels[0], unet.out_channels, kernel_size=3, padding=1)
+        silence_audio(self)
+
+    def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Predict noise, v or x_0 (whatever it was trained for).
+
+        Args:
+            x_t: noisy latents, `b f c h w`.
+            t: timesteps, `b`.
+            conditions: of the same batch; their reference may be shared by several branches (see `Conditions`).
+
+        Returns:
+            `b f c h w`.
+        """
+        self._check(conditions)
+        batch, num_frames = x_t.shape[:2]
+        step = self._attention_step(conditions, num_frames)
+        x = self._stack_reference(x_t, conditions).flatten(0, 1)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        x = run_blocks(self, x, self._time_features(t, num_frames, conditions), step)
+        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return x.unflatten(0, (batch, num_frames))
+
+    def cache_reference(self, features: ReferenceFeatures) -> ReferenceCache:
+        """Project the reference's and the motion frames' keys and values of every layer, once per clip."""
+        layers = []
+        for (attention, temporal), layer in zip(attention_layers(self), features.layers, strict=True):
+            reference_k, reference_v = attention.transformer_blocks[0].attn1.project_keys(layer.reference)
+            motion_k, motion_v = (None, None) if temporal is None else temporal.motion_keys(layer.motion)
+            layers.append(LayerCache(reference_k, reference_v, motion_k, motion_v))
+        return ReferenceCache(tuple(layers), features.motion_mask)
+
+    def _check(self, conditions: Conditions) -> None:
+        if (conditions.audio_tokens is None) != (self.config.audio is None):
+            has = "has no" if self.config.audio is None else "has"
+            got = "none" if conditions.audio_tokens is None else tuple(conditions.audio_tokens.shape)
+            raise ValueError(f"this denoiser {has} audio layers, but the conditions' audio_tokens are {got}")
+
+    def _stack_reference(self, x_t: Tensor, conditions: Conditions) -> Tensor:
+        if self.config.reference_input == "attention":
+            return x_t
+        reference = conditions.reference_latents.to(x_t.dtype)[:, None].expand(-1, x_t.shape[1], -1, -1, -1)
+        return torch.cat([x_t, reference], dim=2)
+
+    def _time_features(self, t: Tensor, num_frames: int, conditions: Conditions) -> Tensor:
+        """SiLU of timestep embedding plus motion latents, `(b f) d`."""
+        embedding = self.time_embedding(t)[:, None]
+        if conditions.motion_latents is not None:
+            embedding = embedding + conditions.motion_latents
+        return F.silu(embedding).expand(-1, num_frames, -1).flatten(0, 1)
+
+    def _attention_step(self, conditions: Conditions, num_frames: int):
+        """What happens at each attention layer, in order; see `unet.AttentionStep`."""
+        context = None if conditions.audio_tokens is None else conditions.audio_tokens.flatten(0, 1)
+        layers = iter(self._layer_keys(conditions))
+
+        def step(x: Tensor, attention: SpatialTransformer, temporal: TemporalLayers | None) -> Tensor:
+            reference, motion = next(layers)
+            x = attention(x, reference, context)
+            return x if temporal is None else temporal(x, num_frames, motion)
+
+        return step
+
+    def _layer_keys(self, conditions: Conditions) -> list[tuple[SharedKeys | None, SharedKeys | None]]:
+        """Reference and motion keys of every layer, for the batch of the conditions."""
+        cache = conditions.reference
+        if cache is None:
+            return [(None, None)] * len(attention_layers(self))
+        if isinstance(cache, ReferenceFeatures):
+            cache = self.cache_reference(cache)
+        branches = len(conditions.keep_reference) // len(cache.motion_mask)
+        reference_bias, motion_bias = (
+            hiding_bias(conditions.keep_reference),
+            hiding_bias(conditions.keep_motion),
+        )
+        return [
+            (
+                _shared_keys(layer.reference_k, layer.reference_v, reference_bias, branches),
+                _shared_keys(layer.motion_k, layer.motion_v, motion_bias, branches),
+            )
+            for layer in cache.layers
+        ]
+
+
+def _shared_keys(k: Tensor | None, v: Tensor | None, bias: Tensor | None, branches: int) -> SharedKeys | None:
+    """Keys for all guidance branches, which follow one another in the batch."""
+    if k is None:
+        return None
+    if branches > 1:
+        k, v = k.repeat(branches, 1, 1, 1), v.repeat(branches, 1, 1, 1)
+    return SharedKeys(k, v, bias)
+
+
+def silence_audio(denoiser: Denoiser) -> None:
+    """Zero the output projections of a denoiser's audio layers: fresh ones change nothing, and sound fades in.
+
+    Done when built; loaded weights take their place.
+    """
+    for attention, _ in attention_layers(denoiser):
+        block = attention.transformer_blocks[0]
+        if block.has_context:
+            nn.init.zeros_(block.attn2.to_out[0].weight)
+            nn.init.zeros_(block.attn2.to_out[0].bias)

@@ -1,0 +1,129 @@
+"""The whole model and its settings: denoiser, reference net, audio projection and audio-to-latents.
+
+Source: Loopy (arXiv:2409.02634), sec. 3. Codec and audio encoder describe themselves, in their own folders; what the
+model must know of them (latent channels, layers of hidden states) is part of the denoiser's settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openloopy.diffusion.prediction import Prediction
+from openloopy.diffusion.sampler import SamplerConfig, Spacing
+from openloopy.diffusion.schedule import ScheduleConfig
+from openloopy.models.audio_projection import AudioProjection
+from openloopy.models.audio_to_latents import A2LConfig, AudioToLatents
+from openloopy.models.conditions import ReferenceFeatures
+from openloopy.models.config_json import from_json_dict, to_json_dict
+from openloopy.models.denoiser import Denoiser, DenoiserConfig
+from openloopy.models.reference_net import ReferenceNet
+from openloopy.models.segments import SegmentConfig, gather_segments
+
+SCHEMA_VERSION = 1
+VERSION_KEY = "schema_version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationDefaults:
+    """How the model is sampled unless asked otherwise; the paper's numbers."""
+
+    steps: int = 25
+    spacing: Spacing = "leading"
+    audio_guidance: float = 5.0
+    reference_guidance: float = 3.0
+
+    def __post_init__(self) -> None:
+        SamplerConfig(steps=self.steps, spacing=self.spacing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopyConfig:
+    """All settings of a model. The defaults are the paper's."""
+
+    name: str
+    size_px: int = 512
+    """Side of the portrait crop and of the video."""
+    denoiser: DenoiserConfig = DenoiserConfig()
+    """Its U-Net is also the reference net's, without audio and time."""
+    segments: SegmentConfig = SegmentConfig()
+    a2l: A2LConfig | None = A2LConfig()
+    """None: the sound acts through cross-attention alone."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    prediction: Prediction = "epsilon"
+    defaults: GenerationDefaults = GenerationDefaults()
+
+    def __post_init__(self) -> None:
+        temporal = self.denoiser.temporal
+        if self.a2l is not None and self.denoiser.audio is None:
+            raise ValueError(
+                "audio-to-latents needs the denoiser's audio settings; set denoiser.audio, or a2l=None"
+            )
+        if temporal is not None and self.segments.num_kept > temporal.max_motion_frames:
+            raise ValueError(
+                f"segments keep {self.segments.num_kept} motion frames, but the temporal layers have embeddings for "
+                f"{temporal.max_motion_frames}; raise denoiser.temporal.max_motion_frames"
+            )
+        if self.prediction == "epsilon" and self.schedule.zero_terminal_snr:
+            raise ValueError(
+                "epsilon prediction cannot start from zero terminal SNR; use prediction 'v' or 'x0'"
+            )
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames generated at a time; one by one without temporal layers."""
+        return 1 if self.denoiser.temporal is None else self.denoiser.temporal.max_clip_frames
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; see `from_dict`."""
+        return {VERSION_KEY: SCHEMA_VERSION, **to_json_dict(self)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> LoopyConfig:
+        """The settings from what `to_dict` gave, strictly checked."""
+        version = values.get(VERSION_KEY)
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"expected {VERSION_KEY} {SCHEMA_VERSION}, got {version!r}; "
+                "the model was written by another version of openloopy, or is not an openloopy model"
+            )
+        return from_json_dict(
+            LoopyConfig, {key: value for key, value in values.items() if key != VERSION_KEY}
+        )
+
+
+class LoopyModel(nn.Module):
+    """All that is trained together in stage 2. Absent parts are None."""
+
+    def __init__(self, config: LoopyConfig) -> None:
+        super().__init__()
+        unet, audio = config.denoiser.unet, config.denoiser.audio
+        self.config = config
+        self.denoiser = Denoiser(config.denoiser)
+        self.reference_net = ReferenceNet(unet)
+        self.audio_projection = None if audio is None else AudioProjection(audio, unet.context_dim)
+        self.a2l = None
+        if config.a2l is not None:
+            audio_width = audio.window * unet.context_dim
+            self.a2l = AudioToLatents(config.a2l, audio_width=audio_width, time_dim=unet.time_dim)
+
+    def read_reference(
+        self,
+        reference: Tensor,
+        history: Tensor,
+        history_mask: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> ReferenceFeatures:
+        """What the reference net sees of the portrait and of the past (Loopy sec. 3.2).
+
+        Args:
+            reference: latents, `b c h w`.
+            history: latents before the clip, oldest first, `b m c h w`.
+            history_mask: `b m`, 1 = present.
+            generator: for "random" sampling of the segments; on the CPU.
+        """
+        motion, motion_mask = gather_segments(history, history_mask, self.config.segments, generator)
+        return self.reference_net(reference, motion, motion_mask)

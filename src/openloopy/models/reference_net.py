@@ -1,0 +1,73 @@
+"""The reference net: a U-Net that reads the reference picture and the motion frames for the denoiser.
+
+Source: Loopy (arXiv:2409.02634), sec. 3.1 and 3.2. Clean latents at timestep 0. At every attention layer it gives the tokens
+that enter self-attention (for the reference picture) and the map that enters the layer (for the motion frames); whatever
+comes after the last of them is absent from the net.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openloopy.models.attention import SpatialTransformer, TransformerEntry, to_tokens
+from openloopy.models.conditions import LayerFeatures, ReferenceFeatures
+from openloopy.models.resnet import TimeEmbedding
+from openloopy.models.temporal import TemporalLayers
+from openloopy.models.unet import Anatomy, MidBlock, UNetConfig, down_blocks, run_blocks, up_blocks
+
+
+class ReferenceNet(nn.Module):
+    """Names as in SD 1.5's U-Net, without cross-attention and without what follows its last self-attention's entry."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        anatomy = Anatomy(unet=config, context_width=None, temporal=None)
+        self.config = config
+        self.conv_in = nn.Conv2d(config.in_channels, config.block_channels[0], kernel_size=3, padding=1)
+        self.time_embedding = TimeEmbedding(config.block_channels[0], config.time_dim)
+        self.down_blocks = down_blocks(anatomy)
+        self.mid_block = MidBlock(anatomy)
+        self.up_blocks = up_blocks(anatomy)
+        self.up_blocks[-1].attentions[-1] = TransformerEntry(config.block_channels[0], config.norm_groups)
+
+    def forward(self, reference: Tensor, motion: Tensor, motion_mask: Tensor) -> ReferenceFeatures:
+        """Read the reference picture and the motion frames.
+
+        Args:
+            reference: latents, `b c h w`.
+            motion: latents of the motion frames, `b s c h w`, oldest first; s may be 0.
+            motion_mask: `b s`, 1 = present. Missing frames are not computed: their features are zero.
+        """
+        batch, num_motion = motion_mask.shape
+        if motion.shape != (batch, num_motion, *reference.shape[1:]) or len(reference) != batch:
+            raise ValueError(
+                f"expected reference `b c h w`, motion `b s c h w` and motion_mask `b s`, got {tuple(reference.shape)}, "
+                f"{tuple(motion.shape)} and {tuple(motion_mask.shape)}"
+            )
+        present = motion_mask.flatten().nonzero().squeeze(1)
+        frames = torch.cat([reference, motion.flatten(0, 1)[present]])
+        layers = []
+        for tokens, normed in self.read(frames):
+            features = tokens.new_zeros(batch * num_motion, *tokens.shape[1:])
+            features = features.index_copy(0, present, tokens[batch:])
+            layers.append(LayerFeatures(normed[:batch], features.unflatten(0, (batch, num_motion))))
+        return ReferenceFeatures(tuple(layers), motion_mask)
+
+    def read(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Latents `b c h w` -> per attention layer the tokens that enter it, raw and as self-attention reads them."""
+        features = []
+
+        def step(
+            x: Tensor, attention: SpatialTransformer | TransformerEntry, _: TemporalLayers | None
+        ) -> Tensor:
+            tokens, normed = attention.enter(x)
+            features.append((to_tokens(x), normed))
+            return x if isinstance(attention, TransformerEntry) else attention.finish(x, tokens, normed)
+
+        t = torch.zeros(1, device=frames.device)
+        time_features = F.silu(self.time_embedding(t)).expand(len(frames), -1)
+        x = self.conv_in(frames.contiguous(memory_format=torch.channels_last))
+        run_blocks(self, x, time_features, step)
+        return features

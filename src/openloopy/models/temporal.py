@@ -1,0 +1,110 @@
+"""Attention along time at each latent position: inter-clip, then intra-clip.
+
+Source: Loopy (arXiv:2409.02634), sec. 3.2. Output projections start at zero, so that fresh layers are the identity (as in
+AnimateDiff, arXiv:2307.04725). We differ: motion features are those that enter the same layer of the reference net, and
+the clip's keys and the motion's share one projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from openloopy.models.attention import Attention, SharedKeys, attend, to_map, to_tokens
+
+TemporalKind = Literal["dual", "single"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalConfig:
+    """Which layers run along time, and how far their embeddings reach."""
+
+    kind: TemporalKind = "dual"
+    """"dual": inter-clip, then intra-clip; "single": the inter-clip layer alone (as EMO and Hallo; an ablation)."""
+    num_heads: int = 8
+    max_clip_frames: int = 12
+    max_motion_frames: int = 20
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(TemporalKind):
+            raise ValueError(f"unknown temporal kind {self.kind!r}; choose one of {get_args(TemporalKind)}")
+
+
+class ClipAttention(nn.Module):
+    """Attention over time among the frames of a clip and, optionally, keys of earlier frames."""
+
+    def __init__(self, width: int, config: TemporalConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, config.num_heads)
+        self.frame_embedding = nn.Parameter(torch.randn(config.max_clip_frames, width) * 0.02)
+        nn.init.zeros_(self.attention.to_out[0].weight)
+        nn.init.zeros_(self.attention.to_out[0].bias)
+
+    def forward(self, x: Tensor, earlier: SharedKeys | None = None) -> Tensor:
+        """x: `b f n d` -> what to add to it; earlier: keys and values of motion frames, `(b n) heads s dh`."""
+        if x.shape[1] > len(self.frame_embedding):
+            raise ValueError(
+                f"got a clip of {x.shape[1]} frames, this model has {len(self.frame_embedding)} at most"
+            )
+        tokens = self.norm(x) + self.frame_embedding[: x.shape[1], None]
+        q, k, v = (
+            self._over_time(to(tokens))
+            for to in (self.attention.to_q, self.attention.to_k, self.attention.to_v)
+        )
+        bias = None
+        if earlier is not None:
+            bias = _time_bias(earlier, x)
+            k, v = (
+                torch.cat([earlier.k.to(k.dtype), k], dim=-2),
+                torch.cat([earlier.v.to(v.dtype), v], dim=-2),
+            )
+        mixed = attend(q, k, v, bias).transpose(1, 2).flatten(2)
+        return self.attention.to_out[0](mixed.unflatten(0, (x.shape[0], -1)).transpose(1, 2))
+
+    def _over_time(self, x: Tensor) -> Tensor:
+        """`b f n d` -> `(b n) heads f dh`."""
+        return self.attention.split_heads(x.transpose(1, 2).flatten(0, 1))
+
+
+def _time_bias(earlier: SharedKeys, x: Tensor) -> Tensor | None:
+    """`(b n) 1 1 (s + f)`: the motion keys' bias for every position, zero for the clip's own keys."""
+    if earlier.bias is None:
+        return None
+    batch, frames, num_positions = x.shape[:3]
+    motion = earlier.bias[:, None].expand(-1, earlier.k.shape[-2])
+    bias = torch.cat([motion, motion.new_zeros(batch, frames)], dim=1)
+    return bias.repeat_interleave(num_positions, dim=0)[:, None, None]
+
+
+class TemporalLayers(nn.Module):
+    """The layers along time that follow one spatial transformer. Start as the identity."""
+
+    def __init__(self, width: int, config: TemporalConfig) -> None:
+        super().__init__()
+        self.inter = ClipAttention(width, config)
+        self.motion_embedding = nn.Parameter(torch.randn(config.max_motion_frames, width) * 0.02)
+        self.intra = ClipAttention(width, config) if config.kind == "dual" else None
+
+    def motion_keys(self, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the motion features `b s n d`, oldest first: `(b n) heads s dh` each."""
+        num_frames = motion.shape[1]
+        if num_frames > len(self.motion_embedding):
+            raise ValueError(
+                f"got {num_frames} motion frames, this model has {len(self.motion_embedding)} at most"
+            )
+        # The newest frame always has the last embedding, however many there are.
+        embedding = self.motion_embedding[len(self.motion_embedding) - num_frames :]
+        tokens = (self.inter.norm(motion) + embedding[:, None]).transpose(1, 2).flatten(0, 1)
+        return self.inter.attention.project_keys(tokens)
+
+    def forward(self, x: Tensor, num_frames: int, motion: SharedKeys) -> Tensor:
+        """x: `(b f) d h w` -> the same shape; motion: keys and values, `(b n) heads s dh`."""
+        tokens = to_tokens(x).unflatten(0, (-1, num_frames))
+        tokens = tokens + self.inter(tokens, motion)
+        if self.intra is not None:
+            tokens = tokens + self.intra(tokens)
+        return to_map(tokens.flatten(0, 1), x.shape[-2:])

@@ -1,0 +1,1 @@
+"""Synthetic talking-head clips with exact landmarks, from still portraits and synthetic speech."""

@@ -1,0 +1,525 @@
+"""A corpus of puppet clips: still portraits (or drawn faces) that speak synthetic speech, written as shards.
+
+Source: ours. Everything is a function of (config, number of the shard): an interrupted run, started again with the
+same command, leaves the same bytes. Val is held out in people, voices and sentences.
+
+    portraits -> gate (portraits.npz, refused.csv) -> one task per shard -> shard-*.tar, index.json
+              -> report.json, contact_sheet.jpg
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from openloopy.data.clips import FPS, decode_frames, encode_frames, encode_sound
+from openloopy.data.records import ClipRecord, PhonemeSpan, Split
+from openloopy.data.shards import (
+    Dropped,
+    Sample,
+    ShardEntry,
+    ShardIndex,
+    read_index,
+    read_shard,
+    shard_name,
+    write_index,
+    write_shard,
+)
+from openloopy.face.crop import FACE_CENTRE_Y, Crop, apply_crop, portrait_crop
+from openloopy.face.landmarks import Face, mirror_face
+from openloopy.face.mesh import MESH_TO_68
+from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.media.files import atomic_write
+from openloopy.media.image import read_image, write_image
+from openloopy.media.video import contact_sheet
+from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.mask import PersonSegmenter
+from openloopy.puppet.motion import Curves, curves, draw_style
+from openloopy.puppet.portraits import (
+    MeshedPortrait,
+    Portrait,
+    describe_error,
+    list_portraits,
+    load_meshes,
+    mesh_portrait,
+    save_meshes,
+)
+from openloopy.puppet.rig import PuppetRig
+from openloopy.puppet.speech import Utterance, draw_speaker, utter
+from openloopy.puppet.visemes import viseme_labels
+
+CONFIG_NAME, PORTRAITS_NAME, REFUSED_NAME = "corpus.json", "portraits.npz", "refused.csv"
+REPORT_NAME, SHEET_NAME = "report.json", "contact_sheet.jpg"
+VISEME_FPS = 50
+SOURCE_SCALE = 1.5
+"""Pixels of the rig's source picture per pixel of the clip, each way."""
+ZOOM_FACE_HEIGHTS = (1.75, 2.2)
+MIRROR_SHARE = 0.5
+CLIPS_PER_DRAWN_PERSON = 2
+SHEET_SHARDS, SHEET_CLIPS, SHEET_COLUMNS = 6, 8, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """What to make. Give `hours` or `num_clips`."""
+
+    out: Path
+    portraits: Path | None = None
+    """A folder of pictures, with or without a manifest; None: drawn faces."""
+    hours: float | None = None
+    num_clips: int | None = None
+    clip_s: float = 8.0
+    size_px: int = 256
+    workers: int = 1
+    """Processes; the result does not depend on it."""
+    seed: int = 0
+    val_share: float = 0.04
+    """Share of people (where no manifest says) and of clips that is held out."""
+    clips_per_shard: int = 16
+
+    def __post_init__(self) -> None:
+        if (self.hours is None) == (self.num_clips is None):
+            raise ValueError(
+                f"give either hours or num_clips, got hours={self.hours}, num_clips={self.num_clips}"
+            )
+        if self.total_clips < 1 or self.workers < 1 or self.clips_per_shard < 1:
+            raise ValueError(f"expected at least one clip, one worker and one clip per shard, got {self}")
+        if self.size_px < 32 or self.size_px % 2:
+            raise ValueError(f"size_px must be even and at least 32 (H.264), got {self.size_px}")
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"val_share must be in [0, 1), got {self.val_share}")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of one clip."""
+        return round(self.clip_s * FPS)
+
+    @property
+    def total_clips(self) -> int:
+        return self.num_clips if self.hours is None else round(self.hours * 3600 / self.clip_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusReport:
+    """What was made, what was refused and why, and how fast this run was."""
+
+    num_clips: int
+    num_frames: int
+    hours: float
+    clips_per_split: dict[Split, int]
+    num_people: int
+    num_portraits: int
+    num_refused: int
+    reasons: dict[str, int]
+    clips_this_run: int
+    seconds_this_run: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """Which portrait speaks in a clip; everything else is drawn from the clip's own generator."""
+
+    clip_id: str
+    meshed: MeshedPortrait
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A still picture of one person."""
+
+    rgb: np.ndarray
+    mesh: np.ndarray
+    """`478 3` px."""
+    mask: np.ndarray | None
+    """`H W` 0..1, 1 on the person; None: not known yet."""
+
+
+def write_corpus(config: CorpusConfig) -> CorpusReport:
+    """Writes the corpus; the same call finishes an interrupted one."""
+    begun_s = time.monotonic()
+    config.out.mkdir(parents=True, exist_ok=True)
+    for left_over in config.out.glob(".*.partial*"):
+        left_over.unlink()
+    _remember_config(config)
+    people = _gated_portraits(config)
+    plans = plan_shards(config, people)
+    before = read_index(config.out)
+    index = _write_missing(config, plans, before)
+    if index.num_clips == 0:
+        reasons = [dropped.reason for entry in index.shards.values() for dropped in entry.dropped]
+        raise ValueError(
+            f"not one clip could be made from {config.portraits}; the first reason: {reasons[:1]}"
+        )
+    _write_refused(config, index)
+    _write_sheet(config.out, index)
+    report = _report(config, index, num_people=len({m.portrait.person_id for m in people}))
+    report = replace(
+        report,
+        clips_this_run=index.num_clips - before.num_clips,
+        seconds_this_run=round(time.monotonic() - begun_s, 1),
+    )
+    _write_json(config.out / REPORT_NAME, asdict(report))
+    return report
+
+
+def plan_shards(config: CorpusConfig, people: list[MeshedPortrait]) -> list[list[ClipPlan]]:
+    """The clips of every shard; val shards come first, no shard mixes splits."""
+    shards = []
+    for split, num_clips in _clips_per_split(config, people).items():
+        own = [meshed for meshed in people if meshed.portrait.split == split]
+        order = generator(config.seed, "order", split).permutation(len(own))
+        clips = [
+            ClipPlan(clip_id=f"{split}-{i:06d}", meshed=own[order[i % len(own)]]) for i in range(num_clips)
+        ]
+        shards += [clips[i : i + config.clips_per_shard] for i in range(0, num_clips, config.clips_per_shard)]
+    return shards
+
+
+def write_task(config: CorpusConfig, task: tuple[int, list[ClipPlan]]) -> ShardEntry:
+    """Makes one shard, in whatever process. A portrait that cannot be animated is dropped with its reason."""
+    cv2.setNumThreads(1)
+    number, plans = task
+    dropped: list[Dropped] = []
+    return write_shard(config.out, number, _samples(config, plans, dropped), dropped)
+
+
+def make_clip(config: CorpusConfig, plan: ClipPlan) -> Sample | Dropped:
+    """One clip, from nothing but the config and its plan."""
+    portrait, rng = plan.meshed.portrait, generator(config.seed, "clip", plan.clip_id)
+    speaker = draw_speaker(rng, portrait.split)
+    utterance = utter(rng, speaker, config.num_frames / FPS, portrait.split)
+    style = draw_style(generator(config.seed, "style", portrait.person_id))
+    controls = curves(utterance, style, rng)
+    try:
+        frames, meshes = _render(config, plan.meshed, controls, rng)
+    except Exception as error:
+        return Dropped(source=portrait.file, reason=f"{plan.clip_id}: {describe_error(error)}")
+    return Sample(
+        record=_record(config, plan, utterance),
+        mp4=encode_frames(frames),
+        flac=encode_sound(utterance.waveform),
+        arrays=_arrays(meshes, controls, utterance),
+    )
+
+
+def generator(*keys: int | str) -> np.random.Generator:
+    """A generator that depends on the keys alone."""
+    digest = hashlib.sha256(json.dumps(keys).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def draw_crop(rng: np.random.Generator, face: Face, image_size: tuple[int, int]) -> Crop:
+    """A portrait crop with random zoom that reaches no further outside the picture than the standard one."""
+    base = portrait_crop(face, image_size)
+    size = min(rng.uniform(*ZOOM_FACE_HEIGHTS) * face.height_px, max(base.size, min(image_size)))
+    x0 = base.x0 + 0.5 * (base.size - size)
+    y0 = base.y0 + FACE_CENTRE_Y * (base.size - size)
+    return Crop(
+        _keep_within(x0, size, min(base.x0, 0), max(base.x0 + base.size, image_size[0])),
+        _keep_within(y0, size, min(base.y0, 0), max(base.y0 + base.size, image_size[1])),
+        size,
+    )
+
+
+def vary_light(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
+    """Another camera: exposure (gamma) and colour temperature, mild enough to keep skin plausible."""
+    gamma, warmth = rng.uniform(0.85, 1.2), rng.normal(0, 0.03)
+    levels = np.linspace(0, 1, 256)[:, None] ** gamma * (1 + warmth * np.array([1.0, 0.0, -1.0]))
+    table = np.clip(levels * 255, 0, 255).round().astype(np.uint8)
+    return cv2.LUT(rgb, table[None])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# one clip
+
+
+def _samples(config: CorpusConfig, plans: list[ClipPlan], dropped: list[Dropped]) -> Iterator[Sample]:
+    for plan in plans:
+        clip = make_clip(config, plan)
+        if isinstance(clip, Sample):
+            yield clip
+        else:
+            dropped.append(clip)
+
+
+def _render(
+    config: CorpusConfig, meshed: MeshedPortrait, controls: Curves, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames `H W 3` and their meshes `f 478 2` px."""
+    scene = _stage(config, meshed, rng)
+    rig = PuppetRig(scene.rgb, scene.mesh, scene.mask, out_px=config.size_px, rng=rng)
+    frames, meshes = zip(*(rig.frame(controls.frame(i)) for i in range(config.num_frames)), strict=True)
+    meshes = np.stack(meshes)
+    if not np.isfinite(meshes).all():
+        raise ValueError("the rig's mesh is not finite; is the face mesh of this portrait degenerate?")
+    return list(frames), meshes
+
+
+def _stage(config: CorpusConfig, meshed: MeshedPortrait, rng: np.random.Generator) -> Scene:
+    """The square picture that a clip starts from: cropped, lit, at times mirrored."""
+    picture, work_px = _picture(config, meshed), round(config.size_px * SOURCE_SCALE)
+    crop = draw_crop(rng, Face.from_mesh(picture.mesh), picture.rgb.shape[1::-1])
+    rgb = vary_light(rng, apply_crop(picture.rgb, crop, work_px))
+    mesh = crop.to_crop(picture.mesh, work_px)
+    if picture.mask is None:
+        mask = _segmenter().mask(rgb)
+    else:
+        mask = _crop_mask(picture.mask, crop, work_px)
+    if rng.random() < MIRROR_SHARE:
+        mesh = mirror_face(Face.from_mesh(mesh), work_px).mesh
+        rgb, mask = np.ascontiguousarray(rgb[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
+    return Scene(rgb=rgb, mesh=mesh, mask=mask)
+
+
+def _picture(config: CorpusConfig, meshed: MeshedPortrait) -> Scene:
+    if config.portraits is None:
+        drawn = draw_face(generator(config.seed, "face", meshed.portrait.person_id))
+        return Scene(rgb=drawn.rgb, mesh=drawn.mesh, mask=drawn.mask)
+    return Scene(rgb=read_image(config.portraits / meshed.portrait.file), mesh=meshed.mesh, mask=None)
+
+
+def _crop_mask(mask: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
+    grey = np.round(mask * 255).astype(np.uint8)
+    return apply_crop(np.dstack([grey] * 3), crop, size_px)[..., 0].astype(np.float32) / 255
+
+
+def _record(config: CorpusConfig, plan: ClipPlan, utterance: Utterance) -> ClipRecord:
+    portrait = plan.meshed.portrait
+    return ClipRecord(
+        clip_id=plan.clip_id,
+        person_id=portrait.person_id,
+        split=portrait.split,
+        num_frames=config.num_frames,
+        size_px=config.size_px,
+        seed=config.seed,
+        source=portrait.file,
+        licence=portrait.licence,
+        text=utterance.text,
+        speaker=asdict(utterance.speaker),
+        phonemes=tuple(
+            PhonemeSpan(round(p.start_s, 4), round(p.end_s, 4), p.symbol, p.engine)
+            for p in utterance.phonemes
+        ),
+    )
+
+
+def _arrays(meshes: np.ndarray, controls: Curves, utterance: Utterance) -> dict[str, np.ndarray]:
+    points = meshes[:, MESH_TO_68].astype(np.float32)
+    return {
+        "points68": points,
+        "lip_gap": lip_gap(points).astype(np.float32),
+        "eye_opening": eye_opening(points).astype(np.float32),
+        "pose": np.stack([controls[name] for name in ("yaw", "pitch", "roll")], -1).astype(np.float32),
+        "visemes": viseme_labels(utterance.phonemes, len(points) * VISEME_FPS // FPS, VISEME_FPS).astype(
+            np.int16
+        ),
+    }
+
+
+@lru_cache(maxsize=1)
+def _segmenter() -> PersonSegmenter:
+    return PersonSegmenter()
+
+
+def _keep_within(start: float, size: float, low: float, high: float) -> float:
+    return float(np.clip(start, low, max(low, high - size)))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the whole corpus
+
+
+def _remember_config(config: CorpusConfig) -> None:
+    """Stores what the clips depend on; another config in the same folder is an error."""
+    wanted = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
+    wanted["portraits"] = _fingerprint(config.portraits)
+    path = config.out / CONFIG_NAME
+    if not path.exists():
+        _write_json(path, wanted)
+    stored = json.loads(path.read_text("utf-8"))
+    if stored != wanted:
+        changed = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
+        raise ValueError(
+            f"{config.out} holds a corpus with other settings, they differ in {changed}; "
+            "choose another folder, or repeat the settings to finish that one"
+        )
+
+
+def _fingerprint(portraits: Path | None) -> str | None:
+    """Names and sizes of the pictures, hashed: cheap, and notices a changed folder."""
+    if portraits is None:
+        return None
+    files = sorted((path.name, path.stat().st_size) for path in Path(portraits).iterdir() if path.is_file())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def _gated_portraits(config: CorpusConfig) -> list[MeshedPortrait]:
+    """Everyone who may appear; found once, then read back."""
+    if config.portraits is None:
+        return _drawn_people(config)
+    path = config.out / PORTRAITS_NAME
+    if not path.exists():
+        _gate(config, path)
+    people = load_meshes(path)
+    if not people:
+        reasons = _read_refused(config.out)
+        raise ValueError(
+            f"all portraits of {config.portraits} were refused: {reasons[:3]}; see {REFUSED_NAME}"
+        )
+    return people
+
+
+def _gate(config: CorpusConfig, path: Path) -> None:
+    listed = list_portraits(config.portraits, config.val_share)
+    verdicts = {}
+    for i, verdict in _map(config.workers, partial(mesh_portrait, config.portraits), listed, "portraits"):
+        verdicts[i] = verdict
+    in_order = [verdicts[i] for i in range(len(listed))]
+    _write_dropped(config.out, [verdict for verdict in in_order if isinstance(verdict, Dropped)])
+    with atomic_write(path) as partial_path:
+        save_meshes(partial_path, [verdict for verdict in in_order if isinstance(verdict, MeshedPortrait)])
+
+
+def _drawn_people(config: CorpusConfig) -> list[MeshedPortrait]:
+    num_people = max(2, config.total_clips // CLIPS_PER_DRAWN_PERSON)
+    num_val = max(1, round(num_people * config.val_share))
+    names = [f"drawn-{i:05d}" for i in range(num_people)]
+    nothing = np.zeros((0, 3), np.float32)
+    return [
+        MeshedPortrait(
+            portrait=Portrait(
+                file=name,
+                person_id=name,
+                split="val" if i < num_val else "train",
+                licence="CC0",
+                kind="drawn",
+            ),
+            mesh=nothing,
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _clips_per_split(config: CorpusConfig, people: list[MeshedPortrait]) -> dict[Split, int]:
+    """Val gets its share, and at least one clip where there is anyone; a split without people gets none."""
+    splits = Counter(meshed.portrait.split for meshed in people)
+    if not splits["val"]:
+        return {"train": config.total_clips}
+    if not splits["train"]:
+        return {"val": config.total_clips}
+    num_val = min(max(1, round(config.total_clips * config.val_share)), config.total_clips)
+    return {"val": num_val, "train": config.total_clips - num_val}
+
+
+def _write_missing(config: CorpusConfig, plans: list[list[ClipPlan]], index: ShardIndex) -> ShardIndex:
+    """Every shard that the index lacks; the index grows with each."""
+    tasks = [(i, clips) for i, clips in enumerate(plans) if shard_name(i) not in index.shards]
+    for _, entry in _map(config.workers, partial(write_task, config), tasks, "shards"):
+        index = index.with_shard(entry)
+        write_index(config.out, index)
+    return index
+
+
+def _map(workers: int, function: Callable, tasks: list, what: str) -> Iterator[tuple[int, Any]]:
+    """(number of the task, result) as they come, under a progress bar."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task(what, total=len(tasks))
+        results = _map_here(function, tasks) if workers == 1 else _map_processes(workers, function, tasks)
+        for result in results:
+            progress.advance(bar)
+            yield result
+
+
+def _map_here(function: Callable, tasks: list) -> Iterator[tuple[int, Any]]:
+    return ((i, function(task)) for i, task in enumerate(tasks))
+
+
+def _map_processes(workers: int, function: Callable, tasks: list) -> Iterator[tuple[int, Any]]:
+    # Spawned, not forked: the native libraries' threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(tasks) or 1), mp_context=context)
+    try:
+        waiting = {pool.submit(function, task): i for i, task in enumerate(tasks)}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_dropped(out: Path, dropped: list[Dropped]) -> None:
+    with atomic_write(out / REFUSED_NAME) as path, open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["source", "reason"])
+        rows.writerows([item.source, item.reason] for item in dropped)
+
+
+def _read_refused(out: Path) -> list[Dropped]:
+    path = out / REFUSED_NAME
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [Dropped(**row) for row in csv.DictReader(file)]
+
+
+def _write_refused(config: CorpusConfig, index: ShardIndex) -> None:
+    """refused.csv: the gate's refusals, then clips that failed."""
+    failed = [item for entry in index.shards.values() for item in entry.dropped]
+    at_gate = [item for item in _read_refused(config.out) if item not in failed]
+    _write_dropped(config.out, at_gate + failed)
+
+
+def _report(config: CorpusConfig, index: ShardIndex, *, num_people: int) -> CorpusReport:
+    refused = _read_refused(config.out)
+    per_split: Counter[Split] = Counter()
+    for entry in index.shards.values():
+        per_split[entry.splits[0] if entry.splits else "train"] += len(entry.clips)
+    num_listed = len(list_portraits(config.portraits, config.val_share)) if config.portraits else num_people
+    return CorpusReport(
+        num_clips=index.num_clips,
+        num_frames=index.num_frames,
+        hours=round(index.num_frames / FPS / 3600, 4),
+        clips_per_split=dict(per_split),
+        num_people=num_people,
+        num_portraits=num_listed,
+        num_refused=len(refused),
+        reasons=dict(Counter(_kind_of_reason(item.reason) for item in refused).most_common()),
+        clips_this_run=0,
+        seconds_this_run=0.0,
+    )
+
+
+def _kind_of_reason(reason: str) -> str:
+    """A reason without its numbers, for counting."""
+    return re.sub(r"-?\d+(\.\d+)?", "#", reason)[:80]
+
+
+def _write_sheet(out: Path, index: ShardIndex) -> None:
+    """A middle frame of some clips of some shards, to be looked at."""
+    names = [name for name, entry in index.shards.items() if entry.clips]
+    chosen = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(SHEET_SHARDS, len(names)))}
+    pictures = []
+    for name in sorted(chosen):
+        samples = list(read_shard(out / name))[:SHEET_CLIPS]
+        pictures += [decode_frames(sample.mp4)[sample.record.num_frames // 2] for sample in samples]
+    write_image(out / SHEET_NAME, contact_sheet(pictures, SHEET_COLUMNS))
+
+
+def _write_json(path: Path, content: dict) -> None:
+    with atomic_write(path) as partial_path:
+        partial_path.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), "utf-8")

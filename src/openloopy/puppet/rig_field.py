@@ -1,0 +1,241 @@
+"""The warp: mesh displacements to a dense field, the head's turn, and the inverse maps that pull pixels.
+
+Displacements spread by thin-plate splines (Bookstein 1989) whose matrix is made once per portrait; a coarse
+depth and a skinning weight that fades below the chin give the turn of the head; the forward field is
+inverted by fixed-point iteration (Chen et al. 2008), started from the previous frame's answer.
+
+There are two fields, since the skin tears at the mouth and eye slits: `upper` does not know the lower lip
+and lids, `lower` not the upper ones. They agree away from the slits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from openloopy.face.mesh import Pose, rotation_of
+from openloopy.puppet.rig_expression import Controls
+from openloopy.puppet.rig_mesh import (
+    CONTROL_POINTS,
+    FACE_OVAL,
+    FREE_POINTS,
+    LOWER_SLIT_POINTS,
+    UPPER_SLIT_POINTS,
+    HeadFrame,
+    smoothstep,
+)
+
+GRID = 128
+"""Points of the field along each side of the picture."""
+NECK_PIVOT_CM = np.array([0.0, 4.5, -8.0])
+VIEWER_DISTANCE_CM = 60.0
+FADE_CM = 6.5
+"""Over this length below the chin the head's motion dies away."""
+_DEEPEST_CM, _EAR_DEPTH_CM = -10.5, -8.0
+_DEPTH_RINGS = ((1.18, -2.2), (1.45, -5.5), (2.0, -8.0), (2.8, -8.5))
+"""Rings around the face oval: size relative to it, depth in cm behind it."""
+_ANCHOR_RINGS = (1.3, 1.7, 2.4)
+"""Rings around the face oval that the expression leaves where they are."""
+_REACH, _REACH_DOWN = 0.72, 0.95
+"""How far from the face's centre the expression may move the skin, in face sizes; the throat moves with the jaw."""
+
+
+def tps_operator(control: np.ndarray, anchors: np.ndarray, query: np.ndarray, ridge: float) -> np.ndarray:
+    """Thin-plate spline as a matrix: values at `control` (0 at `anchors`) to values at `query`.
+
+    control, anchors, query: `n 2`, `m 2`, `q 2` px. Returns `q n` float32.
+    """
+    knots = np.concatenate([control, anchors])
+    centre = knots.mean(0)
+    size = np.abs(knots - centre).max()
+    knots, query = (knots - centre) / size, (query - centre) / size
+    kernel = _tps_kernel(knots, knots) + ridge * np.eye(len(knots))
+    affine = np.c_[np.ones(len(knots)), knots]
+    system = np.block([[kernel, affine], [affine.T, np.zeros((3, 3))]])
+    weights = np.linalg.inv(system)[:, : len(control)]
+    basis = np.c_[_tps_kernel(query, knots), np.ones(len(query)), query]
+    return (basis @ weights).astype(np.float32)
+
+
+def _tps_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    square = np.subtract.outer(a[:, 0], b[:, 0]) ** 2 + np.subtract.outer(a[:, 1], b[:, 1]) ** 2
+    return 0.5 * square * np.log(np.maximum(square, 1e-12))
+
+
+def free_point_operator(head: HeadFrame) -> np.ndarray:
+    """Displacements of CONTROL_POINTS to those of FREE_POINTS, by the same spline as the skin."""
+    mesh = head.mesh_px[:, :2]
+    return tps_operator(mesh[CONTROL_POINTS], _anchors(head), mesh[FREE_POINTS], 1e-5)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Head pose of one frame: turns points in picture px and fades into the body's small sway."""
+
+    rotation: np.ndarray
+    pivot: np.ndarray
+    shift_px: np.ndarray
+    body_shift_px: np.ndarray
+    zoom: float
+    viewer_px: float
+
+    def __call__(self, points: np.ndarray, head_weight: np.ndarray) -> np.ndarray:
+        """points: `... 3` px; head_weight: `...`, 1 on the head, 0 on the body. Returns `... 2` px."""
+        turn = self.rotation - np.eye(3)
+        turn = np.c_[turn, -turn @ self.pivot]
+        moves = cv2.transform(points.reshape(-1, 1, 3), turn).reshape(points.shape)
+        # weak perspective: what comes nearer grows
+        grow = self.viewer_px * self.zoom / (self.viewer_px - moves[..., 2:])
+        flat, pivot = points[..., :2], self.pivot[:2]
+        head = (flat + moves[..., :2] - pivot) * grow + (pivot + self.shift_px)
+        body = flat + self.body_shift_px
+        return body + head_weight[..., None] * (head - body)
+
+
+def place_head(head: HeadFrame, controls: Controls) -> Placement:
+    """The placement for pose controls; all zero is the identity."""
+    kind, scale = np.float32, head.scale_px
+    shift = np.array([controls["tx"], controls["ty"]]) * scale
+    body = np.array([0.35 * controls["tx"], 0.8 * controls["breath"]]) * scale
+    return Placement(
+        rotation=rotation_of(Pose(controls["yaw"], controls["pitch"], controls["roll"])).astype(kind),
+        pivot=head.to_px(NECK_PIVOT_CM).astype(kind),
+        shift_px=shift.astype(kind),
+        body_shift_px=body.astype(kind),
+        zoom=1 + controls["tz"],
+        viewer_px=VIEWER_DISTANCE_CM * scale,
+    )
+
+
+@dataclass
+class InverseMaps:
+    """For each grid point of the output, the source px it shows. Kept between frames to start from."""
+
+    upper: np.ndarray
+    lower: np.ndarray
+
+
+class WarpField:
+    """Everything about the warp that depends on the portrait alone."""
+
+    def __init__(self, head: HeadFrame, size_px: int) -> None:
+        """size_px: side of the square picture that `head.mesh_px` lies in."""
+        self.head, self.size_px = head, size_px
+        line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
+        self.grid = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
+        depth, self.head_weight = _depth(head, self.grid), _head_weight(head, self.grid)
+        self._points = np.concatenate([self.grid, depth[..., None]], -1)
+        self.landmark_weight = self._at_landmarks(self.head_weight)
+        self._rows, self._columns = _face_box(head, size_px)
+        window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
+        self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
+        self.lower_points = [i for i in CONTROL_POINTS if i not in UPPER_SLIT_POINTS]
+        self._upper_operator = self._spread_operator(self.upper_points, window)
+        self._lower_operator = self._spread_operator(self.lower_points, window)
+
+    def identity_maps(self) -> InverseMaps:
+        return InverseMaps(self.grid, self.grid)
+
+    def inverse_maps(
+        self, skin_px: np.ndarray, placement: Placement, start: InverseMaps, num_iterations: int
+    ) -> InverseMaps:
+        """skin_px: `478 3` displacements of the mesh before the head turns, px."""
+        upper = placement(self._points, self.head_weight)
+        lower = upper.copy()
+        maps = []
+        for target, operator, indices, first in (
+            (upper, self._upper_operator, self.upper_points, start.upper),
+            (lower, self._lower_operator, self.lower_points, start.lower),
+        ):
+            # einsum, one coordinate at a time: `@` would start BLAS threads, which corpus workers trip over
+            moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
+            self._express(target, np.stack(moves, -1), placement)
+            maps.append(self._invert(target - self.grid, first, num_iterations))
+        return InverseMaps(*maps)
+
+    def _express(self, target: np.ndarray, moves: np.ndarray, placement: Placement) -> None:
+        """Redo the part of a forward field `GRID GRID 2` in which the face moves; moves: `box 3` px."""
+        box = self._rows, self._columns
+        points = self._points[box]
+        target[box] = placement(points + moves.reshape(points.shape), self.head_weight[box])
+
+    def _invert(self, displacement: np.ndarray, start: np.ndarray, num_iterations: int) -> np.ndarray:
+        """x with x + displacement(x) = grid."""
+        scale = np.float32(GRID / self.size_px)
+        source = start
+        for _ in range(num_iterations):
+            at = (source + 0.5) * scale - 0.5
+            source = self.grid - cv2.remap(
+                displacement, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+        return source
+
+    def _spread_operator(self, indices: list[int], window: np.ndarray) -> np.ndarray:
+        query = self.grid[self._rows, self._columns].reshape(-1, 2)
+        operator = tps_operator(self.head.mesh_px[indices, :2], _anchors(self.head), query, 1e-5)
+        return np.ascontiguousarray((operator * window.reshape(-1, 1)).T)
+
+    def _at_landmarks(self, values: np.ndarray) -> np.ndarray:
+        """Values on the grid `GRID GRID` to values at the mesh `478`."""
+        at = ((self.head.mesh_px[None, :, :2] + 0.5) * GRID / self.size_px - 0.5).astype(np.float32)
+        return cv2.remap(values, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+
+
+def _oval(head: HeadFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The face oval `36 3` and its centre `2`, px."""
+    oval = head.mesh_px[FACE_OVAL]
+    return oval, oval[:, :2].mean(0)
+
+
+def _anchors(head: HeadFrame) -> np.ndarray:
+    """Points that the expression does not move, `n 2` px. The throat right below the chin is left free."""
+    oval, centre = _oval(head)
+    rings = [centre + (oval[:, :2] - centre) * size for size in _ANCHOR_RINGS]
+    rings[0] = rings[0][head.points_cm[FACE_OVAL, 1] < 1.0]
+    return np.concatenate(rings)
+
+
+def _depth(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
+    """Depth towards the viewer, `GRID GRID` px: the mesh on the face, falling away around it."""
+    scale, (oval, centre) = head.scale_px, _oval(head)
+    knots = [head.mesh_px[CONTROL_POINTS]]
+    depth = oval[:, 2]
+    for size, behind_cm in _DEPTH_RINGS:
+        nearby = np.maximum(oval[:, 2] + behind_cm * scale, _EAR_DEPTH_CM * scale)
+        far = np.minimum(oval[:, 2] * 0.3 + behind_cm * scale, -5 * scale)
+        # never nearer than the ring before: a hollow beside the face would wave when the head turns
+        depth = np.minimum(nearby if size < 1.4 else far, depth)
+        knots.append(np.c_[centre + (oval[:, :2] - centre) * size, np.maximum(depth, _DEEPEST_CM * scale)])
+    knots = np.concatenate(knots)
+    operator = tps_operator(knots[:, :2], np.zeros((0, 2)), grid.reshape(-1, 2), 2e-3)
+    depth = (operator @ knots[:, 2].astype(np.float32)).reshape(grid.shape[:2])
+    return np.clip(cv2.GaussianBlur(depth, (0, 0), 1.0), -12 * scale, 5 * scale).astype(np.float32)
+
+
+def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
+    """1 on the head, fading to 0 on shoulders and chest, `GRID GRID`."""
+    flat = np.concatenate([grid, np.zeros((*grid.shape[:2], 1), np.float32)], -1)
+    across, down = np.moveaxis((flat - head.origin_px) @ head.rotation[:, :2] / head.scale_px, -1, 0)
+    chin, mouth = head.points_cm[152, 1], head.points_cm[13, 1]
+    beside = smoothstep(np.abs(across), 5.5, 10.0)
+    start = chin + 0.6 - beside * (chin - mouth + 1.5)
+    weight = 1 - smoothstep((down - start) / FADE_CM, 0, 1)
+    return cv2.GaussianBlur(weight.astype(np.float32), (0, 0), 2.0)
+
+
+def _face_box(head: HeadFrame, size_px: int) -> tuple[slice, slice]:
+    """Rows and columns of the grid that the expression may move."""
+    oval, centre = _oval(head)
+    size = oval[:, :2].max(0) - oval[:, :2].min(0)
+    first, last = centre - _REACH * size, centre + np.array([_REACH, _REACH_DOWN]) * size
+    x0, y0 = np.maximum(np.floor(first * GRID / size_px).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(last * GRID / size_px).astype(int), GRID)
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _fade_to_border(height: int, width: int) -> np.ndarray:
+    """1 inside a box, 0 at its border, over five grid points; `height width`."""
+    ramps = [np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / 5, 0, 1) for n in (height, width)]
+    return np.minimum(ramps[0][:, None], ramps[1][None]).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Complete named configurations in Python: `openloopy train RECIPE` runs one.
+
+A recipe's name is `LINE.STEP`, such as `mini.codec`; `LINE` alone runs all its steps in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LINES = ("mini", "tiny")
+
+
+def recipe_names() -> list[str]:
+    """All names that `run_recipe` takes."""
+    from openloopy.recipes.line import STEPS
+
+    return [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
+
+
+def load_line(name: str):
+    """The configuration of a line (`LineConfig`)."""
+    if name == "mini":
+        from openloopy.recipes.mini import mini
+
+        return mini()
+    from openloopy.recipes.tiny import tiny
+
+    return tiny()
+
+
+def run_recipe(name: str, data: Path, run: Path, settings: Mapping[str, str] | None = None) -> None:
+    """Run a recipe on a corpus of shards; the same call resumes.
+
+    Args:
+        name: see `recipe_names`.
+        data: folder of shards (from `openloopy puppet` or `openloopy prepare`).
+        run: the line's run folder; each step has a subfolder.
+        settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
+    """
+    from openloopy.recipes.line import STEPS, Place
+
+    if name not in recipe_names():
+        raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}")
+    line_name, _, only = name.partition(".")
+    line, place = load_line(line_name), Place(Path(data), Path(run))
+    if settings:
+        if not only:
+            raise ValueError(f"settings belong to one step; name it, for example {line_name}.stage1")
+        line = overridden(line, only, settings)
+    for step, run_step in STEPS.items():
+        if only in ("", step):
+            print(f"{line_name}.{step}")
+            run_step(line, place)
+
+
+def overridden(line: Any, step: str, settings: Mapping[str, str]) -> Any:
+    """`line` with some settings of one step replaced; names and types are checked, unknown ones refused."""
+    from openloopy.models.config_json import from_json_dict, to_json_dict
+
+    values = to_json_dict(line)
+    for key, text in settings.items():
+        place, *path = values[step], *key.split(".")
+        for part in path[:-1]:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or path[-1] not in place:
+            raise ValueError(
+                f"no setting {key!r} in step {step!r}; there are: {', '.join(_leaves(values[step]))}"
+            )
+        place[path[-1]] = _parsed(text)
+    return from_json_dict(type(line), values, place="recipe")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in values.items():
+        names += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return names
+
+
+def _parsed(text: str) -> Any:
+    """JSON where it is JSON (numbers, lists, null), else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

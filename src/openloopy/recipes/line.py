@@ -1,0 +1,185 @@
+"""The whole line from shards to a model folder, as one configuration and four steps that resume.
+
+    codec -> audio -> stage 1 -> stage 2 -> model folder
+
+Each step finds what it builds on in the same run folder, and says which command is missing if it is not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache
+from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
+from openloopy.models.folder import save_model
+from openloopy.models.loopy import LoopyConfig, LoopyModel
+from openloopy.models.reference_decoder import ReferenceCodecConfig
+from openloopy.models.vae import ReferenceCodec, load_codec
+from openloopy.puppet.augment import augment
+from openloopy.recipes.preview import clip_preview, frame_preview
+from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
+from openloopy.training.audio import AudioTask, AudioTrainingConfig
+from openloopy.training.codec import CodecTask, CodecTrainingConfig
+from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, load_stage1
+from openloopy.training.features import build_latent_cache
+from openloopy.training.loop import LoopConfig, train
+from openloopy.training.stages import StageConfig
+
+CACHE_WORKERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRecipe:
+    """The picture autoencoder."""
+
+    model: ReferenceCodecConfig
+    training: CodecTrainingConfig
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRecipe:
+    """The audio encoder and the speech it learns from."""
+
+    model: AudioEncoderConfig
+    bank: SpeechBankConfig
+    held_out: SpeechBankConfig
+    training: AudioTrainingConfig
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseRecipe:
+    """One stage of the denoiser."""
+
+    training: StageConfig
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineConfig:
+    """All four steps; `model` is the finished model's configuration."""
+
+    codec: CodecRecipe
+    audio: AudioRecipe
+    model: LoopyConfig
+    stage1: DenoiseRecipe
+    stage2: DenoiseRecipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes: the corpus's shards, and the run folder with one subfolder per step."""
+
+    data: Path
+    run: Path
+
+    def pixels(self, size_px: int, split: str) -> PixelCache:
+        """Decoded frames at the codec's size, made on first use."""
+        out = self.run / "cache" / f"pixels-{split}-{size_px}"
+        return build_pixel_cache(self.data, out, size_px=size_px, split=split, workers=CACHE_WORKERS)
+
+
+def train_codec(line: LineConfig, place: Place) -> None:
+    """Step 1: the autoencoder -> run/codec/vae."""
+    recipe = line.codec
+    torch.manual_seed(recipe.training.seed)
+    pixels = place.pixels(recipe.model.size_px, "train")
+    train(CodecTask(ReferenceCodec(recipe.model), pixels, recipe.training), recipe.loop, place.run / "codec")
+
+
+def train_audio(line: LineConfig, place: Place) -> None:
+    """Step 2: the audio encoder -> run/audio/audio_encoder. Needs no pictures; may run beside step 1."""
+    recipe, folder = line.audio, place.run / "audio"
+    torch.manual_seed(recipe.training.seed)
+    task = AudioTask(
+        AudioEncoder(recipe.model),
+        build_speech_bank(recipe.bank, "train", folder / "speech-train.npz"),
+        build_speech_bank(recipe.held_out, "val", folder / "speech-val.npz"),
+        config=recipe.training,
+        augment=augment,
+    )
+    train(task, recipe.loop, folder)
+
+
+def train_stage1(line: LineConfig, place: Place) -> None:
+    """Step 3: denoiser and reference net on single frames -> run/stage1."""
+    recipe = line.stage1
+    codec = _load_codec(line, place)
+    cache = _latents(line, place, codec, "train")
+    torch.manual_seed(recipe.training.seed)
+    task = DenoiseTask(
+        LoopyModel(picture_model(line.model)),
+        cache,
+        recipe.training,
+        preview=frame_preview(codec, place.pixels(codec.size_px, "val")),
+    )
+    train(task, recipe.loop, place.run / "stage1")
+
+
+def train_stage2(line: LineConfig, place: Place) -> None:
+    """Step 4: everything on clips -> run/stage2, and the finished model folder run/model."""
+    recipe = line.stage2
+    codec, audio_encoder = _load_codec(line, place), _load_audio(place)
+    cache = _latents(line, place, codec, "train")
+    torch.manual_seed(recipe.training.seed)
+    loopy = LoopyModel(line.model)
+    new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
+    print(f"stage 2 starts from stage 1 with {len(new)} new tensors")
+    task = DenoiseTask(
+        loopy,
+        cache,
+        recipe.training,
+        preview=clip_preview(codec, audio_encoder, place.pixels(codec.size_px, "val")),
+    )
+    network = train(task, recipe.loop, place.run / "stage2")
+    save_model(
+        place.run / "model",
+        network.cpu(),
+        codec.cpu(),
+        audio_encoder.cpu(),
+        line.model,
+        storage=torch.float16,
+    )
+    print(f"model folder: {place.run / 'model'}")
+
+
+STEPS = {"codec": train_codec, "audio": train_audio, "stage1": train_stage1, "stage2": train_stage2}
+"""In the order in which they build on one another."""
+
+
+def picture_model(config: LoopyConfig) -> LoopyConfig:
+    """The stage-1 form of a model: single frames, no audio, no temporal layers (Loopy sec. 3.4)."""
+    return replace(config, denoiser=replace(config.denoiser, temporal=None, audio=None), a2l=None)
+
+
+def _latents(line: LineConfig, place: Place, codec: ReferenceCodec, split: str) -> LatentCache:
+    """Latents and audio features, made on first use on the device that trains."""
+    device = torch.device(line.stage2.loop.device)
+    out = place.run / "cache" / f"latents-{split}"
+    audio_encoder = _load_audio(place).to(device)
+    cache = build_latent_cache(place.pixels(codec.size_px, split), codec.to(device), audio_encoder, out)
+    codec.cpu()
+    return cache
+
+
+def _load_codec(line: LineConfig, place: Place) -> ReferenceCodec:
+    return _frozen(load_codec(_needed(place.run / "codec" / "vae", "codec"), line.codec.model.size_px))
+
+
+def _load_audio(place: Place) -> AudioEncoder:
+    return _frozen(load_audio_encoder(_needed(place.run / "audio" / "audio_encoder", "audio")))
+
+
+def _frozen(network: nn.Module):
+    return network.eval().requires_grad_(False)
+
+
+def _needed(path: Path, step: str) -> Path:
+    if not path.exists():
+        raise ValueError(f"{path} is missing: train the '{step}' step in the same --run folder first")
+    return path

@@ -1,0 +1,98 @@
+"""What a network in training makes now: pictures for stage 1, a short video with sound for stage 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from openloopy.data.cache import PixelCache
+from openloopy.diffusion.sampler import SamplerConfig, sample
+from openloopy.inference.pipeline import LoopyPipeline
+from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.image import write_image
+from openloopy.media.video import FPS, VideoWriter
+from openloopy.models.audio_encoder import AudioEncoder
+from openloopy.models.conditions import Conditions
+from openloopy.models.folder import LoadedModel
+from openloopy.models.vae import LatentCodec
+from openloopy.training.denoise import Preview
+from openloopy.training.features import to_pixels
+
+NUM_PEOPLE = 6
+PREVIEW_S = 3.0
+
+
+def frame_preview(codec: LatentCodec, pixels: PixelCache) -> Preview:
+    """Rows: held-out references, and frames drawn from noise given them alone."""
+    count = min(NUM_PEOPLE, len(pixels))
+    references = to_pixels(np.stack([pixels.clip(i).frames[0] for i in range(count)]))
+
+    @torch.inference_mode()
+    def write(network: nn.Module, path: Path) -> None:
+        latents = codec.encode(references.to(_device(codec)))
+        drawn = _draw_frames(network, latents.to(_device(network))).to(latents.device)
+        pictures = codec.decode(drawn, codec.prepare_reference(references.to(latents.device)))
+        rows = torch.stack([references, pictures.cpu().float()]).clamp(-1, 1)
+        grid = rearrange((rows * 127.5 + 127.5).byte(), "r n c h w -> (r h) (n w) c")
+        write_image(path.with_suffix(".png"), grid.numpy())
+
+    return write
+
+
+def clip_preview(codec: LatentCodec, audio_encoder: AudioEncoder, pixels: PixelCache) -> Preview:
+    """A held-out person, ours beside the truth, with the true sound."""
+
+    def write(network: nn.Module, path: Path) -> None:
+        config, device = network.config, _device(network)
+        model = LoadedModel(
+            config, network, codec.to(device), audio_encoder.to(device), device, torch.float32
+        )
+        clip = pixels.clip(0)
+        sound = pixels.waveform(0)[: round(PREVIEW_S * SAMPLE_RATE_HZ)]
+        portrait = _resized(clip.frames[0], config.size_px)
+        with VideoWriter(
+            path.with_suffix(".mp4"), size=(2 * config.size_px, config.size_px), fps=FPS, sound=sound
+        ) as video:
+            for frame, true in zip(LoopyPipeline(model).generate(portrait, sound), clip.frames, strict=False):
+                video.write(np.concatenate([frame, _resized(true, config.size_px)], axis=1))
+
+    return write
+
+
+def _draw_frames(network: nn.Module, latents: Tensor) -> Tensor:
+    """Single frames from noise, given the reference's latents alone: `b c h w` -> `b c h w`."""
+    config = network.config
+    no_motion = latents.new_zeros(len(latents), 0, *latents.shape[1:])
+    features = network.reference_net(latents, no_motion, no_motion.new_zeros(len(latents), 0))
+    ones = torch.ones(len(latents), device=latents.device)
+    conditions = Conditions(
+        reference=network.denoiser.cache_reference(features),
+        reference_latents=latents,
+        audio_tokens=None,
+        motion_latents=None,
+        keep_reference=ones,
+        keep_motion=ones,
+    )
+    noise = torch.randn(latents[:, None].shape, generator=torch.Generator().manual_seed(0)).to(latents.device)
+    sampler = SamplerConfig(steps=config.defaults.steps, spacing=config.defaults.spacing)
+    drawn = sample(
+        lambda x_t, t: network.denoiser(x_t, t, conditions),
+        noise,
+        config=sampler,
+        schedule=config.schedule,
+        prediction=config.prediction,
+    )
+    return drawn[:, 0]
+
+
+def _resized(frame: np.ndarray, side: int) -> np.ndarray:
+    return frame if frame.shape[0] == side else cv2.resize(frame, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

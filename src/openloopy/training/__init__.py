@@ -1,0 +1,1 @@
+"""Stages, step, loop and checkpoints."""

@@ -1,0 +1,210 @@
+"""Training of denoiser and reference net: stage 1 on single frames, stage 2 on clips with sound and history.
+
+Source: Loopy sec. 3.4; what is predicted and how samples are weighted is the configuration's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from openloopy.data.batch import ClipBatch, sample_clip_batch, sample_frame_batch
+from openloopy.data.cache import LatentCache
+from openloopy.diffusion.loss import denoising_loss, per_sample_weight
+from openloopy.diffusion.prediction import add_noise, target
+from openloopy.diffusion.schedule import alpha_bars
+from openloopy.models.audio_to_latents import (
+    AudioCondition,
+    ExpressionVariance,
+    HeadVariance,
+    LandmarkCondition,
+    draw_condition,
+)
+from openloopy.models.conditions import Conditions
+from openloopy.models.config_json import to_json_dict
+from openloopy.models.loopy import LoopyModel
+from openloopy.models.segments import gather_segments
+from openloopy.models.weight_files import mismatch_report, save_weights
+from openloopy.training.loop import step_generator
+from openloopy.training.stages import AUDIO_KEYS, StageConfig, freeze_all_but
+
+WEIGHTS_NAME = "loopy.safetensors"
+
+Preview = Callable[[nn.Module, Path], None]
+"""Writes what the network makes now; given by the recipe, since it needs the whole pipeline."""
+
+
+class DenoiseTask:
+    """`TrainTask` of either stage."""
+
+    def __init__(self, loopy: LoopyModel, cache: LatentCache, config: StageConfig, *, preview: Preview):
+        self.network: nn.Module = loopy
+        self.cache, self.config, self.preview = cache, config, preview
+        self.alpha_bars = alpha_bars(loopy.config.schedule)
+        freeze_all_but(loopy, config.trainable)
+
+    def describe(self) -> dict:
+        return {
+            "stage": f"stage{self.config.number}",
+            "config": to_json_dict(self.config),
+            "model": to_json_dict(self.network.config),
+            "data": asdict(self.cache.info),
+        }
+
+    def losses(self, network: nn.Module, step: int) -> dict[str, Tensor]:
+        generator = step_generator(self.config.seed, step)
+        device = next(network.parameters()).device
+        draw = dict(
+            seed=self.config.seed, step=step, batch_size=self.config.batch_size, config=self.config.batch
+        )
+        if self.config.number == 1:
+            frames = sample_frame_batch(self.cache, **draw).to(device)
+            latents, region = frames.latents[:, None], frames.region_weight[:, None]
+            conditions = picture_conditions(network, frames.reference, self.config, generator)
+        else:
+            clips = sample_clip_batch(self.cache, **draw).to(device)
+            latents, region = clips.latents, clips.region_weight
+            conditions = clip_conditions(network, clips, self.config, generator)
+        return self._denoising_losses(network, latents, region, conditions=conditions, generator=generator)
+
+    def sample(self, network: nn.Module, path: Path) -> None:
+        self.preview(network, path)
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        save_weights(network, folder / WEIGHTS_NAME)
+
+    def _denoising_losses(
+        self,
+        network: LoopyModel,
+        latents: Tensor,
+        region: Tensor,
+        *,
+        conditions: Conditions,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        model = network.config
+        t = torch.randint(model.schedule.num_timesteps, (len(latents),), generator=generator)
+        alpha_bar = self.alpha_bars[t].to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        x_t = add_noise(latents, noise, alpha_bar)
+        prediction = network.denoiser(x_t, t.to(latents.device), conditions)
+        wanted = target(model.prediction, latents, noise, alpha_bar)
+        weight = per_sample_weight(model.prediction, alpha_bar, self.config.loss_weight)
+        loss = denoising_loss(prediction, wanted, weight, region)
+        # How it does where little of the signal is left, which is what the conditions must supply.
+        dark = (t > 0.8 * model.schedule.num_timesteps).to(latents.device)
+        error = ((prediction.float() - wanted) ** 2).flatten(1).mean(1).detach()
+        return {
+            "loss": loss,
+            "mse": error.mean(),
+            "mse_noisy": (error * dark).sum() / dark.sum().clamp(min=1),
+        }
+
+
+def picture_conditions(
+    network: LoopyModel, reference: Tensor, config: StageConfig, generator: torch.Generator
+) -> Conditions:
+    """Stage 1: the reference picture alone, `b c h w`."""
+    b = len(reference)
+    no_motion = reference.new_zeros(b, 0, *reference.shape[1:])
+    features = network.reference_net(reference, no_motion, no_motion.new_zeros(b, 0))
+    keep = _keep(b, config.dropout.reference, generator).to(reference.device)
+    ones = torch.ones_like(keep)
+    conditions = Conditions(
+        reference=features,
+        reference_latents=reference,
+        audio_tokens=None,
+        motion_latents=None,
+        keep_reference=ones,
+        keep_motion=ones,
+    )
+    return conditions.drop(keep_audio=ones, keep_motion_latents=ones, keep_reference=keep)
+
+
+def clip_conditions(
+    network: LoopyModel, batch: ClipBatch, config: StageConfig, generator: torch.Generator
+) -> Conditions:
+    """Stage 2: reference, motion frames, audio tokens and motion latents, with the paper's masks and dropout."""
+    b, device, dropout = len(batch.latents), batch.latents.device, config.dropout
+    keep_motion_frames = _keep(b, dropout.motion_frames, generator).to(device)
+    motion, mask = gather_segments(
+        batch.history, batch.history_mask * keep_motion_frames[:, None], network.config.segments, generator
+    )
+    noise = torch.randn(motion.shape, generator=generator).to(device)
+    scale = torch.rand(b, 1, 1, 1, 1, generator=generator).to(device) * dropout.motion_noise_max
+    tokens = network.audio_projection(batch.audio)
+    ones = torch.ones(b, device=device)
+    conditions = Conditions(
+        reference=_read_references(
+            network, batch.reference, motion + noise * scale, mask=mask, config=config
+        ),
+        reference_latents=batch.reference,
+        audio_tokens=tokens,
+        motion_latents=_motion_latents(network, batch, tokens, generator),
+        keep_reference=ones,
+        keep_motion=ones,
+    )
+    return conditions.drop(
+        keep_audio=_keep(b, dropout.audio, generator).to(device),
+        keep_motion_latents=_keep(b, dropout.motion_latents, generator).to(device),
+        keep_reference=_keep(b, dropout.reference, generator).to(device),
+    )
+
+
+def load_stage1(loopy: LoopyModel, path: Path) -> list[str]:
+    """Start stage 2 from stage 1's weights; returns the names of the tensors that are new.
+
+    Only temporal and audio parts may be new, and nothing of stage 1 may be left over: else an error lists the keys.
+    """
+    if not path.exists():
+        raise ValueError(
+            f"stage 2 starts from stage 1, but {path} is missing; train stage 1 in the same --run folder first"
+        )
+    state, wanted = load_file(path), loopy.state_dict()
+    new = [name for name in wanted if name not in state]
+    allowed = [name for name in new if ".temporal." in name or any(key in f".{name}" for key in AUDIO_KEYS)]
+    expected = {k: tuple(v.shape) for k, v in wanted.items() if k not in allowed}
+    report = mismatch_report({k: tuple(v.shape) for k, v in state.items()}, expected)
+    if report:
+        raise ValueError(f"{path} is not a stage 1 of this model:\n{report}")
+    loopy.load_state_dict(wanted | state)
+    return new
+
+
+def _read_references(
+    network: LoopyModel, reference: Tensor, motion: Tensor, *, mask: Tensor, config: StageConfig
+):
+    if config.motion_gradient == "full":
+        return network.reference_net(reference, motion, mask)
+    with torch.no_grad():
+        read = network.reference_net(reference, motion, mask)
+    live = network.reference_net(reference, motion[:, :0], mask[:, :0])
+    layers = tuple(
+        type(a)(reference=a.reference, motion=b.motion) for a, b in zip(live.layers, read.layers, strict=True)
+    )
+    return type(read)(layers, mask)
+
+
+def _motion_latents(
+    network: LoopyModel, batch: ClipBatch, tokens: Tensor, generator: torch.Generator
+) -> Tensor | None:
+    if network.a2l is None:
+        return None
+    drawn = draw_condition(
+        generator,
+        AudioCondition(tokens),
+        LandmarkCondition(batch.points68.flatten(2)),
+        HeadVariance(batch.head_motion_variance),
+        ExpressionVariance(batch.expression_variance),
+    )
+    return network.a2l(drawn)
+
+
+def _keep(batch: int, rate: float, generator: torch.Generator) -> Tensor:
+    """1 for samples that keep a condition dropped at `rate`, `b`."""
+    return (torch.rand(batch, generator=generator) >= rate).float()

@@ -1,0 +1,80 @@
+"""The two training stages of the denoiser as data: what trains, what is dropped, what each sample weighs.
+
+Source: Loopy sec. 3.4. Stage 1: single frames, no temporal layers, no audio. Stage 2: starts from stage 1, adds them
+and trains everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from torch import nn
+
+from openloopy.data.batch import BatchConfig
+from openloopy.diffusion.loss import LossWeight
+
+Part = Literal["picture", "reference_net", "temporal", "audio"]
+"""picture: the denoiser's convolutions and spatial attention; audio: cross-attention, projection, audio-to-latents."""
+ALL_PARTS: tuple[Part, ...] = get_args(Part)
+
+AUDIO_KEYS = (".transformer_blocks.0.attn2.", ".transformer_blocks.0.norm2.", ".audio_projection.", ".a2l.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig:
+    """How often each condition is taken away in training (Loopy sec. 3.4)."""
+
+    audio: float = 0.1
+    motion_latents: float = 0.1
+    reference: float = 0.15
+    """Then the motion frames are dropped as well."""
+    motion_frames: float = 0.4
+    """Motion frames set to zero, independently: they are nearer than the reference, and the model leans on them."""
+    motion_noise_max: float = 0.0
+    """Noise on the motion frames in standard deviations, drawn uniformly up to this; not in the paper."""
+
+    def __post_init__(self) -> None:
+        rates = (self.audio, self.motion_latents, self.reference, self.motion_frames)
+        if not all(0 <= rate <= 1 for rate in rates) or self.motion_noise_max < 0:
+            raise ValueError(f"dropout rates must lie in [0, 1] and noise be at least 0, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of the denoiser's training."""
+
+    number: Literal[1, 2]
+    batch_size: int
+    seed: int = 0
+    trainable: tuple[Part, ...] = ALL_PARTS
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss_weight: LossWeight = "uniform"
+    motion_gradient: Literal["full", "none"] = "full"
+    """'none': the reference net learns from the reference picture alone; motion frames pass it without a gradient,
+    which saves a third of a step where training is slow."""
+
+    def __post_init__(self) -> None:
+        if not set(self.trainable) <= set(ALL_PARTS):
+            raise ValueError(f"trainable parts are {sorted(ALL_PARTS)}, got {sorted(self.trainable)}")
+        if self.number == 2 and "audio" not in self.trainable:
+            raise ValueError(
+                "stage 2 must train the 'audio' part: with it frozen the lips never learn to follow the sound; "
+                f"got trainable={sorted(self.trainable)}"
+            )
+
+
+def part_of(name: str) -> Part:
+    """The part that a parameter of `LoopyModel` belongs to, from its name."""
+    if any(key in f".{name}" for key in AUDIO_KEYS) and not name.startswith("reference_net."):
+        return "audio"
+    if ".temporal." in name:
+        return "temporal"
+    return "reference_net" if name.startswith("reference_net.") else "picture"
+
+
+def freeze_all_but(network: nn.Module, trainable: tuple[Part, ...]) -> None:
+    """Let only the parameters of these parts require gradients."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) in trainable)

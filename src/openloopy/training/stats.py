@@ -1,0 +1,48 @@
+"""The run's log: one JSON object a line in stats.jsonl, and the same to TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+STATS_NAME = "stats.jsonl"
+
+
+class StatsWriter:
+    """Appends rows; on resume, rows of steps that will be done again are dropped first."""
+
+    def __init__(self, run_dir: Path, first_step: int):
+        self.path = run_dir / STATS_NAME
+        kept = [row for row in read_stats(run_dir) if row["step"] < first_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._board = _tensorboard(run_dir, first_step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        row: dict[str, Any] = {"step": step} | {k: round(float(v), 7) for k, v in values.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_stats(run_dir: Path) -> list[dict[str, Any]]:
+    """All complete rows of a run; a half-written last line is ignored."""
+    path = run_dir / STATS_NAME
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _tensorboard(run_dir: Path, first_step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)

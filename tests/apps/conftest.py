@@ -1,0 +1,48 @@
+"""A tiny model folder, a portrait and a face finder, each made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from openloopy.apps import generate
+from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.inference.pipeline import LoopyPipeline
+from tests.media.sounds import speechlike, write_sound
+from tests.tiny import tiny_model
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A model folder with random weights."""
+    return LoopyPipeline(tiny_model()).save_pretrained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """NASA's portrait of Eileen Collins (public domain), as it comes with scikit-image: one face, 512 px."""
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def landmarker() -> MediapipeLandmarker:
+    return MediapipeLandmarker()
+
+
+@pytest.fixture
+def shared_landmarker(monkeypatch, landmarker) -> None:
+    """The command line uses the session's landmarker: starting one takes a second."""
+    monkeypatch.setattr(generate, "MediapipeLandmarker", lambda: landmarker)
+
+
+@pytest.fixture
+def folder(tmp_path, astronaut) -> Path:
+    """A folder with good inputs, face.png and speech.wav (0.5 s), and an empty folder `out`."""
+    Image.fromarray(astronaut).save(tmp_path / "face.png")
+    write_sound(tmp_path / "speech.wav", speechlike(0.5, 16_000), 16_000)
+    (tmp_path / "out").mkdir()
+    return tmp_path

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from openloopy.data.batch import BatchConfig, pad_rows, region_weights, sample_clip_batch, sample_frame_batch
+from openloopy.data.cache import LatentCache, latent_cache_writer, open_latent_cache
+from tests.data.synthetic import make_sample
+
+LENGTHS = (20, 150, 7)
+CONFIG = BatchConfig(num_frames=12, num_history=30)
+
+
+def face_points(num_frames: int) -> np.ndarray:
+    """A face of `f 68 2` px in a 64 px crop: eyes at a third, mouth at three quarters of the height."""
+    points = np.full((68, 2), 32.0)
+    angles = np.linspace(0, 2 * np.pi, 6, endpoint=False)
+    ring = np.stack([np.cos(np.pi - angles), np.sin(angles)], -1)
+    points[36:42] = [20, 20] + ring * [4, 2]
+    points[42:48] = [44, 20] + ring * [4, 2]
+    points[48:68] = [32, 48]
+    points[48, 0], points[54, 0] = 26, 38
+    return np.repeat(points[None], num_frames, 0).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> LatentCache:
+    """Latents and audio hold 200 * clip + frame + 1, so that they say where they are from."""
+    folder = tmp_path_factory.mktemp("latents")
+    with latent_cache_writer(folder, size_px=64, source_sha256="") as writer:
+        for i, n in enumerate(LENGTHS):
+            where = (200 * i + np.arange(n) + 1).astype(np.float16)
+            writer.add_clip(
+                make_sample(f"clip-{i}").record,
+                {
+                    "latents": np.broadcast_to(where[:, None, None, None], (n, 2, 8, 8)).copy(),
+                    "audio": np.broadcast_to(where[:, None, None], (n, 3, 4)).copy(),
+                    "points68": face_points(n),
+                    "lip_gap": np.zeros(n, np.float32),
+                },
+            )
+    return open_latent_cache(folder)
+
+
+def test_shapes(cache: LatentCache) -> None:
+    batch = sample_clip_batch(cache, seed=0, step=0, batch_size=5, config=CONFIG)
+    shapes = {f.name: tuple(getattr(batch, f.name).shape) for f in fields(batch)}
+    assert shapes == {
+        "latents": (5, 12, 2, 8, 8),
+        "history": (5, 30, 2, 8, 8),
+        "history_mask": (5, 30),
+        "reference": (5, 2, 8, 8),
+        "audio": (5, 16, 3, 4),
+        "points68": (5, 12, 68, 2),
+        "head_motion_variance": (5,),
+        "expression_variance": (5,),
+        "region_weight": (5, 12, 1, 8, 8),
+    }
+    assert all(getattr(batch, f.name).dtype == torch.float32 for f in fields(batch))
+
+
+def test_clip_history_and_sound_belong_together(cache: LatentCache) -> None:
+    seen_missing = seen_beyond_end = False
+    for step in range(20):
+        batch = sample_clip_batch(cache, seed=0, step=step, batch_size=8, config=CONFIG)
+        for j in range(8):
+            clip, history = batch.latents[j, :, 0, 0, 0], batch.history[j, :, 0, 0, 0]
+            i, start = divmod(int(clip[0]) - 1, 200)
+            assert clip.tolist() == [200 * i + start + 1 + k for k in range(12)]
+            expected = [200 * i + k + 1 if k >= 0 else 0 for k in range(start - 30, start)]
+            assert history.tolist() == expected
+            assert batch.history_mask[j].tolist() == [float(value > 0) for value in expected]
+            reference = int(batch.reference[j, 0, 0, 0])
+            assert 200 * i < reference <= 200 * i + LENGTHS[i]
+            span = range(start - 2, start + 14)
+            assert batch.audio[j, :, 0, 0].tolist() == [
+                200 * i + k + 1 if 0 <= k < LENGTHS[i] else 0 for k in span
+            ]
+            seen_missing |= start < 30
+            seen_beyond_end |= start + 14 > LENGTHS[i]
+    assert seen_missing and seen_beyond_end
+
+
+def test_short_clips_are_left_out(cache: LatentCache) -> None:
+    batch = sample_clip_batch(cache, seed=1, step=0, batch_size=64, config=CONFIG)
+    assert batch.latents.max() <= 200 + 150
+    with pytest.raises(ValueError, match="longest has 150"):
+        sample_clip_batch(cache, seed=0, step=0, batch_size=1, config=BatchConfig(num_frames=151))
+
+
+def test_seed_step_and_rank_decide_everything(cache: LatentCache) -> None:
+    def drawn(**change: int) -> torch.Tensor:
+        where = {"seed": 3, "step": 7, "rank": 0, **change}
+        return sample_clip_batch(cache, batch_size=8, config=CONFIG, **where).latents
+
+    torch.testing.assert_close(drawn(), drawn(), rtol=0, atol=0)
+    for change in ({"seed": 4}, {"step": 8}, {"rank": 1}):
+        assert not torch.equal(drawn(), drawn(**change))
+
+
+def test_points_are_relative_to_the_crop(cache: LatentCache) -> None:
+    batch = sample_clip_batch(cache, seed=0, step=0, batch_size=2, config=CONFIG)
+    torch.testing.assert_close(batch.points68[0, 0, 30], torch.tensor([0.5, 0.5]))
+    assert batch.head_motion_variance.abs().max() < 1e-9
+
+
+def test_frame_batch_draws_another_frame_as_reference(cache: LatentCache) -> None:
+    batch = sample_frame_batch(cache, seed=0, step=0, batch_size=64)
+    target, reference = batch.latents[:, 0, 0, 0], batch.reference[:, 0, 0, 0]
+    assert (target != reference).all()
+    assert torch.equal((target - 1) // 200, (reference - 1) // 200)
+    assert batch.region_weight.shape == (64, 1, 8, 8)
+
+
+def test_region_weights_stand_on_mouth_and_eyes() -> None:
+    weights = region_weights(face_points(2) / 64, (8, 8), BatchConfig(mouth_weight=6, eye_weight=3))
+    assert weights.shape == (2, 8, 8)
+    assert (weights[0, 5:7, 3:5] == 6).all()
+    assert (weights[0, 2, 2] == 3) and (weights[0, 2, 5] == 3)
+    assert (weights[0, 0] == 1).all() and (weights[0, 7] == 1).all()
+
+
+def test_pad_rows_fills_both_ends_with_zeros() -> None:
+    rows = np.arange(1, 5)
+    assert pad_rows(rows, -2, 3).tolist() == [0, 0, 1, 2, 3]
+    assert pad_rows(rows, 3, 6).tolist() == [4, 0, 0]
+    assert pad_rows(rows, -3, -1).tolist() == [0, 0]
+
+
+def test_batch_moves_as_a_whole(cache: LatentCache) -> None:
+    batch = sample_clip_batch(cache, seed=0, step=0, batch_size=1, config=CONFIG).to("meta")
+    assert all(getattr(batch, f.name).device.type == "meta" for f in fields(batch))

@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from openloopy.diffusion.prediction import target
+from openloopy.diffusion.sampler import SamplerConfig, ddim_step, sample, timesteps
+from openloopy.diffusion.schedule import ScheduleConfig, alpha_bars
+
+
+def test_timesteps_by_hand():
+    assert timesteps(SamplerConfig(steps=4, spacing="leading"), ScheduleConfig()) == [751, 501, 251, 1]
+    assert timesteps(SamplerConfig(steps=4, spacing="trailing"), ScheduleConfig()) == [999, 749, 499, 249]
+
+
+def test_ddim_step_by_hand():
+    stepped = ddim_step(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor(0.64))
+    torch.testing.assert_close(stepped, torch.tensor([0.8 * 2 + 0.6 * 1]))
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_perfect_denoiser_arrives_at_the_truth(prediction, steps):
+    schedule = ScheduleConfig(zero_terminal_snr=True)
+    levels = alpha_bars(schedule)
+    x_0, noise = torch.randn(2, 2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def denoise(x_t, t):
+        level = levels[t]
+        signal, spread = (a.sqrt().view(-1, 1, 1, 1, 1) for a in (level, 1 - level))
+        return target(prediction, x_0, (x_t - signal * x_0) / spread, level)
+
+    got = sample(
+        denoise,
+        noise,
+        config=SamplerConfig(steps=steps, spacing="trailing"),
+        schedule=schedule,
+        prediction=prediction,
+    )
+    torch.testing.assert_close(got, x_0, atol=1e-4, rtol=1e-4)
+
+
+def test_the_denoiser_gets_one_timestep_per_sample_and_may_answer_in_half_precision():
+    seen = []
+
+    def denoise(x_t, t):
+        seen.append(t)
+        return x_t.bfloat16()
+
+    got = sample(
+        denoise,
+        torch.ones(3, 1, 1, 2, 2),
+        config=SamplerConfig(steps=2),
+        schedule=ScheduleConfig(),
+        prediction="v",
+    )
+    assert [t.tolist() for t in seen] == [[501] * 3, [1] * 3]
+    assert got.dtype == torch.float32
+
+
+def test_epsilon_with_zero_terminal_snr_is_refused():
+    with pytest.raises(ValueError, match="use v or x0"):
+        sample(
+            lambda x_t, t: x_t,
+            torch.ones(1, 1, 1, 2, 2),
+            config=SamplerConfig(steps=2),
+            schedule=ScheduleConfig(zero_terminal_snr=True),
+            prediction="epsilon",
+        )
+
+
+def test_more_steps_than_timesteps_are_refused():
+    with pytest.raises(ValueError, match="take fewer"):
+        timesteps(SamplerConfig(steps=11, spacing="trailing"), ScheduleConfig(num_timesteps=10))
+    with pytest.raises(ValueError, match="take fewer"):
+        timesteps(SamplerConfig(steps=10, spacing="leading"), ScheduleConfig(num_timesteps=10))
+    with pytest.raises(ValueError, match="at least 1 step"):
+        SamplerConfig(steps=0)

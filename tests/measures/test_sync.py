@@ -1,0 +1,54 @@
+"""Lip-gap correlation on tracks whose shift and noise are known."""
+
+import numpy as np
+import pytest
+
+from openloopy.measures.sync import lip_gap_correlation, pearson
+
+
+def _gap(num_frames: int = 200, seed: int = 0) -> np.ndarray:
+    """A smooth random lip gap."""
+    noise = np.random.default_rng(seed).standard_normal(num_frames + 4)
+    return np.convolve(noise, np.ones(5) / 5, "valid")
+
+
+@pytest.mark.parametrize("lag", [-4, 0, 3])
+def test_shift_is_found_with_its_sign(lag):
+    gap = _gap(220)
+    true, generated = gap[10:210], gap[10 - lag : 210 - lag]
+    result = lip_gap_correlation(generated, true, max_lag=6)
+    assert result.best_lag == lag
+    assert result.best_r == pytest.approx(1.0)
+    assert (result.r == pytest.approx(1.0)) is (lag == 0)
+
+
+def test_scale_and_offset_do_not_matter_but_sign_does():
+    gap = _gap()
+    assert lip_gap_correlation(3 * gap + 7, gap).r == pytest.approx(1.0)
+    assert lip_gap_correlation(-gap, gap).r == pytest.approx(-1.0)
+
+
+def test_known_signal_to_noise_gives_the_analytic_correlation():
+    rng = np.random.default_rng(1)
+    true = rng.standard_normal(20_000)
+    generated = true + rng.standard_normal(20_000)
+    assert pearson(generated, true) == pytest.approx(1 / np.sqrt(2), abs=0.02)
+
+
+def test_a_mouth_that_never_moves_correlates_zero():
+    result = lip_gap_correlation(np.full(100, 0.1), _gap(100))
+    assert result == (0.0, 0, 0.0)
+
+
+def test_frames_without_a_face_are_left_out():
+    gap = _gap()
+    generated = gap.copy()
+    generated[50:70] = np.nan
+    assert lip_gap_correlation(generated, gap).r == pytest.approx(1.0)
+
+
+def test_refuses_tracks_that_do_not_belong_together():
+    with pytest.raises(ValueError, match="same length"):
+        lip_gap_correlation(_gap(100), _gap(101))
+    with pytest.raises(ValueError, match="too few"):
+        lip_gap_correlation(_gap(15), _gap(15), max_lag=10)

@@ -1,0 +1,159 @@
+"""Videos hold every frame and all of the sound, in time with each other, or do not exist."""
+
+from __future__ import annotations
+
+import wave
+
+import av
+import numpy as np
+import pytest
+
+from openloopy.media.audio import AudioError, open_waveform, probe_audio, read_blocks
+from openloopy.media.video import FPS, VideoError, VideoWriter, contact_sheet, probe_video, read_frames
+from tests.media.sounds import best_lag, speechlike, write_sound
+
+SIZE = (96, 64)
+
+
+def _frame(i: int) -> np.ndarray:
+    return np.full((SIZE[1], SIZE[0], 3), (255 - 4 * i % 256, 5 * i % 256, 128), np.uint8)
+
+
+def _write(path, num_frames, sound=None, tags=None):
+    with VideoWriter(path, size=SIZE, sound=sound, tags=tags) as video:
+        for i in range(num_frames):
+            video.write(_frame(i))
+    return path
+
+
+def test_frames_come_back_in_order_and_in_colour(tmp_path):
+    frames = list(read_frames(_write(tmp_path / "a.mp4", 40)))
+    assert len(frames) == 40
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.astype(int), _frame(i).astype(int), atol=6)
+
+
+def test_probe_counts(tmp_path):
+    info = probe_video(_write(tmp_path / "a.mp4", 33, speechlike(1.32, 16_000)[0]))
+    assert (info.width, info.height, info.fps, info.num_frames) == (*SIZE, FPS, 33)
+    assert info.duration_s == pytest.approx(1.32) and info.has_audio
+    assert not probe_video(_write(tmp_path / "b.mp4", 3)).has_audio
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "written_hz"), [(8_000, 8_000), (22_050, 22_050), (37_000, 44_100), (96_000, 96_000)]
+)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_the_sound_keeps_rate_channels_time_and_length(tmp_path, rate_hz, written_hz, channels):
+    duration_s = 1.213
+    source = write_sound(tmp_path / "a.wav", speechlike(duration_s, rate_hz, channels), rate_hz)
+    target = _write(tmp_path / "a.mp4", round(duration_s * FPS), source)
+    info, before, after = probe_audio(target), open_waveform(source), open_waveform(target)
+    assert (info.sample_rate_hz, info.channels) == (written_hz, channels)
+    assert info.duration_s == pytest.approx(duration_s, abs=2e-4)
+    assert abs(best_lag(before, after, most=3000)) <= 1
+    same = min(len(before), len(after))
+    assert np.corrcoef(before[:same], after[:same])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8])
+def test_channels_keep_their_places(tmp_path, channels):
+    sound = speechlike(1, 48_000, channels)
+    target = _write(tmp_path / "a.mp4", FPS, write_sound(tmp_path / "a.wav", sound, 48_000))
+    after = np.concatenate([block.samples for block in read_blocks(target)], axis=1)
+    likeness = np.corrcoef(sound, after)[:channels, channels:]
+    if channels == 8:  # 7.1: the fourth is for bass only, and AAC keeps only that of it
+        likeness = np.delete(np.delete(likeness, 3, 0), 3, 1)
+    assert (np.diag(likeness) > 0.97).all() and np.abs(likeness - np.diag(np.diag(likeness))).max() < 0.5
+
+
+def test_more_channels_than_aac_has_are_refused(tmp_path):
+    source = tmp_path / "a.wav"
+    with wave.open(str(source), "wb") as file:
+        file.setparams((12, 2, 8_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 12 * 8_000))
+    with pytest.raises(VideoError, match="12 channels; at most 8"):
+        _write(tmp_path / "a.mp4", FPS, source)
+
+
+@pytest.mark.parametrize("extra_s", [-0.019, 0.0, 0.019])
+def test_neither_picture_nor_sound_is_cut_when_they_differ_by_less_than_a_frame(tmp_path, extra_s):
+    sound = speechlike(1 + extra_s, 16_000)[0]
+    target = _write(tmp_path / "a.mp4", FPS, sound)
+    assert len(list(read_frames(target))) == FPS
+    assert len(open_waveform(target)) == len(sound)
+
+
+def test_picture_and_sound_start_together_and_the_index_comes_first(tmp_path):
+    target = _write(tmp_path / "a.mp4", FPS, speechlike(1, 44_100)[0][:16_000])
+    with av.open(str(target)) as container:
+        assert [stream.start_time for stream in container.streams] == [0, 0]
+    content = target.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_sound_is_interleaved_with_the_picture(tmp_path):
+    target = _write(tmp_path / "a.mp4", 10 * FPS, speechlike(10, 16_000)[0])
+    with av.open(str(target)) as container:
+        positions = {kind: [] for kind in ("video", "audio")}
+        for packet in container.demux():
+            if packet.size:
+                positions[packet.stream.type].append((float(packet.pts * packet.time_base), packet.pos))
+    middle = {kind: next(pos for time, pos in rows if time >= 5) for kind, rows in positions.items()}
+    size = target.stat().st_size
+    assert abs(middle["video"] - middle["audio"]) < 0.35 * size
+
+
+def test_tags(tmp_path):
+    tags = {"comment": "AI-generated", "title": "A portrait speaks"}
+    with av.open(str(_write(tmp_path / "a.mp4", 2, tags=tags))) as container:
+        assert tags.items() <= container.metadata.items()
+    with av.open(str(_write(tmp_path / "b.mp4", 2, tags={**tags, "openloopy_seed": "7"}))) as container:
+        assert container.metadata["openloopy_seed"] == "7" and container.metadata["comment"] == "AI-generated"
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
+def test_an_interruption_leaves_no_file(tmp_path, interruption):
+    sound = write_sound(tmp_path / "a.wav", speechlike(2, 16_000), 16_000)
+    with pytest.raises(interruption), VideoWriter(tmp_path / "a.mp4", size=SIZE, sound=sound) as video:
+        video.write(_frame(0))
+        raise interruption
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_failed_sound_leaves_no_file(tmp_path):
+    (tmp_path / "a.wav").write_text("no sound")
+    with pytest.raises(AudioError):
+        _write(tmp_path / "a.mp4", 3, tmp_path / "a.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_wrong_use_is_refused(tmp_path):
+    with pytest.raises(VideoError, match="end in .mp4"):
+        VideoWriter(tmp_path / "a.avi", size=SIZE)
+    with pytest.raises(ValueError, match="even"):
+        VideoWriter(tmp_path / "a.mp4", size=(65, 64))
+    with pytest.raises(VideoError, match="no frame"):
+        _write(tmp_path / "a.mp4", 0)
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE) as video:
+        video.write(_frame(0))
+        with pytest.raises(ValueError, match=r"\(64, 96, 3\).*float64"):
+            video.write(_frame(0) / 255)
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    (tmp_path / "a.mp4").write_text("hello")
+    with pytest.raises(VideoError, match="not a video"):
+        probe_video(tmp_path / "a.mp4")
+    write_sound(tmp_path / "a.wav", speechlike(1, 8_000), 8_000)
+    with pytest.raises(VideoError, match="no pictures"):
+        next(read_frames(tmp_path / "a.wav"))
+
+
+def test_contact_sheet_fills_rows_and_pads_with_white():
+    sheet = contact_sheet([_frame(0), _frame(10), _frame(20)], columns=2)
+    assert sheet.shape == (2 * SIZE[1], 2 * SIZE[0], 3)
+    np.testing.assert_array_equal(sheet[: SIZE[1], SIZE[0] :], _frame(10))
+    assert (sheet[SIZE[1] :, SIZE[0] :] == 255).all()
+    with pytest.raises(ValueError, match="one size"):
+        contact_sheet([_frame(0), _frame(0)[:10]], columns=2)

@@ -1,0 +1,69 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openloopy.diffusion.schedule import ScheduleConfig
+from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
+from openloopy.models.segments import SegmentConfig
+from tests.tiny import tiny_config
+
+PAPER = LoopyConfig(name="paper")
+
+
+@pytest.mark.parametrize("config", [PAPER, tiny_config(), tiny_config(a2l=None)])
+def test_settings_survive_json(config):
+    assert LoopyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_defaults_are_the_papers():
+    assert (PAPER.clip_frames, PAPER.segments.span, PAPER.segments.num_kept) == (12, 124, 20)
+    assert (PAPER.size_px, PAPER.prediction, PAPER.schedule.zero_terminal_snr) == (512, "epsilon", False)
+    assert PAPER.defaults == GenerationDefaults(steps=25, audio_guidance=5.0, reference_guidance=3.0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"schema_version": 2}, "expected schema_version 1, got 2"),
+        ({"schema_version": None}, "got None"),
+        ({"sizepx": 3}, r"unknown \['sizepx'\]"),
+        ({"prediction": "eps"}, r"config\.prediction: expected one of"),
+        ({"defaults": {"steps": 0}}, r"config\.defaults: sampling needs at least 1 step"),
+    ],
+)
+def test_wrong_settings_name_the_place(change, message):
+    with pytest.raises(ValueError, match=message):
+        LoopyConfig.from_dict(PAPER.to_dict() | change)
+
+
+def test_settings_that_contradict_each_other():
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        LoopyConfig(name="x", schedule=ScheduleConfig(zero_terminal_snr=True))
+    with pytest.raises(ValueError, match="segments keep 24 motion frames"):
+        LoopyConfig(name="x", segments=SegmentConfig(num_segments=6))
+    with pytest.raises(ValueError, match="audio-to-latents needs"):
+        LoopyConfig(name="x", denoiser=replace(PAPER.denoiser, audio=None))
+
+
+def test_parts_are_absent_in_stage_1():
+    config = tiny_config()
+    stage_1 = replace(config, a2l=None, denoiser=replace(config.denoiser, audio=None, temporal=None))
+    names = {name.split(".")[0] for name, _ in LoopyModel(stage_1).named_parameters()}
+    assert names == {"denoiser", "reference_net"}
+    assert stage_1.clip_frames == 1
+
+
+def test_the_past_is_read_through_the_segments():
+    config = tiny_config()
+    model = LoopyModel(config).eval()
+    history = torch.randn(1, 124, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    features = model.read_reference(torch.zeros(1, 4, 4, 4), history, torch.ones(1, 124))
+    assert features.layers[0].motion.shape[1] == 20
+    history[:, 123 - 4] += 1  # offset 4 lies between the kept offsets 3 and 5
+    unseen = model.read_reference(torch.zeros(1, 4, 4, 4), history, torch.ones(1, 124))
+    assert torch.equal(unseen.layers[0].motion, features.layers[0].motion)
+    history[:, 123 - 5] += 1
+    seen = model.read_reference(torch.zeros(1, 4, 4, 4), history, torch.ones(1, 124))
+    assert not torch.equal(seen.layers[0].motion, features.layers[0].motion)

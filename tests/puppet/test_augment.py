@@ -1,0 +1,73 @@
+"""Distortions of a voice: the same length and timing, another sound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from openloopy.puppet.augment import (
+    add_noise,
+    augment,
+    clip_softly,
+    encode_coarsely,
+    equalise,
+    reverberate,
+)
+from openloopy.puppet.speech import Speaker, speak
+
+STEPS = [equalise, reverberate, add_noise, clip_softly, encode_coarsely]
+
+
+@pytest.fixture(scope="module")
+def voice() -> np.ndarray:
+    return speak(
+        Speaker(engine="espeak", language="en-us", voice=""), "We never saw the boats leave."
+    ).waveform
+
+
+@pytest.mark.parametrize("num_samples", [1, 401, 16_000])
+def test_length_range_and_type(voice: np.ndarray, num_samples: int) -> None:
+    for seed in range(12):
+        changed = augment(voice[:num_samples], np.random.default_rng(seed))
+        assert changed.shape == (num_samples,) and changed.dtype == np.float32
+        assert np.isfinite(changed).all() and np.abs(changed).max() <= 1
+
+
+def test_silence_stays_quiet() -> None:
+    for seed in range(12):
+        assert np.abs(augment(np.zeros(16_000, np.float32), np.random.default_rng(seed))).max() < 0.99
+
+
+def test_seeded(voice: np.ndarray) -> None:
+    first, second, other = (augment(voice, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_step_changes_the_sound_but_not_its_timing(step, voice: np.ndarray) -> None:
+    def envelope(sound: np.ndarray) -> np.ndarray:
+        return np.sqrt((sound[: len(sound) // 160 * 160].reshape(-1, 160) ** 2).mean(1))
+
+    for seed in range(6):
+        changed = step(voice, np.random.default_rng(seed))
+        assert changed.shape == voice.shape
+        assert not np.allclose(changed, voice, atol=1e-3)
+        lags = range(-6, 7)
+        before, after = (np.log(envelope(sound) + 1e-3) for sound in (voice, changed))
+        agreement = [np.corrcoef(before[10:-10], np.roll(after, -lag)[10:-10])[0, 1] for lag in lags]
+        assert abs(lags[int(np.argmax(agreement))]) <= 1
+        assert max(agreement) > 0.5
+
+
+def test_noise_level(voice: np.ndarray) -> None:
+    snr_db = []
+    for seed in range(40):
+        noise = add_noise(voice, np.random.default_rng(seed)) - voice
+        snr_db.append(10 * np.log10((voice**2).mean() / (noise**2).mean()))
+    assert min(snr_db) > 4 and max(snr_db) < 41 and np.ptp(snr_db) > 20
+
+
+def test_stereo_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(samples,\), got \(2, 100\)"):
+        augment(np.zeros((2, 100), np.float32), np.random.default_rng(0))

@@ -1,0 +1,184 @@
+"""Motion curves: lips that meet in time, blinks that are seen, a head that moves as real ones do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from openloopy.puppet.articulation import fill_gaps
+from openloopy.puppet.motion import FPS, Curves, curves, draw_style
+from openloopy.puppet.prosody import MOTION_FPS, analyse, plateau, wander
+from openloopy.puppet.speech import Phoneme, Speaker, Utterance, draw_speaker, speak, utter
+from openloopy.puppet.visemes import CLOSED, SILENCE, TUCKED, phonemes_to_visemes
+
+ESPEAK = Speaker(engine="espeak", language="en-us", voice="")
+NUM_CLIPS = 12
+CLIP_S = 8.0
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[tuple[Utterance, Curves]]:
+    made = []
+    for seed in range(NUM_CLIPS):
+        rng = np.random.default_rng(seed)
+        utterance = utter(rng, draw_speaker(rng, "train"), CLIP_S, "train")
+        made.append((utterance, curves(utterance, draw_style(rng), rng)))
+    return made
+
+
+def highest_per_sound(utterance: Utterance, track: np.ndarray, viseme: str) -> np.ndarray:
+    """Highest value among the frames that show each occurrence of a viseme."""
+    found = []
+    for start_s, end_s, kind in phonemes_to_visemes(utterance.phonemes):
+        if kind == viseme and end_s < utterance.duration_s - 0.05:
+            first, last = int(start_s * FPS - 0.5), int(np.ceil(end_s * FPS + 0.5))
+            found.append(track[max(first, 0) : last].max())
+    return np.array(found)
+
+
+def test_every_closure_closes_in_some_frame(clips) -> None:
+    highest = np.concatenate([highest_per_sound(u, c.close, CLOSED) for u, c in clips])
+    assert len(highest) > 60
+    assert (highest > 0.95).mean() > 0.98
+
+
+def test_every_f_tucks_the_lip(clips) -> None:
+    highest = np.concatenate([highest_per_sound(u, c.tuck, TUCKED) for u, c in clips])
+    assert len(highest) > 10
+    assert (highest > 0.9).mean() > 0.95
+
+
+def test_jaw_opens_on_open_vowels_and_closes_in_silence(clips) -> None:
+    opened = np.concatenate([highest_per_sound(u, c.jaw, "a") for u, c in clips])
+    teeth = np.concatenate([highest_per_sound(u, -c.jaw, "s") for u, c in clips])
+    assert np.median(opened) > 2 * np.median(-teeth)
+
+
+def test_lips_meet_on_time() -> None:
+    """Shown at the closure: neither the vowel before nor the one after is shut."""
+    utterance = speak(ESPEAK, "Oh, a map.")
+    motion = curves(utterance, draw_style(np.random.default_rng(0)), np.random.default_rng(0))
+    closed = next(p for p in utterance.phonemes if p.symbol == "m")
+    middle = int((closed.start_s + closed.end_s) / 2 * FPS)
+    vowel = next(p for p in utterance.phonemes if "æ" in p.symbol)
+    open_frame = int((vowel.start_s + vowel.end_s) / 2 * FPS)
+    assert motion.close[middle] > 0.95 and motion.close[open_frame] < 0.7
+    assert motion.jaw[open_frame] > motion.jaw[middle]
+
+
+def test_rounding_follows_the_sound() -> None:
+    style = draw_style(np.random.default_rng(0))
+    rounded, spread = (
+        curves(speak(ESPEAK, text), style, np.random.default_rng(0))
+        for text in ("ooh, two fools", "he sees me")
+    )
+    assert rounded.wide.min() < -0.5 and spread.wide.min() > -0.5
+    assert spread.wide.max() > 0.4
+
+
+def test_silence_rests_the_mouth_and_the_head_still_moves() -> None:
+    quiet = Utterance(waveform=np.zeros(64_000, np.float32), phonemes=(), text="", speaker=ESPEAK)
+    motion = curves(quiet, draw_style(np.random.default_rng(1)), np.random.default_rng(1))
+    assert motion.jaw[10:-10].max() < 0.06
+    assert motion.close[10:-10].min() > 0.85
+    assert motion.press.max() < 0.05
+    assert motion.yaw.std() > 0.2
+    assert all(np.isfinite(motion[name]).all() for name in motion.keys())
+
+
+def test_blinks_shut_the_eyes_about_as_often_as_people_do(clips) -> None:
+    blink = np.concatenate([c.blink for _, c in clips])
+    assert 0.03 < (blink > 0.5).mean() < 0.11
+    starts = (np.diff((blink > 0.5).astype(int)) == 1).sum()
+    assert 0.1 < starts / (NUM_CLIPS * CLIP_S) < 0.7
+    assert blink.min() >= 0 and blink.max() > 0.98
+
+
+def test_head_speed_and_range(clips) -> None:
+    """Real talking heads turn at about 20 degrees per second; a portrait bears some 13 degrees."""
+    pose = np.stack([np.stack([c.yaw, c.pitch, c.roll], 1) for _, c in clips])
+    speed = np.linalg.norm(np.diff(pose, axis=1) * FPS, axis=2)
+    assert 14 < speed.mean() < 26
+    assert (np.abs(pose).max((0, 1)) < [13, 9, 11]).all()
+    assert (pose.std(1).mean(0) > [1.5, 1.0, 0.7]).all()
+
+
+def test_head_moves_more_with_the_voice(clips) -> None:
+    loud, quiet = [], []
+    for utterance, motion in clips:
+        prosody = analyse(utterance.waveform)
+        frame_s = (np.arange(motion.num_frames - 1) + 1) / FPS
+        is_loud = np.interp(frame_s, prosody.time_s, prosody.loudness) > 0.3
+        speed = np.abs(np.diff(motion.pitch)) * FPS
+        loud.append(speed[is_loud].mean())
+        quiet.append(speed[~is_loud].mean())
+    assert np.mean(loud) > 1.05 * np.mean(quiet)
+
+
+def test_eyes_counter_the_head(clips) -> None:
+    assert np.mean([np.corrcoef(c.gx, c.yaw)[0, 1] for _, c in clips]) < -0.3
+
+
+def test_same_seed_same_curves_and_style_holds(clips) -> None:
+    utterance, _ = clips[0]
+    style = draw_style(np.random.default_rng(7))
+    first, second, other = (curves(utterance, style, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    for name in first.keys():
+        np.testing.assert_array_equal(first[name], second[name])
+    # The mouth follows speech and style alone; chance rules the rest.
+    np.testing.assert_array_equal(first.jaw, other.jaw)
+    assert not np.allclose(first.yaw, other.yaw)
+
+
+@pytest.mark.parametrize("duration_s", [0.1, 0.5, 3.01])
+def test_frames_match_the_duration(duration_s: float) -> None:
+    utterance = utter(np.random.default_rng(0), ESPEAK, duration_s, "train")
+    motion = curves(utterance, draw_style(np.random.default_rng(0)), np.random.default_rng(0))
+    assert motion.num_frames == round(duration_s * FPS)
+    frame = motion.frame(motion.num_frames - 1)
+    assert frame["jaw"] == motion.jaw[-1] and set(frame) == set(motion.keys())
+    assert {name: motion[name].shape for name in motion.keys()} == dict.fromkeys(frame, motion.jaw.shape)
+
+
+def test_fill_gaps_is_gapless() -> None:
+    filled = fill_gaps([(0.3, 0.4, "a"), (0.4, 0.5, SILENCE), (0.7, 0.8, "p")], 1.0)
+    assert [viseme for *_, viseme in filled] == [SILENCE, "a", SILENCE, "p", SILENCE]
+    np.testing.assert_allclose([end for _, end, _ in filled[:-1]], [start for start, *_ in filled[1:]])
+    assert filled[0][0] == 0 and filled[-1][1] >= 1.0
+
+
+def test_short_closures_survive_sampling() -> None:
+    """A closure of 40 ms, wherever it falls between two frames."""
+    for delay_s in np.linspace(0, 0.04, 9):
+        start = 0.5 + float(delay_s)
+        phonemes = tuple(
+            Phoneme(start_s=a, end_s=b, symbol=symbol, engine="espeak")
+            for a, b, symbol in [(0.2, start, "ɑː"), (start, start + 0.04, "b"), (start + 0.04, 0.9, "ɑː")]
+        )
+        utterance = Utterance(
+            waveform=np.full(16_000, 0.1, np.float32), phonemes=phonemes, text="aba", speaker=ESPEAK
+        )
+        motion = curves(utterance, draw_style(np.random.default_rng(0)), np.random.default_rng(0))
+        assert motion.close[8:18].max() > 0.95
+
+
+def test_wander_has_its_variance_in_its_band() -> None:
+    time_s = np.arange(60 * MOTION_FPS) / MOTION_FPS
+    track = wander(np.random.default_rng(0), time_s, 0.5, 2.0)
+    assert track.std() == pytest.approx(1, abs=0.15)
+    power = np.abs(np.fft.rfft(track * np.hanning(len(track)))) ** 2
+    frequency = np.fft.rfftfreq(len(track), 1 / MOTION_FPS)
+    assert power[(frequency > 0.4) & (frequency < 2.1)].sum() > 0.98 * power.sum()
+
+
+def test_plateau_rises_and_falls_outside_its_span() -> None:
+    time_s = np.array([0.0, 0.1, 0.15, 0.2, 0.3, 0.35, 0.5])
+    np.testing.assert_allclose(plateau(time_s, 0.2, 0.3, 0.1, 0.1), [0, 0, 0.5, 1, 1, 0.5, 0], atol=1e-9)
+
+
+def test_prosody_finds_the_raised_word() -> None:
+    time_s = np.arange(32_000) / 16_000
+    pitch_hz = np.where((time_s > 1.0) & (time_s < 1.3), 180, 120)
+    tone = 0.4 * np.sign(np.sin(2 * np.pi * np.cumsum(pitch_hz) / 16_000)).astype(np.float32)
+    prosody = analyse(tone)
+    assert 0.95 < prosody.time_s[prosody.prominence.argmax()] < 1.35

@@ -1,0 +1,109 @@
+"""A model small enough for tests: random weights, 32 px pictures, every part of the real one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from openloopy.diffusion.schedule import ScheduleConfig
+from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig
+from openloopy.models.audio_projection import AudioProjectionConfig
+from openloopy.models.audio_to_latents import A2LConfig
+from openloopy.models.denoiser import DenoiserConfig
+from openloopy.models.folder import LoadedModel
+from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
+from openloopy.models.reference_decoder import ReferenceCodecConfig
+from openloopy.models.temporal import TemporalConfig
+from openloopy.models.unet import UNetConfig
+from openloopy.models.vae import ReferenceCodec
+
+SIZE_PX = 32
+LATENT_CHANNELS = 4
+
+
+def tiny_config(**changes) -> LoopyConfig:
+    """A config of the mini kind: v prediction, zero terminal SNR, reference also at the input."""
+    unet = UNetConfig(
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_channels=(8, 16),
+        layers_per_block=1,
+        attention_levels=(True, True),
+        num_heads=2,
+        norm_groups=4,
+        context_dim=12,
+    )
+    config = LoopyConfig(
+        name="tiny",
+        size_px=SIZE_PX,
+        denoiser=DenoiserConfig(
+            unet=unet,
+            temporal=TemporalConfig(num_heads=2),
+            audio=AudioProjectionConfig(num_layers=2, layer_width=16),
+            reference_input="attention+concat",
+        ),
+        a2l=A2LConfig(num_embeddings=4, width=16, num_heads=2),
+        schedule=ScheduleConfig(zero_terminal_snr=True),
+        prediction="v",
+        defaults=GenerationDefaults(steps=2, spacing="trailing", audio_guidance=3.0, reference_guidance=2.0),
+    )
+    return replace(config, **changes)
+
+
+def tiny_codec(seed: int = 0) -> ReferenceCodec:
+    """A codec from 32 px to 4 x 4 latents."""
+    torch.manual_seed(seed)
+    return ReferenceCodec(
+        ReferenceCodecConfig(
+            size_px=SIZE_PX,
+            output_px=SIZE_PX,
+            latent_channels=LATENT_CHANNELS,
+            encoder_channels=(4, 6, 8),
+            reference_channels=(4, 4, 6),
+            decoder_channels=(4, 6, 8),
+        )
+    ).eval()
+
+
+def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:
+    """wav2vec 2.0 with two layers of width 16."""
+    torch.manual_seed(seed)
+    settings = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8] * 7,
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    return AudioEncoder(AudioEncoderConfig(wav2vec2=settings)).eval()
+
+
+def tiny_model(seed: int = 0, **changes) -> LoadedModel:
+    """A whole model; layers that start as the identity are shaken, so that every condition makes a difference."""
+    codec, audio_encoder, config = tiny_codec(seed), tiny_audio_encoder(seed), tiny_config(**changes)
+    torch.manual_seed(seed)
+    loopy = LoopyModel(config).eval().requires_grad_(False)
+    shake(loopy)
+    return LoadedModel(config, loopy, codec, audio_encoder, torch.device("cpu"), torch.float32)
+
+
+def shake(module: nn.Module) -> None:
+    """Give parameters that are all zero (fresh output layers) small random values."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+
+
+def tiny_portrait(seed: int = 0) -> np.ndarray:
+    """`32 32 3` uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+
+
+def tiny_sound(duration_s: float, seed: int = 0) -> np.ndarray:
+    """Mono 16 kHz noise."""
+    return np.random.default_rng(seed).normal(0, 0.1, round(duration_s * 16_000)).astype(np.float32)
