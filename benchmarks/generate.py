@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import wave
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from provenance import folder_hash, provenance, rounded, save_result
 
 if TYPE_CHECKING:
+    from openloopy.apps.generate import GenerateReport
     from openloopy.inference.pipeline import LoopyPipeline
 
 SAMPLE_RATE_HZ = 16_000
@@ -37,95 +39,125 @@ MATMUL_SECONDS = 2.0
 def main() -> None:
     options = _parse()
     if options.child_seconds:
-        print(json.dumps(generate_video(options)))
+        print(json.dumps(measure_video(options)))
         return
-    short = in_fresh_process(options, SHORT_S)
-    result = {"benchmark": "generate", **short, "peak_rss_mb_10s": short["peak_rss_mb"]}
+    result = {"benchmark": "generate", **in_fresh_process(options, SHORT_S)}
+    result["peak_rss_mb_10s"] = result.pop("peak_rss_mb")
     if not options.short:
         result["peak_rss_mb_3min"] = in_fresh_process(options, LONG_S)["peak_rss_mb"]
         result["peak_rss_ratio"] = result["peak_rss_mb_3min"] / result["peak_rss_mb_10s"]
-    del result["peak_rss_mb"]
-    result = rounded({**result, **arithmetic(options, short), **settings(options), **provenance()})
+    result |= arithmetic(options, result["seconds_per_video_second"])
+    result = rounded({**result, **provenance()})
     save_result("generate", result)
     print(json.dumps(result))
 
 
-def generate_video(options: argparse.Namespace) -> dict[str, Any]:
-    """One video from files to mp4 in this process. Imports happen here, so that loading includes them."""
+def measure_video(options: argparse.Namespace) -> dict[str, Any]:
+    """What `openloopy generate` does, once, in this process."""
     started_s = time.monotonic()
-    pipeline = load_pipeline(options)
-    from openloopy.media.audio import open_waveform
-    from openloopy.media.video import VideoWriter
+    import openloopy.apps.generate  # noqa: F401  (here, so that its time is known)
 
-    load_s, frame_times_s = time.monotonic() - started_s, []
+    import_s = time.monotonic() - started_s
     with tempfile.TemporaryDirectory() as folder:
-        sound = Path(folder) / "speech.wav"
-        write_speech(sound, options.child_seconds)
-        started_s = time.monotonic()
-        frames = pipeline.generate(
-            portrait(pipeline.size_px), open_waveform(sound), options=generation(options)
-        )
-        first = next(frames)
-        with VideoWriter(Path(folder) / "out.mp4", size=first.shape[1::-1], sound=sound) as writer:
-            for frame in _chain(first, frames):
-                writer.write(frame)
-                frame_times_s.append(time.monotonic() - started_s)
-        total_s = time.monotonic() - started_s
+        made = make_video(options, Path(folder))
+    names = ("inputs_s", "load_s", "first_frame_s", "seconds_per_video_second")
     return {
-        "load_s": load_s,
-        "first_frame_s": frame_times_s[0],
-        "seconds_per_video_second": total_s / (len(frame_times_s) / FPS),
-        "num_frames": len(frame_times_s),
-        "output_px": first.shape[0],
-        "dtype": str(pipeline.model.dtype),
+        "import_s": import_s,
+        **{name: made.timings[name] for name in names},
+        "num_frames": made.num_frames,
+        "output_px": made.width,
+        "device": made.device,
+        "dtype": made.dtype,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
+def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
+    """The demo portrait speaks the demo speech, over and over for `child_seconds`."""
+    import torch
+
+    from openloopy.apps.generate import GenerateRequest, generate_video
+    from openloopy.inference.pipeline import GenerationOptions
+    from openloopy.media.image import write_image
+
+    torch.set_num_threads(options.threads)
+    portrait, sound = folder / "portrait.png", folder / "speech.wav"
+    write_image(portrait, demo_portrait())
+    write_speech(sound, options.child_seconds)
+    request = GenerateRequest(
+        portrait=portrait,
+        audio=sound,
+        out=folder / "out.mp4",
+        model=options.model,
+        options=GenerationOptions(steps=options.steps),
+        device=options.device,
+        dtype=options.dtype,
+    )
+    return generate_video(request, say=lambda _: None)
+
+
 def in_fresh_process(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """The numbers of `generate_video` for this length."""
+    """The numbers of `measure_video` for this length."""
     command = [sys.executable, __file__, *sys.argv[1:], "--child-seconds", str(seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def arithmetic(options: argparse.Namespace, short: dict[str, Any]) -> dict[str, float]:
+def arithmetic(options: argparse.Namespace, seconds_per_video_second: float) -> dict[str, Any]:
     """Operations per frame, and how much of the machine's matrix product speed they reach."""
-    pipeline = load_pipeline(options)
+    from openloopy.apps.doctor import choose
+    from openloopy.inference.pipeline import LoopyPipeline
+    from openloopy.models.folder import find_model_folder
+
+    choice, folder = choose(options.device, options.dtype), find_model_folder(options.model)
+    pipeline = LoopyPipeline.from_pretrained(folder, device=choice.device, dtype=choice.dtype)
+    peaks = {dtype: matmul_gflops(dtype, options) for dtype in ("float32", "bfloat16")}
     first, both = count_gflop(pipeline, 1, options), count_gflop(pipeline, 2, options)
-    clip_frames = pipeline.model.config.clip_frames
-    peaks = {dtype: matmul_gflops(dtype) for dtype in ("float32", "bfloat16")}
-    per_frame = (both - first) / clip_frames
-    reached = per_frame * FPS / short["seconds_per_video_second"]
-    dtype = short["dtype"].removeprefix("torch.")
+    per_frame = (both - first) / pipeline.model.config.clip_frames
+    reached = per_frame * FPS / seconds_per_video_second
     return {
         "gflop_per_frame": per_frame,
         "gflop_once_per_video": 2 * first - both,
         "gflops_reached": reached,
         "matmul_peak_gflops_fp32": peaks["float32"],
         "matmul_peak_gflops_bf16": peaks["bfloat16"],
-        "share_of_matmul_peak": reached / peaks[dtype],
+        "share_of_matmul_peak": reached / peaks.get(choice.dtype_name, peaks["float32"]),
+        "million_parameters": count_parameters(pipeline) / 1e6,
+        "model": options.model,
+        "model_hash": folder_hash(folder),
+        "model_mb": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6,
+        "threads": options.threads,
+        "steps": options.steps or pipeline.model.config.defaults.steps,
     }
 
 
+def count_parameters(pipeline: LoopyPipeline) -> int:
+    """Parameters of everything that is loaded to generate."""
+    parts = (pipeline.model.loopy, pipeline.model.codec, pipeline.model.audio_encoder)
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
 def count_gflop(pipeline: LoopyPipeline, num_clips: int, options: argparse.Namespace) -> float:
-    """Floating-point operations (a multiply-add is two) of generating so many clips; the landmarker's not included."""
+    """Floating-point operations of generating so many clips; a multiply-add is two. Without the landmarker."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    num_samples = round(num_clips * pipeline.model.config.clip_frames / FPS * SAMPLE_RATE_HZ)
+    from openloopy.inference.pipeline import GenerationOptions
+
+    portrait = np.full((pipeline.size_px, pipeline.size_px, 3), 128, np.uint8)
+    waveform = speech(num_clips * pipeline.model.config.clip_frames / FPS)
+    wanted = GenerationOptions(steps=options.steps)
     with FlopCounterMode(display=False) as counter:
-        for _ in pipeline.generate(
-            portrait(pipeline.size_px), speech(num_samples), options=generation(options)
-        ):
+        for _ in pipeline.generate(portrait, waveform, options=wanted):
             pass
     return counter.get_total_flops() / 1e9
 
 
-def matmul_gflops(dtype: str) -> float:
-    """The best of repeated products of two square matrices, in GFLOP/s."""
+def matmul_gflops(dtype: str, options: argparse.Namespace) -> float:
+    """The best of repeated products of two square matrices on the CPU, in GFLOP/s."""
     import torch
 
+    torch.set_num_threads(options.threads)
     a = torch.randn(MATMUL_SIDE, MATMUL_SIDE).to(getattr(torch, dtype))
     best_s, until_s = float("inf"), time.monotonic() + MATMUL_SECONDS
     while time.monotonic() < until_s:
@@ -135,33 +167,20 @@ def matmul_gflops(dtype: str) -> float:
     return 2 * MATMUL_SIDE**3 / best_s / 1e9
 
 
-def load_pipeline(options: argparse.Namespace) -> LoopyPipeline:
-    import torch
+def demo_portrait() -> np.ndarray:
+    """A public-domain photograph by NASA, from the installed scikit-image."""
+    from skimage.data import astronaut
 
-    from openloopy.inference.pipeline import LoopyPipeline
-
-    torch.set_num_threads(options.threads)
-    return LoopyPipeline.from_pretrained(options.model)
+    return astronaut()
 
 
-def generation(options: argparse.Namespace) -> Any:
-    from openloopy.inference.pipeline import GenerationOptions
+def speech(seconds: float) -> np.ndarray:
+    """The demo speech over and over, `samples` float32."""
+    from openloopy.media.audio import open_waveform
 
-    return GenerationOptions(seed=0, steps=options.steps)
-
-
-def portrait(size_px: int) -> np.ndarray:
-    """A drawn face, `size_px size_px 3` uint8: what it shows does not change the time."""
-    from openloopy.puppet.drawn import draw_face
-
-    return draw_face(np.random.default_rng(0), size_px=size_px)[0]
-
-
-def speech(num_samples: int) -> np.ndarray:
-    """Noise in syllables, `samples` float32: what it says does not change the time."""
-    noise = np.random.default_rng(0).standard_normal(num_samples)
-    syllables = np.sin(2 * np.pi * 2 * np.arange(num_samples) / SAMPLE_RATE_HZ) ** 2
-    return (0.1 * noise * syllables).astype(np.float32)
+    with resources.as_file(resources.files("openloopy") / "assets" / "demo_speech.flac") as path:
+        waveform = open_waveform(path)
+    return np.resize(waveform, round(seconds * SAMPLE_RATE_HZ))
 
 
 def write_speech(path: Path, seconds: float) -> None:
@@ -169,24 +188,7 @@ def write_speech(path: Path, seconds: float) -> None:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes((speech(round(seconds * SAMPLE_RATE_HZ)) * 32767).astype("<i2").tobytes())
-
-
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    from openloopy.models.folder import find_model_folder
-
-    return {
-        "model": options.model,
-        "model_hash": folder_hash(find_model_folder(options.model)),
-        "threads": options.threads,
-        "steps": options.steps or "model's own",
-        "seconds_of_video": SHORT_S,
-    }
-
-
-def _chain(first: np.ndarray, rest: Any) -> Any:
-    yield first
-    yield from rest
+        file.writeframes((speech(seconds) * 32767).astype("<i2").tobytes())
 
 
 def _parse() -> argparse.Namespace:
@@ -195,6 +197,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="mini", help='"mini", a model folder or a hub id')
     parser.add_argument("--steps", type=int, help="sampling steps; the model's own by default")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--short", action="store_true", help="only 10 s of video, not 3 min")
     parser.add_argument("--child-seconds", type=float, help=argparse.SUPPRESS)

@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from provenance import folder_hash, provenance, rounded, save_result
 
+from openloopy.apps.doctor import choose
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import Sample, read_shards
 from openloopy.face.landmarks import MediapipeLandmarker
 from openloopy.face.movement import eye_boxes, eye_opening, lip_gap, mouth_box
-from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.measures.identity import face_descriptor, face_similarity
 from openloopy.measures.motion import (
     blinks_per_minute,
@@ -86,7 +87,8 @@ def main() -> None:
     options = _parse()
     torch.set_num_threads(options.threads)
     started_s = time.monotonic()
-    pipeline = LoopyPipeline.from_pretrained(options.model)
+    choice = choose(options.device, options.dtype)
+    pipeline = LoopyPipeline.from_pretrained(options.model, device=choice.device, dtype=choice.dtype)
     cases = read_cases(options.data, options.people, options.seconds, pipeline.size_px)
     landmarker = MediapipeLandmarker()
     ours = [track(landmarker, generate(pipeline, case, options)) for case in cases]
@@ -121,15 +123,18 @@ def read_cases(shards: Path, num_people: int, seconds: float, size_px: int) -> l
 def generate(pipeline: LoopyPipeline, case: Case, options: argparse.Namespace) -> np.ndarray:
     """Our video for the case's portrait and sound, `f H W 3` uint8."""
     started_s = time.monotonic()
-    wanted = GenerationOptions(
+    frames = np.stack(list(pipeline.generate(case.frames[0], case.waveform, options=generation(options))))
+    print(f"{case.person}: {len(frames)} frames in {time.monotonic() - started_s:.0f} s", flush=True)
+    return frames
+
+
+def generation(options: argparse.Namespace) -> GenerationOptions:
+    return GenerationOptions(
         seed=options.seed,
         steps=options.steps,
         audio_guidance=options.audio_guidance,
         reference_guidance=options.reference_guidance,
     )
-    frames = np.stack(list(pipeline.generate(case.frames[0], case.waveform, options=wanted)))
-    print(f"{case.person}: {len(frames)} frames in {time.monotonic() - started_s:.0f} s", flush=True)
-    return frames
 
 
 def track(landmarker: MediapipeLandmarker, frames: np.ndarray) -> Tracked:
@@ -276,15 +281,17 @@ def reconstructions(pipeline: LoopyPipeline, frames: np.ndarray) -> Iterator[np.
 def settings(options: argparse.Namespace, pipeline: LoopyPipeline) -> dict[str, Any]:
     """Model, command and machine."""
     folder = find_model_folder(options.model)
+    plan = plan_clips(pipeline.model.config, generation(options), pipeline.model.device)
     return {
         "model": options.model,
         "model_hash": folder_hash(folder),
-        "dtype": str(pipeline.model.dtype),
+        "device": str(pipeline.model.device),
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "threads": options.threads,
-        "seed": options.seed,
-        "steps": options.steps or "model's own",
-        "audio_guidance": options.audio_guidance or "model's own",
-        "reference_guidance": options.reference_guidance or "model's own",
+        "seed": plan.seed,
+        "steps": plan.sampler.steps,
+        "audio_guidance": plan.guidance.audio,
+        "reference_guidance": plan.guidance.reference,
         "seconds_per_clip": options.seconds,
         **provenance(),
     }
@@ -360,6 +367,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--audio-guidance", type=float)
     parser.add_argument("--reference-guidance", type=float)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 

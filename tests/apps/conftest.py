@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,16 @@ def shared_landmarker(monkeypatch, landmarker) -> None:
     monkeypatch.setattr(generate, "MediapipeLandmarker", lambda: landmarker)
 
 
+@pytest.fixture(scope="session")
+def good_inputs(tmp_path_factory, astronaut) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    Image.fromarray(astronaut).save(folder / "face.png")
+    write_sound(folder / "speech.wav", speechlike(0.5, 16_000), 16_000)
+    (folder / "out").mkdir()
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, astronaut) -> Path:
+def folder(tmp_path, good_inputs) -> Path:
     """A folder with good inputs, face.png and speech.wav (0.5 s), and an empty folder `out`."""
-    Image.fromarray(astronaut).save(tmp_path / "face.png")
-    write_sound(tmp_path / "speech.wav", speechlike(0.5, 16_000), 16_000)
-    (tmp_path / "out").mkdir()
-    return tmp_path
+    return Path(shutil.copytree(good_inputs, tmp_path / "here"))

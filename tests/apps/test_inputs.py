@@ -18,6 +18,7 @@ from PIL import Image
 
 from openloopy.apps.cli import main
 from openloopy.face.landmarks import Face
+from openloopy.face.mesh import Pose, canonical_mesh, rotation_of
 from openloopy.media.audio import open_waveform, probe_audio
 from openloopy.media.video import VideoWriter, probe_video
 from tests.media.sounds import speechlike, write_sound
@@ -184,11 +185,8 @@ class _Profile:
     """Sees one head, turned by 60 degrees."""
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
-        from openloopy.face.mesh import canonical_mesh
-
-        turn = cv2.Rodrigues(np.array([0, np.radians(60), 0]))[0]
-        mesh = canonical_mesh().points_cm @ turn.T * 12 + np.array([256, 256, 0])
-        return [Face.from_mesh(mesh)]
+        turned = canonical_mesh().vertices @ rotation_of(Pose(yaw=60, pitch=0, roll=0)).T
+        return [Face.from_mesh(turned * 12 + 256)]
 
 
 def test_a_profile_is_refused(model, folder, monkeypatch, capsys):
@@ -196,7 +194,7 @@ def test_a_profile_is_refused(model, folder, monkeypatch, capsys):
     monkeypatch.setattr("openloopy.apps.generate.MediapipeLandmarker", _Profile)
     with pytest.raises(SystemExit) as stop:
         _generate(model, ["face.png", "speech.wav"])
-    assert stop.value.code == 1 and "turned 60 degrees" in capsys.readouterr().err
+    assert stop.value.code == 1 and "turned 60 degrees to the right" in capsys.readouterr().err
 
 
 def _rotated_by_exif(folder: Path) -> None:

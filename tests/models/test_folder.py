@@ -105,7 +105,7 @@ def test_a_diffusers_autoencoder_as_the_codec(tmp_path):
         block_out_channels=[8] * 4,
         norm_num_groups=4,
     )
-    model = replace(tiny_model(), codec=KLCodec(vae.eval(), size_px=32))
+    model = replace(tiny_model(), codec=KLCodec(vae.eval().requires_grad_(False), size_px=32))
     loaded = load_model(save(model, tmp_path))
     assert np.array_equal(frames(loaded), frames(model))
     AutoencoderKL.from_pretrained(tmp_path / "vae", local_files_only=True)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.portraits import MeshedPortrait, Portrait
 from openloopy.puppet.speech import ESPEAK_VARIANTS, FLITE_VOICES
 
-SMALL = {"num_clips": 3, "clip_s": 0.6, "size_px": 64, "clips_per_shard": 1, "val_share": 0.3}
+SMALL = {"num_clips": 2, "clip_s": 0.6, "size_px": 64, "clips_per_shard": 1, "val_share": 0.3}
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
@@ -41,7 +40,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
 
 def test_samples_are_whole(drawn: CorpusConfig) -> None:
     samples = list(read_shards(drawn.out))
-    assert [s.record.clip_id for s in samples] == ["val-000000", "train-000000", "train-000001"]
+    assert [s.record.clip_id for s in samples] == ["val-000000", "train-000000"]
     for sample in samples:
         assert decode_frames(sample.mp4).shape == (15, 64, 64, 3)
         assert len(decode_sound(sample.flac)) == 0.6 * 16_000
@@ -68,8 +67,8 @@ def test_val_is_held_out_in_people_voices_and_sentences(drawn: CorpusConfig) -> 
 
 def test_report_counts_what_is_there(drawn: CorpusConfig) -> None:
     report = json.loads((drawn.out / "report.json").read_text())
-    assert (report["num_clips"], report["num_frames"]) == (3, 45)
-    assert report["clips_per_split"] == {"val": 1, "train": 2}
+    assert (report["num_clips"], report["num_frames"]) == (2, 30)
+    assert report["clips_per_split"] == {"val": 1, "train": 1}
     assert (drawn.out / "contact_sheet.jpg").stat().st_size > 0
     assert (drawn.out / "refused.csv").read_text().strip() == "source,reason"
 
@@ -97,7 +96,7 @@ def test_killed_run_resumes_to_the_same_bytes(drawn: CorpusConfig, tmp_path: Pat
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert len(read_index(tmp_path).shards) < 3
+    assert len(read_index(tmp_path).shards) < 2
     write_corpus(replace(drawn, out=tmp_path))
     assert shard_bytes(tmp_path) == shard_bytes(drawn.out)
     assert not list(tmp_path.glob(".*"))
@@ -116,27 +115,26 @@ def test_poisoned_portraits_are_refused_and_the_rest_goes_on(
     (config.portraits / "broken.png").write_bytes(b"not a picture")
     write_image(config.portraits / "tiny.png", np.zeros((8, 8, 3), np.uint8))
     report = write_corpus(config)
-    assert (report.num_portraits, report.num_refused, report.num_clips) == (4, 2, 3)
+    assert (report.num_portraits, report.num_refused, report.num_clips) == (4, 2, 2)
     refused = (config.out / "refused.csv").read_text()
-    assert "broken.png" in refused and "tiny.png,tiny.png is 8x8" in refused.replace(
-        f"{config.portraits}/", ""
-    )
+    assert "broken.png,ImageError: broken.png is not a picture" in refused
+    assert "ImageError: tiny.png is 8x8" in refused
 
 
 def test_portrait_that_breaks_the_rig_is_dropped_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_at_b(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, **settings: object):
-        if len(calls) == 0:
-            calls.append("broken")
+    def break_once(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, **settings: object):
+        if not broken:
+            broken.append("once")
             raise np.linalg.LinAlgError("Singular matrix")
         return rig(rgb, mesh, mask, **settings)
 
-    calls, rig = [], corpus.PuppetRig
-    monkeypatch.setattr(corpus, "PuppetRig", break_at_b)
+    broken, rig = [], corpus.PuppetRig
+    monkeypatch.setattr(corpus, "PuppetRig", break_once)
     config = photo_corpus(tmp_path, monkeypatch)
     report = write_corpus(config)
-    assert (report.num_clips, report.num_refused) == (2, 1)
+    assert (report.num_clips, report.num_refused) == (1, 1)
     dropped = [item for entry in read_index(config.out).shards.values() for item in entry.dropped]
     assert dropped[0].reason.endswith("LinAlgError: Singular matrix")
     assert "Singular matrix" in (config.out / "refused.csv").read_text()
@@ -239,4 +237,3 @@ def test_make_clip_returns_a_reason_for_a_missing_picture(tmp_path: Path) -> Non
     clip = corpus.make_clip(config, plan_shards(config, people(1, 0))[0][0])
     assert isinstance(clip, Dropped) and not isinstance(clip, Sample)
     assert "does not exist" in clip.reason
-    shutil.rmtree(tmp_path)

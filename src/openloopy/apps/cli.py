@@ -241,29 +241,31 @@ def _describe(found: Examination) -> str:
 class _ProgressBar:
     """Clips done, time left and speed, on stderr; appears with the first frame."""
 
-    def __enter__(self) -> _ProgressBar:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Bar(*columns, console=Console(stderr=True, soft_wrap=True))
-        self._task = None
-        self._bar.__enter__()
+
+    def __enter__(self) -> _ProgressBar:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def say(self, message: str) -> None:
         self._bar.console.print(message, markup=False, highlight=False)
 
     def show(self, progress: Progress) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task("", total=progress.total_clips)
+        if not self._bar.task_ids:
+            self._bar.add_task("", total=progress.total_clips)
+            self._bar.start()
         minutes, seconds = divmod(round(progress.left_s), 60)
         speed = f"{minutes}:{seconds:02d} left, {progress.seconds_per_video_second:.1f} s per video second"
-        self._bar.update(self._task, completed=progress.clips_done, description=speed)
+        self._bar.update(self._bar.task_ids[0], completed=progress.clips_done, description=speed)
 
 
 if __name__ == "__main__":

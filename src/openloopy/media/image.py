@@ -53,15 +53,11 @@ def write_image(path: Path | str, rgb: np.ndarray) -> None:
 
 
 def _check_size(size: tuple[int, int], path: Path) -> None:
-    width, height = size
+    came = f"{path} is {size[0]}x{size[1]} px"
     if min(size) < MIN_SIDE_PX:
-        raise ImageError(
-            f"{path} is {width}x{height}; each side needs at least {MIN_SIDE_PX} px, use a larger picture"
-        )
+        raise ImageError(f"{came}; each side needs at least {MIN_SIDE_PX} px, use a larger picture")
     if max(size) > MAX_SIDE_PX:
-        raise ImageError(
-            f"{path} is {width}x{height}; each side may have at most {MAX_SIDE_PX} px, scale it down first"
-        )
+        raise ImageError(f"{came}; each side may have at most {MAX_SIDE_PX} px, scale it down first")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -84,7 +84,7 @@ class Denoiser(nn.Module):
         batch, num_frames = x_t.shape[:2]
         step = self._attention_step(conditions, num_frames)
         x = self._stack_reference(x_t, conditions).flatten(0, 1)
-        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(x)
         x = run_blocks(self, x, self._time_features(t, num_frames, conditions), step)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
         return x.unflatten(0, (batch, num_frames))

@@ -151,7 +151,7 @@ def _load_audio_encoder(folder: Path) -> AudioEncoder:
 def _with_parameters_in(dtype: torch.dtype, module: Module) -> Module:
     """Buffers stay as they are: running statistics lose too much in half precision.
 
-    Always a copy: tensors that lie in a mapped file are aligned otherwise, which changes results in the last bit.
+    Always a copy: a tensor that still maps its file would change with the file.
     """
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype, copy=True)

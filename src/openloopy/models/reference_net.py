@@ -68,6 +68,6 @@ class ReferenceNet(nn.Module):
 
         t = torch.zeros(1, device=frames.device)
         time_features = F.silu(self.time_embedding(t)).expand(len(frames), -1)
-        x = self.conv_in(frames.contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(frames)
         run_blocks(self, x, time_features, step)
         return features

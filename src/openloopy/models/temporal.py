@@ -62,12 +62,13 @@ class ClipAttention(nn.Module):
                 torch.cat([earlier.k.to(k.dtype), k], dim=-2),
                 torch.cat([earlier.v.to(v.dtype), v], dim=-2),
             )
-        mixed = attend(q, k, v, bias).transpose(1, 2).flatten(2)
-        return self.attention.to_out[0](mixed.unflatten(0, (x.shape[0], -1)).transpose(1, 2))
+        mixed = attend(q, k, v, bias).unflatten(0, (x.shape[0], -1))
+        return self.attention.to_out[0](mixed.permute(0, 3, 1, 2, 4).flatten(3))
 
     def _over_time(self, x: Tensor) -> Tensor:
         """`b f n d` -> `(b n) heads f dh`."""
-        return self.attention.split_heads(x.transpose(1, 2).flatten(0, 1))
+        heads = x.unflatten(-1, (self.attention.num_heads, -1))
+        return heads.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
 
 def _time_bias(earlier: SharedKeys, x: Tensor) -> Tensor | None:
@@ -103,8 +104,17 @@ class TemporalLayers(nn.Module):
 
     def forward(self, x: Tensor, num_frames: int, motion: SharedKeys) -> Tensor:
         """x: `(b f) d h w` -> the same shape; motion: keys and values, `(b n) heads s dh`."""
-        tokens = to_tokens(x).unflatten(0, (-1, num_frames))
-        tokens = tokens + self.inter(tokens, motion)
-        if self.intra is not None:
-            tokens = tokens + self.intra(tokens)
-        return to_map(tokens.flatten(0, 1), x.shape[-2:])
+        x = x + self._as_map(self.inter(self._as_clips(x, num_frames), motion), x)
+        if self.intra is None:
+            return x
+        return x + self._as_map(self.intra(self._as_clips(x, num_frames)), x)
+
+    @staticmethod
+    def _as_clips(x: Tensor, num_frames: int) -> Tensor:
+        """`(b f) d h w` -> `b f n d`."""
+        return to_tokens(x).unflatten(0, (-1, num_frames))
+
+    @staticmethod
+    def _as_map(clips: Tensor, like: Tensor) -> Tensor:
+        """`b f n d` -> `(b f) d h w`, with the height and width of `like`."""
+        return to_map(clips.flatten(0, 1), like.shape[-2:])

@@ -84,14 +84,13 @@ def mesh_portrait(folder: Path, portrait: Portrait) -> MeshedPortrait | Dropped:
     except Exception as error:
         reason = describe_error(error)
     if reason is not None:
-        return Dropped(source=portrait.file, reason=reason)
+        return Dropped(source=portrait.file, reason=reason.replace(f"{folder}/", ""))
     return MeshedPortrait(portrait=portrait, mesh=face.mesh.astype(np.float32))
 
 
 def describe_error(error: Exception) -> str:
-    """A reason in one line; the kind of error is named unless it is a plain complaint about the input."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    """A reason in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def save_meshes(path: Path, meshed: list[MeshedPortrait]) -> None:

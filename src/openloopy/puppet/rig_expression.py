@@ -167,7 +167,7 @@ class FaceShape:
         free = np.maximum(free, 0)
         wanted = free * (1 - controls["close"]) * (1 - 0.22 * rounding * (1 - 0.4 * min(controls["jaw"], 1)))
         teeth_gap = TUCK_GAP_CM * (1 - self.upper_across[0] ** 2)
-        return wanted * (1 - tuck) + tuck * np.minimum(teeth_gap, np.maximum(free, teeth_gap))
+        return wanted * (1 - tuck) + tuck * teeth_gap
 
 
 def _sag_power(rounding: float) -> float:

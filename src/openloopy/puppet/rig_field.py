@@ -41,6 +41,8 @@ _ANCHOR_RINGS = (1.3, 1.7, 2.4)
 _REACH, _REACH_DOWN = 0.72, 0.95
 """How far from the face's centre the expression may move the skin, in face sizes; the throat moves with the jaw."""
 
+_QUERIES_AT_ONCE = 512
+
 
 def tps_operator(control: np.ndarray, anchors: np.ndarray, query: np.ndarray, ridge: float) -> np.ndarray:
     """Thin-plate spline as a matrix: values at `control` (0 at `anchors`) to values at `query`.
@@ -55,8 +57,13 @@ def tps_operator(control: np.ndarray, anchors: np.ndarray, query: np.ndarray, ri
     affine = np.c_[np.ones(len(knots)), knots]
     system = np.block([[kernel, affine], [affine.T, np.zeros((3, 3))]])
     weights = np.linalg.inv(system)[:, : len(control)]
-    basis = np.c_[_tps_kernel(query, knots), np.ones(len(query)), query]
-    return (basis @ weights).astype(np.float32)
+    operator = np.empty((len(query), len(control)), np.float32)
+    for first in range(0, len(query), _QUERIES_AT_ONCE):
+        part = query[first : first + _QUERIES_AT_ONCE]
+        operator[first : first + len(part)] = (
+            np.c_[_tps_kernel(part, knots), np.ones(len(part)), part] @ weights
+        )
+    return operator
 
 
 def _tps_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -109,7 +116,7 @@ def place_head(head: HeadFrame, controls: Controls) -> Placement:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class InverseMaps:
     """For each grid point of the output, the source px it shows. Kept between frames to start from."""
 

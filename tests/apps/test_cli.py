@@ -1,0 +1,258 @@
+"""The command line: parses and calls; answers fast, reads well, cleans up after itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+
+from openloopy.apps import generate
+from openloopy.apps.cli import INTERRUPTED, main
+from openloopy.apps.doctor import choose, examine
+from openloopy.apps.generate import GenerateRequest, Progress, generate_video
+from openloopy.inference.pipeline import GenerationOptions
+from openloopy.media.files import sha256_file
+from openloopy.media.video import read_frames
+from tests.media.sounds import write_sound
+
+
+def _run(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from openloopy.apps.cli import main\n"
+        "try: main(['generate', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'av', 'cv2', 'transformers', 'mediapipe'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for option in (
+        "--model",
+        "--seed",
+        "--steps",
+        "--audio-guidance",
+        "--reference-guidance",
+        "--face",
+        "--force",
+    ):
+        assert option in done.stdout
+
+
+def test_version(capsys):
+    code, out, _ = _run(["--version"], capsys)
+    assert code == 0 and re.fullmatch(r"openloopy \d+\.\d+\.\d+\n", out)
+
+
+@pytest.fixture
+def request_(folder, model) -> GenerateRequest:
+    return GenerateRequest(
+        portrait=folder / "face.png",
+        audio=folder / "speech.wav",
+        out=folder / "out" / "a.mp4",
+        model=str(model),
+        options=GenerationOptions(seed=5, steps=1, audio_guidance=2.5),
+        device="cpu",
+        dtype="float32",
+    )
+
+
+def test_generate_says_what_where_and_how_long(request_, shared_landmarker, capsys):
+    out = request_.out
+    arguments = ["generate", request_.portrait, request_.audio, "-o", out, "--model", request_.model]
+    code, printed, _ = _run([*arguments, "--steps", 1, "--device", "cpu", "--dtype", "float32"], capsys)
+    assert code == 0
+    wanted = rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\d.]+ s: [\d.]+ compute seconds per "
+    assert re.match(wanted + r"video second on cpu \(float32\); settings in .*a.json\n", printed), printed
+    assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mp4"]
+
+
+def test_the_sidecar_tells_how_to_make_the_video_again(request_, landmarker):
+    seen = []
+    report = generate_video(request_, landmarker=landmarker, watch=seen.append)
+    facts = json.loads(report.sidecar.read_text())
+    assert facts["ai_generated"] is True
+    assert facts["settings"] == {
+        "seed": 5,
+        "steps": 1,
+        "audio_guidance": 2.5,
+        "reference_guidance": 2.0,  # the model's own
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    assert facts["portrait"]["sha256"] == sha256_file(request_.portrait)
+    assert facts["audio"]["sha256"] == sha256_file(request_.audio)
+    assert facts["audio"]["duration_s"] == 0.5 and facts["video"]["num_frames"] == 12
+    assert set(facts["model"]["sha256"]) >= {"config.json", "loopy.safetensors", "vae/config.json"}
+    assert {"openloopy", "torch", "av"} <= set(facts["versions"])
+    assert {"load_s", "first_frame_s", "generate_s", "total_s"} <= set(facts["timings"])
+    assert [progress.frames_done for progress in seen] == list(range(1, 13))
+    assert (seen[-1].clips_done, seen[-1].total_clips, seen[-1].left_s) == (1, 1, 0)
+
+
+def test_the_video_says_that_it_is_ai_generated(request_, landmarker):
+    with av.open(str(generate_video(request_, landmarker=landmarker).out)) as container:
+        assert container.metadata["comment"].startswith("AI-generated")
+
+
+def test_the_same_seed_gives_the_same_file(request_, landmarker, tmp_path):
+    hashes = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        options = GenerationOptions(seed=seed, steps=1)
+        request = replace(request_, out=request_.out.with_name(f"{name}.mp4"), options=options)
+        hashes.append(sha256_file(generate_video(request, landmarker=landmarker).out))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_force_overwrites(request_, landmarker):
+    request_.out.write_text("old")
+    request_.sidecar.write_text("old")
+    request = replace(request_, may_overwrite=True)
+    assert len(list(read_frames(generate_video(request, landmarker=landmarker).out))) == 12
+    assert json.loads(request.sidecar.read_text())["ai_generated"]
+
+
+def test_a_failure_in_the_middle_leaves_nothing(request_, landmarker):
+    def fail(progress):
+        raise RuntimeError("the disk is on fire")
+
+    with pytest.raises(RuntimeError, match="on fire"):
+        generate_video(request_, landmarker=landmarker, watch=fail)
+    assert not list(request_.out.parent.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_half_file(number, request_, folder):
+    write_sound(folder / "long.wav", np.zeros((1, 120 * 8_000), np.float32), 8_000)
+    command = [sys.executable, "-m", "openloopy.apps.cli", "generate", str(request_.portrait), "long.wav"]
+    command += ["-o", "out/a.mp4", "--model", request_.model, "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((folder / "out").glob(".a.*.mp4")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, printed
+    assert printed.strip().endswith("interrupted: nothing was written")
+    assert not list((folder / "out").iterdir())
+
+
+def test_errors_are_one_line_unless_debugging(request_, monkeypatch, capsys):
+    arguments = ["generate", "no.png", request_.audio, "-o", request_.out, "--model", request_.model]
+    code, _, err = _run(arguments, capsys)
+    assert code == 1 and err == "error: no.png does not exist; expected an image file\n"
+    monkeypatch.setenv("OPENLOOPY_DEBUG", "1")
+    with pytest.raises(ValueError, match="no.png"):
+        main([str(argument) for argument in arguments])
+
+
+def test_unexpected_errors_say_so(request_, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(generate, "generate_video", fail)
+    code, _, err = _run(["generate", "a.png", "a.wav", "-o", request_.out], capsys)
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith("error: ZeroDivisionError: division by zero (unexpected; OPENLOOPY_DEBUG=1")
+
+
+def test_puppet_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
+    from openloopy.puppet import corpus
+
+    configs = []
+
+    def write_corpus(config):
+        configs.append(config)
+        return corpus.CorpusReport(
+            num_clips=45, num_frames=9000, hours=0.1, clips_per_split={"train": 45}, num_people=7,
+            num_portraits=9, num_refused=2, reasons={}, clips_this_run=45, seconds_this_run=3.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(corpus, "write_corpus", write_corpus)
+    arguments = [
+        "puppet",
+        "--portraits",
+        tmp_path,
+        "corpus",
+        "--hours",
+        "0.1",
+        "--size",
+        "128",
+        "--workers",
+        "3",
+    ]
+    code, out, _ = _run(arguments, capsys)
+    assert code == 0 and "45 clips (0.10 h) of 7 people; 2 of 9 portraits refused" in out
+    config = configs[0]
+    assert (config.portraits, str(config.out), config.size_px, config.workers) == (tmp_path, "corpus", 128, 3)
+    assert config.total_clips == 45
+    assert _run(["puppet", "corpus", "--hours", "1", "--num-clips", "3"], capsys)[0] == 1
+
+
+def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
+    import openloopy.recipes
+
+    calls = []
+    monkeypatch.setattr(openloopy.recipes, "run_recipe", lambda *args: calls.append(args))
+    arguments = ["train", "tiny.stage1", "--data", tmp_path, "--run", tmp_path / "run"]
+    settings = ["--set", "loop.num_steps=5", "--set", "loop.precision=float32"]
+    assert _run([*arguments, *settings], capsys)[0] == 0
+    expected = {"loop.num_steps": "5", "loop.precision": "float32"}
+    assert calls == [("tiny.stage1", tmp_path, tmp_path / "run", expected)]
+    code, _, err = _run([*arguments, "--set", "loop.num_steps"], capsys)
+    assert code == 2 and "KEY=VALUE" in err
+
+
+def test_train_names_the_recipes_there_are(tmp_path, capsys):
+    code, _, err = _run(["train", "huge", "--data", tmp_path, "--run", tmp_path], capsys)
+    assert code == 1 and "'huge'" in err and "tiny" in err
+
+
+def test_doctor_prints_for_people_and_for_programs(capsys):
+    code, out, _ = _run(["doctor"], capsys)
+    assert code == 0 and "would pick" in out and "torch" in out
+    code, out, _ = _run(["doctor", "--json"], capsys)
+    found = json.loads(out)
+    assert code == 0 and found["cpu_cores"] >= 1 and found["dtype"] in ("float32", "bfloat16", "float16")
+    assert {part["name"] for part in found["parts"]} >= {"face landmarks", "embedded model"}
+
+
+def test_doctor_says_what_is_missing(monkeypatch, tmp_path, capsys):
+    from openloopy.apps import doctor
+
+    monkeypatch.setattr(doctor, "EMBEDDED_MINI", tmp_path)
+    assert not examine().can_generate
+    _, out, _ = _run(["doctor"], capsys)
+    assert f"MISSING: not in {tmp_path}" in out and "not ready" in out
+
+
+def test_choices_are_checked():
+    import torch
+
+    assert choose("cpu", "float32").dtype == torch.float32
+    for device, dtype in (("tpu", "auto"), ("cpu", "int8"), ("cpu", "float16")):
+        with pytest.raises(ValueError, match="choose one of|unusably slow"):
+            choose(device, dtype)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--device cuda: .* sees no such device"):
+            choose("cuda", "auto")
+
+
+def test_progress_counts_in_clips():
+    progress = Progress(frames_done=13, total_frames=50, clip_frames=12, elapsed_s=26.0)
+    assert (progress.clips_done, progress.total_clips) == (2, 5)
+    np.testing.assert_allclose([progress.seconds_per_video_second, progress.left_s], [50, 74])

@@ -1,0 +1,104 @@
+"""Our audio features are transformers' hidden states, whole or in chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from openloopy.models import audio_encoder as module
+from openloopy.models.audio_encoder import (
+    AudioEncoder,
+    AudioEncoderConfig,
+    AudioFeatureReader,
+    load_audio_encoder,
+    save_audio_encoder,
+)
+
+SMALL = dict(
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=48,
+    conv_dim=[16] * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+    feat_extract_norm="layer",
+    do_stable_layer_norm=True,
+)
+
+
+@pytest.fixture
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    return AudioEncoder(AudioEncoderConfig(wav2vec2=SMALL)).eval()
+
+
+def speech_like(seconds: float) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(round(seconds * 16_000)) * 0.1).astype(np.float32)
+
+
+@torch.inference_mode()
+def test_hidden_states_equal_transformers(encoder, tmp_path):
+    encoder.wav2vec2.save_pretrained(tmp_path)
+    theirs = Wav2Vec2Model.from_pretrained(tmp_path).eval()
+    sound = torch.from_numpy(speech_like(1.0))[None]
+    expected = theirs(sound, output_hidden_states=True).hidden_states
+    ours = encoder.hidden_states(sound)
+    assert ours.shape[2] == len(expected) - 1 == 3
+    for layer in range(3):
+        torch.testing.assert_close(ours[:, :, layer], expected[layer + 1])
+
+
+@torch.inference_mode()
+def test_a_frame_is_the_mean_of_its_two_steps(encoder):
+    sound = torch.from_numpy(speech_like(0.4))[None]
+    steps = encoder.hidden_states(torch.nn.functional.pad(sound, (0, 80)))
+    frames = encoder.frame_states(sound)
+    assert steps.shape[1] == 2 * frames.shape[1] == 20
+    torch.testing.assert_close(frames[0, 3], (steps[0, 6] + steps[0, 7]) / 2)
+
+
+def test_chunks_do_not_depend_on_the_order_of_reading(encoder, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_FRAMES", 20)
+    monkeypatch.setattr(module, "CONTEXT_FRAMES", 10)
+    sound = speech_like(2.5)
+    forward = AudioFeatureReader(encoder, sound)
+    pieces = torch.cat([forward.window(start, 7) for start in range(0, 63, 7)])[:63]
+    torch.testing.assert_close(pieces, AudioFeatureReader(encoder, sound).window(0, 63), rtol=0, atol=0)
+
+
+def test_outside_of_the_sound_is_zero(encoder):
+    reader = AudioFeatureReader(encoder, speech_like(0.4))
+    window = reader.window(-2, 14)
+    assert window.shape == (14, 3, 32)
+    assert not window[:2].any() and not window[12:].any()
+    assert window[2:12].any(-1).all()
+
+
+def test_normalised_sound_is_heard_alike_at_any_loudness():
+    torch.manual_seed(0)
+    encoder = AudioEncoder(AudioEncoderConfig(loudness="normalised", wav2vec2=SMALL)).eval()
+    loud = AudioFeatureReader(encoder, speech_like(0.4)).window(0, 10)
+    quiet = AudioFeatureReader(encoder, speech_like(0.4) * 0.05).window(0, 10)
+    torch.testing.assert_close(quiet, loud, rtol=1e-3, atol=1e-3)
+
+
+def test_saved_encoder_loads_with_its_loudness(encoder, tmp_path):
+    save_audio_encoder(tmp_path, encoder)
+    loaded = load_audio_encoder(tmp_path)
+    assert loaded.config.loudness == "as_is"
+    sound = torch.from_numpy(speech_like(0.4))[None]
+    torch.testing.assert_close(loaded.frame_states(sound), encoder.frame_states(sound))
+
+
+def test_sound_of_broken_length_is_refused(encoder):
+    with pytest.raises(ValueError, match="640"):
+        encoder.frame_states(torch.zeros(1, 1000))
+
+
+def test_base_size_is_the_papers():
+    base = Wav2Vec2Config()
+    assert (base.num_hidden_layers, base.hidden_size) == (12, 768)
