@@ -84,7 +84,10 @@ def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:
 
 
 def tiny_model(seed: int = 0, **changes) -> LoadedModel:
-    """A whole model, frozen as a loaded one is; layers that start as the identity are shaken, so that every condition makes a difference."""
+    """A whole model, frozen as a loaded one is.
+
+    Layers that start as the identity are shaken, so that every condition makes a difference.
+    """
     codec, audio_encoder, config = tiny_codec(seed), tiny_audio_encoder(seed), tiny_config(**changes)
     torch.manual_seed(seed)
     loopy = LoopyModel(config).eval()

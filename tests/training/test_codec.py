@@ -87,7 +87,9 @@ def test_gradient_loss_ignores_brightness_and_sees_blur():
 def test_covering_hides_what_it_says(points, region):
     picture = torch.rand(2, 3, SIDE, SIDE)
     shares = dict(hide_region_share=1.0, hide_all_share=0.0) if region != "all" else dict(hide_all_share=1.0)
-    covered = cover_reference(picture, points, CodecTrainingConfig(**shares), torch.Generator().manual_seed(0))
+    covered = cover_reference(
+        picture, points, CodecTrainingConfig(**shares), torch.Generator().manual_seed(0)
+    )
     mouth = covered[:, :, int(0.7 * SIDE), SIDE // 2 - 2 : SIDE // 2 + 2]
     assert (mouth.std(-1) < 1e-6).all()
     corner_kept = torch.equal(covered[:, :, :3, :3], picture[:, :, :3, :3])

@@ -68,7 +68,9 @@ def test_resumed_run_repeats_the_unbroken_one(tmp_path, dies_at):
     train(ToyTask(), CONFIG, tmp_path / "broken", quiet)
     assert losses_of(tmp_path / "broken") == losses_of(tmp_path / "whole")
     assert [row["step"] for row in read_stats(tmp_path / "broken")] == list(range(12))
-    whole, broken = (torch.load(tmp_path / run / "exported.pt", weights_only=True) for run in ("whole", "broken"))
+    whole, broken = (
+        torch.load(tmp_path / run / "exported.pt", weights_only=True) for run in ("whole", "broken")
+    )
     for name in whole:
         torch.testing.assert_close(broken[name], whole[name], rtol=0, atol=0)
 

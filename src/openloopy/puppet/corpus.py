@@ -154,7 +154,7 @@ def write_corpus(config: CorpusConfig) -> CorpusReport:
     begun_s = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
     for left_over in config.out.glob(".*.partial*"):
-        left_over.unlink()
+        left_over.unlink(missing_ok=True)
     _remember_config(config)
     people = _gated_portraits(config)
     plans = plan_shards(config, people)

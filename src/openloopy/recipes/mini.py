@@ -38,15 +38,15 @@ def mini() -> LineConfig:
     return LineConfig(
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
-            training=CodecTrainingConfig(batch_size=24),
-            loop=_loop(6000, learning_rate=6e-4, ema_decay=0.998),
+            training=CodecTrainingConfig(batch_size=16),
+            loop=_loop(2600, learning_rate=5e-4, ema_decay=0.997),
         ),
         audio=AudioRecipe(
             model=audio_encoder_config(),
             bank=SpeechBankConfig(num_utterances=1600),
             held_out=SpeechBankConfig(num_utterances=48),
             training=AudioTrainingConfig(batch_size=12),
-            loop=_loop(2500, learning_rate=6e-4, ema_decay=0.998),
+            loop=_loop(2000, learning_rate=6e-4, ema_decay=0.998),
         ),
         model=loopy_config(),
         stage1=DenoiseRecipe(

@@ -1,0 +1,47 @@
+# make demo    set up .venv, make out/demo.mp4 with the embedded model
+# make test    set up .venv, run the tests
+# make check   style, formatting, rooms
+# make tiny    the whole line at its smallest: puppets, training, a video (a few minutes)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TINY := out/tiny
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+# Idle threads that spin starve the others; and nothing may need the network once installed.
+export OMP_WAIT_POLICY := PASSIVE
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check tiny clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py --out out
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests/test_rooms.py tests/test_readme.py
+
+tiny: $(INSTALLED)
+	$(BIN)/openloopy puppet $(TINY)/shards --num-clips 6 --clip-s 6 --size 64
+	$(BIN)/openloopy train tiny --data $(TINY)/shards --run $(TINY)/run
+	$(BIN)/python examples/demo.py --out $(TINY) --model $(TINY)/run/model
+
+# mediapipe 0.10.21 carries its models, but pins old libraries that it does not need: hence --no-deps.
+$(INSTALLED): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 13) else \
+	  f"Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {sys.version.split()[0]}; \
+	try: make PYTHON=python3.12 ...")'
+	@echo "setting up $(VENV): about 2 GB, some minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,puppet,demo,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps mediapipe==0.10.21
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,76 @@
+"""The README tells the truth: its commands exist, its links lead somewhere, its Python imports work."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from openloopy.apps.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+FIRST_COMMANDS_BEFORE_LINE = 25
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def shell_lines() -> list[list[str]]:
+    """The commands in the README's shell blocks as words; comments dropped, continued lines joined."""
+    text = "\n".join(blocks("(?:bash|sh|console)")).replace("\\\n", " ")
+    lines = [shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_both_set_up_commands_come_first():
+    head = README.splitlines()[: FIRST_COMMANDS_BEFORE_LINE - 1]
+    for command in ("make demo", "make test"):
+        assert any(line.strip().startswith(command) for line in head), command
+
+
+def test_make_targets_exist():
+    targets = {line[1] for line in shell_lines() if line[0] == "make"}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), target
+
+
+def test_openloopy_commands_and_their_options_exist():
+    commands = typer.main.get_command(app).commands
+    lines = [line for line in shell_lines() if line[0] == "openloopy" and not line[1].startswith("-")]
+    assert {"generate", "puppet", "train"} <= {line[1] for line in lines}
+    for line in lines:
+        assert line[1] in commands, line
+        known = {name for parameter in commands[line[1]].params for name in parameter.opts}
+        options = {word.split("=")[0] for word in line[2:] if re.match(r"--?[a-z]", word)}
+        assert options - {"--help"} <= known, f"{' '.join(line)}: unknown {sorted(options - known)}"
+
+
+def test_links_and_pictures_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", README) + re.findall(r'src="([^"]+)"', README)
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert local, "the README has a picture and links to the docs"
+    missing = [target for target in local if not (ROOT / target).exists()]
+    assert not missing
+
+
+def test_the_first_line_is_a_title_and_there_is_a_picture():
+    assert README.startswith("# ") and re.search(r"!\[.*\]\(|<img ", README)
+
+
+@pytest.mark.parametrize("block", blocks("python") or [""])
+def test_python_imports_work(block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"

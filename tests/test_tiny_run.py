@@ -1,0 +1,83 @@
+"""The whole line at toy size: drawn faces -> shards -> codec -> audio -> stage 1 -> stage 2 -> a video with sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openloopy.inference.pipeline import LoopyPipeline
+from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
+from openloopy.media.video import VideoWriter, probe_video
+from openloopy.puppet.corpus import CorpusConfig, write_corpus
+from openloopy.puppet.drawn import draw_face
+from openloopy.recipes import run_recipe
+from openloopy.training.stats import read_stats
+
+STEPS = {"codec": 40, "audio": 20, "stage1": 30, "stage2": 20}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("line")
+    report = write_corpus(
+        CorpusConfig(out=folder / "data", num_clips=4, clip_s=6.0, size_px=64, clips_per_shard=2)
+    )
+    assert report.num_clips == 4
+    run_recipe("tiny", folder / "data", folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_every_step_ran_and_learned(run):
+    for step, num_steps in STEPS.items():
+        rows = read_stats(run / step)
+        assert rows[-1]["step"] == num_steps - 1
+        assert all(np.isfinite(row["loss"]) for row in rows)
+        assert list((run / step).glob("sample-*")), step
+    assert read_stats(run / "codec")[-1]["loss"] < read_stats(run / "codec")[0]["loss"]
+
+
+@pytest.mark.slow
+def test_the_model_folder_makes_a_video(run, tmp_path):
+    pipeline = LoopyPipeline.from_pretrained(run / "model")
+    portrait = draw_face(np.random.default_rng(3), size_px=pipeline.size_px).rgb
+    rng = np.random.default_rng(0)
+    sound = (0.1 * rng.standard_normal(SAMPLE_RATE_HZ)).astype(np.float32)
+    frames = list(pipeline.generate(portrait, sound))
+    assert len(frames) == 25
+    again = list(pipeline.generate(portrait, sound))
+    assert all(np.array_equal(a, b) for a, b in zip(frames, again, strict=True))
+    with VideoWriter(tmp_path / "out.mp4", size=(pipeline.size_px,) * 2, sound=sound) as video:
+        for frame in frames:
+            video.write(frame)
+    assert probe_video(tmp_path / "out.mp4").num_frames == 25
+    assert abs(len(open_waveform(tmp_path / "out.mp4")) - SAMPLE_RATE_HZ) < 1700
+
+
+@pytest.mark.slow
+def test_the_same_command_finds_everything_done(run):
+    before = {step: (run / step / "stats.jsonl").read_text() for step in STEPS}
+    run_recipe("tiny", run.parent / "data", run)
+    assert {step: (run / step / "stats.jsonl").read_text() for step in STEPS} == before
+
+
+def test_unknown_recipe_lists_those_there_are(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown recipe 'huge'; there are: mini, .*tiny\.stage2"):
+        run_recipe("huge", tmp_path, tmp_path)
+
+
+def test_unknown_setting_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no setting 'loop\.steps' in step 'codec'.*loop\.num_steps"):
+        run_recipe("tiny.codec", tmp_path, tmp_path, {"loop.steps": "3"})
+
+
+def test_setting_of_another_type_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="num_steps: expected int"):
+        run_recipe("tiny.codec", tmp_path, tmp_path, {"loop.num_steps": "many"})
+
+
+def test_a_step_that_lacks_its_forerunner_names_it(tmp_path):
+    with pytest.raises(ValueError, match="train the 'codec' step"):
+        run_recipe("tiny.stage1", tmp_path, tmp_path)
