@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from openloopy.data.batch import BatchConfig, pad_rows, region_weights, sample_clip_batch, sample_frame_batch
+from openloopy.data.batch import BatchConfig, pad_rows, sample_clip_batch, sample_frame_batch
 from openloopy.data.cache import LatentCache, latent_cache_writer, open_latent_cache
 from tests.data.synthetic import make_sample
 
@@ -115,12 +115,12 @@ def test_frame_batch_draws_another_frame_as_reference(cache: LatentCache) -> Non
     assert batch.region_weight.shape == (64, 1, 8, 8)
 
 
-def test_region_weights_stand_on_mouth_and_eyes() -> None:
-    weights = region_weights(face_points(2) / 64, (8, 8), BatchConfig(mouth_weight=6, eye_weight=3))
-    assert weights.shape == (2, 8, 8)
-    assert (weights[0, 5:7, 3:5] == 6).all()
-    assert (weights[0, 2, 2] == 3) and (weights[0, 2, 5] == 3)
-    assert (weights[0, 0] == 1).all() and (weights[0, 7] == 1).all()
+def test_region_weights_stand_on_mouth_and_eyes(cache: LatentCache) -> None:
+    config = BatchConfig(num_frames=12, num_history=30, mouth_weight=7, eye_weight=4)
+    weights = sample_clip_batch(cache, seed=0, step=0, batch_size=2, config=config).region_weight[1, 5, 0]
+    assert (weights[6, 3:5] == 7).all()
+    assert (weights[2, 2] == 4) and (weights[2, 5] == 4)
+    assert (weights[0] == 1).all()
 
 
 def test_pad_rows_fills_both_ends_with_zeros() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -95,6 +96,15 @@ def test_lost_frames_are_none_and_the_face_is_found_again(landmarker, drawn):
     empty = np.full_like(drawn.rgb, 128)
     track = landmarker.track([drawn.rgb, drawn.rgb, empty, empty, drawn.rgb])
     assert [face is None for face in track] == [False, False, True, True, False]
+
+
+def test_detections_beyond_the_border_are_not_faces(landmarker, monkeypatch):
+    """The detector may see a face in the repeated border, wholly outside the picture."""
+    box = SimpleNamespace(xmin=-0.1, ymin=-0.1, width=0.15, height=0.15)
+    found = SimpleNamespace(score=[0.9], location_data=SimpleNamespace(relative_bounding_box=box))
+    detector = SimpleNamespace(process=lambda rgb: SimpleNamespace(detections=[found]))
+    monkeypatch.setattr(landmarker, "_detectors", [detector])
+    assert landmarker.detect(wall(300, 200)) == []
 
 
 def test_wrong_pictures_are_refused(landmarker):

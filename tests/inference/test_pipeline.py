@@ -213,6 +213,20 @@ def test_each_clip_has_its_own_noise():
     assert draws[1] == torch.randn(4, generator=clip_generator(0, 1)).tolist()
 
 
+def test_every_clip_starts_from_the_noise_of_its_index(pipeline, monkeypatch):
+    noises = []
+
+    def sample_and_note(denoise, noise, **settings):
+        noises.append(noise)
+        return noise
+
+    monkeypatch.setattr("openloopy.inference.pipeline.sample", sample_and_note)
+    run(pipeline, 0.9, seed=5)
+    assert len(noises) == 2
+    for index, noise in enumerate(noises):
+        assert torch.equal(noise, torch.randn(1, 12, 4, 4, 4, generator=clip_generator(5, index)))
+
+
 def test_options_override_the_models_defaults():
     config = tiny_config()
     plan = plan_clips(config, GenerationOptions(seed=7), CPU)

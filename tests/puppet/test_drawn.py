@@ -56,7 +56,7 @@ def test_features_lie_on_the_mesh(people):
     for drawn in people:
         pupil = np.mean([colour_at(drawn.rgb, drawn.mesh[eye.iris]) for eye in EYES])
         white = np.mean(
-            [colour_at(drawn.rgb, drawn.mesh[[eye.upper[-1], eye.lower[2]]].mean(0)) for eye in EYES]
+            [colour_at(drawn.rgb, drawn.mesh[[eye.upper[6], eye.lower[6]]].mean(0)) for eye in EYES]
         )
         assert pupil < 110 and white > pupil + 15
         lip, chin = (colour_at(drawn.rgb, drawn.mesh[[a, b]].mean(0)) for a, b in ((14, 17), (18, 200)))

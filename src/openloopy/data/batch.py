@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from openloopy.data.cache import LatentCache
-from openloopy.face.movement import expression_variance, eye_boxes, head_motion_variance, mouth_box
+from openloopy.data.regions import region_weights
+from openloopy.face.movement import expression_variance, head_motion_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,9 @@ def sample_clip_batch(
     long_enough = _clips_of_at_least(cache, config.num_frames)
     rng = np.random.default_rng([seed, step, rank])
     items = [_draw_clip(cache, int(rng.choice(long_enough)), rng, config) for _ in range(batch_size)]
-    return ClipBatch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
+    values = _stacked(items)
+    weights = _weights(values["points68"].flatten(0, 1), values["latents"], config)
+    return ClipBatch(**values, region_weight=weights.unflatten(0, (batch_size, config.num_frames)))
 
 
 def sample_frame_batch(
@@ -106,26 +109,8 @@ def sample_frame_batch(
     """A batch of random frames, each with another random frame of its video as the reference."""
     rng = np.random.default_rng([seed, step, rank])
     items = [_draw_frame(cache, int(rng.integers(len(cache))), rng, config) for _ in range(batch_size)]
-    return FrameBatch(**{name: torch.stack([item[name] for item in items]) for name in items[0]})
-
-
-def region_weights(points68: np.ndarray, grid: tuple[int, int], config: BatchConfig) -> np.ndarray:
-    """Loss weights on the latent grid.
-
-    Args:
-        points68: `f 68 2` in [0, 1] of the crop.
-        grid: (h, w) of the latents.
-
-    Returns:
-        `f h w` float32: every latent that a box touches gets its weight; the mouth wins over the eyes.
-    """
-    weights = np.ones((len(points68), *grid), np.float32)
-    eyes = eye_boxes(points68)
-    for i, mouth in enumerate(mouth_box(points68)):
-        for box in eyes[i]:
-            weights[i][_touched(box, grid)] = config.eye_weight
-        weights[i][_touched(mouth, grid)] = config.mouth_weight
-    return weights
+    values = _stacked(items)
+    return FrameBatch(**values, region_weight=_weights(values["points68"], values["latents"], config))
 
 
 def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -139,14 +124,13 @@ def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def _draw_clip(
     cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
-) -> dict[str, Tensor]:
+) -> dict[str, np.ndarray]:
     latents = cache.rows("latents", i)
     start = int(rng.integers(len(latents) - config.num_frames + 1))
     stop, m = start + config.num_frames, config.num_history
     points = cache.rows("points68", i)[start:stop] / cache.info.size_px
     mask = np.arange(start - m, start) >= 0
-    weights = region_weights(points, latents.shape[-2:], config)
-    return _tensors(
+    return dict(
         latents=latents[start:stop],
         history=pad_rows(latents, start - m, start),
         history_mask=mask,
@@ -155,38 +139,35 @@ def _draw_clip(
         points68=points,
         head_motion_variance=head_motion_variance(points),
         expression_variance=expression_variance(points),
-        region_weight=weights[:, None],
     )
 
 
 def _draw_frame(
     cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
-) -> dict[str, Tensor]:
+) -> dict[str, np.ndarray]:
     latents = cache.rows("latents", i)
     target, reference = rng.choice(len(latents), 2, replace=len(latents) < 2)
     points = cache.rows("points68", i)[target] / cache.info.size_px
-    return _tensors(
+    return dict(
         latents=latents[target],
         reference=latents[reference],
         points68=points,
-        region_weight=region_weights(points[None], latents.shape[-2:], config),
     )
 
 
-def _tensors(**arrays: np.ndarray) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()}
+def _stacked(items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """One float32 tensor per name; stacked first, for torch widens half precision much faster than numpy."""
+    return {name: torch.from_numpy(np.stack([item[name] for item in items])).float() for name in items[0]}
+
+
+def _weights(points: Tensor, latents: Tensor, config: BatchConfig) -> Tensor:
+    """Loss weights `n 1 h w` of `n` frames."""
+    return region_weights(points, latents.shape[-1], mouth=config.mouth_weight, eyes=config.eye_weight)
 
 
 def _moved(batch, device: torch.device | str):
     values = {f.name: getattr(batch, f.name).to(device, non_blocking=True) for f in fields(batch)}
     return type(batch)(**values)
-
-
-def _touched(box: np.ndarray, grid: tuple[int, int]) -> tuple[slice, slice]:
-    """The latents that a box (x0 y0 x1 y1 in [0, 1]) touches, as (rows, columns)."""
-    h, w = grid
-    x0, y0, x1, y1 = np.clip(box, 0, 1) * [w, h, w, h]
-    return slice(int(np.floor(y0)), int(np.ceil(y1))), slice(int(np.floor(x0)), int(np.ceil(x1)))
 
 
 def _clips_of_at_least(cache: LatentCache, num_frames: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import cv2
@@ -37,7 +38,8 @@ MAX_MESH_SPREAD = 0.06
 """Views of a true face agree; meshes that differ by more (standard deviation, in face heights) are of none."""
 TRACK_ZOOM = 2.4
 """Tracking looks at a fixed square of this many face heights until the face leaves it."""
-
+THOROUGH_EVERY = 25
+"""While the face is lost, one in so many frames is searched in tiles too."""
 NUM_QUIET_PICTURES = 10
 """Mediapipe's native code prints its warnings with the first faces it sees."""
 INSTALL_HINT = (
@@ -170,10 +172,13 @@ class MediapipeLandmarker:
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """The faces of a picture, `H W 3` uint8, largest first, at most `max_faces`."""
+        return self._find(rgb, max_searches=2 + len(TILE_LEVELS))
+
+    def _find(self, rgb: np.ndarray, max_searches: int) -> list[Face]:
         _check_picture(rgb)
         scale = max(1.0, max(rgb.shape[:2]) / SEARCH_PX)
         searched = rgb if scale == 1 else _shrink(rgb, scale)
-        for boxes in self._searches(searched):
+        for boxes in islice(self._searches(searched), max_searches):
             faces = [self._fit_mesh(rgb, box.scaled(scale)) for box in boxes]
             faces = _drop_doubles([face for face in faces if face is not None])
             if faces:
@@ -186,7 +191,7 @@ class MediapipeLandmarker:
         No smoothing over time, hence no lag; about 5 ms a frame for head clips. `score` is the
         detector's when the track began.
         """
-        tracker = _Tracker(self.detect, self._tracking_mesh)
+        tracker = _Tracker(self.detect, partial(self._find, max_searches=1), self._tracking_mesh)
         return [tracker.step(rgb) for rgb in frames]
 
     def _searches(self, rgb: np.ndarray) -> Iterator[list[_Box]]:
@@ -204,7 +209,8 @@ class MediapipeLandmarker:
             pixels = apply_crop(rgb, view, DETECTION_PX)
             for detector in self._detectors:
                 boxes += [_to_box(found, view) for found in detector.process(pixels).detections or ()]
-        return _suppress(boxes)
+        height, width = rgb.shape[:2]
+        return _suppress([box for box in boxes if 0 < box.x < width and 0 < box.y < height])
 
     def _fit_mesh(self, rgb: np.ndarray, box: _Box) -> Face | None:
         meshes = []
@@ -239,15 +245,20 @@ class _Box:
         return shared / (self.size**2 + other.size**2 - shared)
 
 
+_Search = Callable[[np.ndarray], list[Face]]
+
+
 class _Tracker:
     """Follows one face: a fixed view around it, and mediapipe's own region tracking within the view."""
 
-    def __init__(self, detect: Callable[[np.ndarray], list[Face]], mesh: Graph) -> None:
-        self._detect = detect
+    def __init__(self, search: _Search, glance: _Search, mesh: Graph) -> None:
+        self._search = search
+        self._glance = glance
         self._mesh = mesh
         self._view: Crop | None = None
         self._shape: tuple[int, ...] = ()
         self._score = 0.0
+        self._num_lost = 0
 
     def step(self, rgb: np.ndarray) -> Face | None:
         """The face in the next frame, or None."""
@@ -259,10 +270,12 @@ class _Tracker:
             face = self._look(rgb)
         if face is None or not _well_inside(face, self._view, rgb):
             self._view = None
+        self._num_lost = self._num_lost + 1 if face is None else 0
         return face
 
     def _begin(self, rgb: np.ndarray) -> bool:
-        faces = self._detect(rgb)
+        is_thorough = self._num_lost % THOROUGH_EVERY == 0
+        faces = self._search(rgb) if is_thorough else self._glance(rgb)
         if not faces:
             return False
         face, longest = faces[0], max(rgb.shape[:2])

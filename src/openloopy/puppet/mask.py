@@ -8,6 +8,8 @@ import numpy as np
 from openloopy.face.landmarks import Graph, import_mediapipe, quiet_stderr
 
 SEGMENTATION_PX = 512
+"""Larger pictures are segmented in a copy of this longest side; the network itself sees 256 px."""
+_SUBPIXEL_BITS = 4
 
 
 class PersonSegmenter:
@@ -45,8 +47,8 @@ def face_hull_mask(mesh: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         `H W` float32 in 0..1.
     """
     width, height = size
-    mask = np.zeros((height, width), np.float32)
     hull = cv2.convexHull(mesh[:, :2].astype(np.float32))[:, 0]
-    sub = 16  # positions in 1/16 px
-    cv2.fillConvexPoly(mask, np.round((hull - 0.5) * sub).astype(np.int32), 1.0, cv2.LINE_AA, shift=4)
-    return cv2.GaussianBlur(mask, (0, 0), 1.0)
+    mask = np.zeros((height, width), np.uint8)  # OpenCV anti-aliases 8-bit pictures only
+    points = np.round((hull - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32)
+    cv2.fillConvexPoly(mask, points, 255, cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+    return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 1.0)
