@@ -1,7 +1,8 @@
 """A corpus of puppet clips: still portraits (or drawn faces) that speak synthetic speech, written as shards.
 
 Source: ours. Everything is a function of (config, number of the shard): an interrupted run, started again with the
-same command, leaves the same bytes. Val is held out in people, voices and sentences.
+same command, leaves the same bytes (but for a few breathy espeak voices, whose noise espeak draws on its own). Val is
+held out in people, voices and sentences.
 
     portraits -> gate (portraits.npz, refused.csv) -> one task per shard -> shard-*.tar, index.json
               -> report.json, contact_sheet.jpg

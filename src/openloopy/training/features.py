@@ -47,10 +47,12 @@ def _clip_features(
     pixels: PixelCache, i: int, codec: LatentCodec, audio_encoder: AudioEncoder
 ) -> dict[str, np.ndarray]:
     clip = pixels.clip(i)
-    batches = [
-        codec.encode(to_pixels(clip.frames[start : start + ENCODE_BATCH]).to(_device(codec)))
-        for start in range(0, len(clip.frames), ENCODE_BATCH)
-    ]
+    # Latents are stored in half precision anyhow; bfloat16 halves the time on a CPU that has it.
+    with torch.autocast(_device(codec).type, torch.bfloat16):
+        batches = [
+            codec.encode(to_pixels(clip.frames[start : start + ENCODE_BATCH]).to(_device(codec))).float()
+            for start in range(0, len(clip.frames), ENCODE_BATCH)
+        ]
     audio = AudioFeatureReader(audio_encoder, pixels.waveform(i)).window(0, len(clip.frames))
     return {
         "latents": torch.cat(batches).cpu().numpy().astype(np.float16),
@@ -62,7 +64,7 @@ def _clip_features(
 
 def to_pixels(frames: np.ndarray) -> Tensor:
     """uint8 `n H W 3` -> float `n 3 H W` in [-1, 1]."""
-    return rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "n h w c -> n c h w").float() / 127.5 - 1
+    return rearrange(torch.from_numpy(np.array(frames)), "n h w c -> n c h w").float() / 127.5 - 1
 
 
 def _device(network: nn.Module) -> torch.device:
