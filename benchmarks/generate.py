@@ -113,12 +113,10 @@ def arithmetic(options: argparse.Namespace, seconds_per_video_second: float) -> 
     choice, folder = choose(options.device, options.dtype), find_model_folder(options.model)
     pipeline = LoopyPipeline.from_pretrained(folder, device=choice.device, dtype=choice.dtype)
     peaks = {dtype: matmul_gflops(dtype, options) for dtype in ("float32", "bfloat16")}
-    first, both = count_gflop(pipeline, 1, options), count_gflop(pipeline, 2, options)
-    per_frame = (both - first) / pipeline.model.config.clip_frames
+    per_frame = frame_gflop(pipeline, options) + sound_gflop(pipeline)
     reached = per_frame * FPS / seconds_per_video_second
     return {
         "gflop_per_frame": per_frame,
-        "gflop_once_per_video": 2 * first - both,
         "gflops_reached": reached,
         "matmul_peak_gflops_fp32": peaks["float32"],
         "matmul_peak_gflops_bf16": peaks["bfloat16"],
@@ -138,19 +136,34 @@ def count_parameters(pipeline: LoopyPipeline) -> int:
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
-def count_gflop(pipeline: LoopyPipeline, num_clips: int, options: argparse.Namespace) -> float:
-    """Floating-point operations of generating so many clips; a multiply-add is two. Without the landmarker."""
+def frame_gflop(pipeline: LoopyPipeline, options: argparse.Namespace) -> float:
+    """GFLOP per frame of a clip whose history is complete; a multiply-add is two. Without the sound's encoder."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from openloopy.inference.pipeline import GenerationOptions
 
+    config = pipeline.model.config
+    last_clip = -(-config.segments.span // config.clip_frames)
     portrait = np.full((pipeline.size_px, pipeline.size_px, 3), 128, np.uint8)
-    waveform = speech(num_clips * pipeline.model.config.clip_frames / FPS)
-    wanted = GenerationOptions(steps=options.steps)
+    waveform = speech((last_clip + 1) * config.clip_frames / FPS)
+    counts = []
     with FlopCounterMode(display=False) as counter:
-        for _ in pipeline.generate(portrait, waveform, options=wanted):
-            pass
-    return counter.get_total_flops() / 1e9
+        frames = pipeline.generate(portrait, waveform, options=GenerationOptions(steps=options.steps))
+        for i, _ in enumerate(frames):
+            if i % config.clip_frames == 0:
+                counts.append(counter.get_total_flops())
+    return (counts[last_clip] - counts[last_clip - 1]) / config.clip_frames / 1e9
+
+
+def sound_gflop(pipeline: LoopyPipeline) -> float:
+    """GFLOP of the sound's encoder per frame, over one of the chunks in which it reads."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from openloopy.models.audio_encoder import CHUNK_FRAMES, AudioFeatureReader
+
+    with FlopCounterMode(display=False) as counter:
+        AudioFeatureReader(pipeline.model.audio_encoder, speech(CHUNK_FRAMES / FPS)).window(0, CHUNK_FRAMES)
+    return counter.get_total_flops() / CHUNK_FRAMES / 1e9
 
 
 def matmul_gflops(dtype: str, options: argparse.Namespace) -> float:

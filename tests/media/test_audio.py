@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -97,11 +100,39 @@ def _cut(path, share):
     return path
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.m4a", "aac")])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.m4a", "aac"), ("a.mp3", "libmp3lame"), ("a.mka", "aac")],
+)
 def test_a_file_cut_off_in_copying_is_refused(tmp_path, name, codec):
     path = _cut(write_sound(tmp_path / name, speechlike(3, 44_100), 44_100, codec), 0.6)
     with pytest.raises(AudioError, match="cut off|cannot|not a sound"):
         open_waveform(path)
+
+
+def test_a_hole_in_the_time_stamps_is_silence(tmp_path):
+    path, rate_hz = tmp_path / "a.mka", 48_000
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        for start_s in (0.0, 1.5):  # one second each, and nothing between
+            sound = speechlike(1, rate_hz)
+            frame = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = (
+                rate_hz,
+                round(start_s * rate_hz),
+                Fraction(1, rate_hz),
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    waveform = open_waveform(path)
+    assert abs(len(waveform) - 2.5 * SAMPLE_RATE_HZ) <= 2
+    middle = waveform[round(1.05 * SAMPLE_RATE_HZ) : round(1.45 * SAMPLE_RATE_HZ)]
+    assert not middle.any() and waveform[-1000:].any()
+
+
+def test_a_last_block_shorter_than_its_channels(tmp_path):
+    sound = speechlike(0.512, 16_000, 6)[:, : 4096 + 1]
+    assert len(open_waveform(write_sound(tmp_path / "a.wav", sound, 16_000))) == 4097
 
 
 def test_a_wav_written_to_a_pipe_has_no_size_and_is_read_whole(tmp_path):

@@ -141,6 +141,23 @@ def test_wrong_use_is_refused(tmp_path):
             video.write(_frame(0) / 255)
 
 
+@pytest.mark.parametrize("turn", [0, 90, 180, -90])
+def test_a_phone_video_comes_upright(tmp_path, turn):
+    """Stored as the phone's sensor saw it, with a note to turn it counter-clockwise by so much."""
+    upright = np.zeros((96, 64, 3), np.uint8)
+    upright[:48] = 255
+    stored = np.rot90(upright, -turn // 90)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = *stored.shape[:2], "yuv420p"
+        stream.set_display_rotation(turn)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    (picture,) = read_frames(tmp_path / "a.mp4")
+    np.testing.assert_allclose(picture.astype(int), upright.astype(int), atol=24)
+    assert probe_video(tmp_path / "a.mp4").height == 96
+
+
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_text("hello")
     with pytest.raises(VideoError, match="not a video"):

@@ -4,6 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+from openloopy.models.conditions import Conditions, cat_records
+from openloopy.models.denoiser import Denoiser
+from openloopy.models.temporal import TemporalConfig
 from tests.models.tiny_nets import (
     BATCH,
     FRAMES,
@@ -15,10 +19,6 @@ from tests.models.tiny_nets import (
     tiny_features,
     tiny_unet,
 )
-
-from openloopy.models.conditions import Conditions, cat_records
-from openloopy.models.denoiser import Denoiser
-from openloopy.models.temporal import TemporalConfig
 
 CONFIGS = {
     "paper": clip_config(),

@@ -20,7 +20,14 @@ def test_offsets_are_the_papers():
 
 @pytest.mark.parametrize(
     ("stride", "ratio", "segments", "span", "kept"),
-    [(4, 2, 5, 124, 20), (4, 1, 5, 20, 20), (1, 2, 5, 31, 5), (2, 2, 5, 62, 10), (3, 2, 5, 93, 15), (4, 1, 1, 4, 4)],
+    [
+        (4, 2, 5, 124, 20),
+        (4, 1, 5, 20, 20),
+        (1, 2, 5, 31, 5),
+        (2, 2, 5, 62, 10),
+        (3, 2, 5, 93, 15),
+        (4, 1, 1, 4, 4),
+    ],
 )
 def test_span_and_number_kept(stride, ratio, segments, span, kept):
     config = SegmentConfig(stride=stride, expand_ratio=ratio, num_segments=segments)

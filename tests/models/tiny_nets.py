@@ -52,7 +52,9 @@ def tiny_features(motion_mask: torch.Tensor | None = None) -> ReferenceFeatures:
     net = ReferenceNet(tiny_unet()).eval()
     mask = torch.ones(BATCH, MOTION) if motion_mask is None else motion_mask
     with torch.no_grad():
-        return net(torch.randn(BATCH, CHANNELS, SIZE, SIZE), torch.randn(BATCH, MOTION, CHANNELS, SIZE, SIZE), mask)
+        return net(
+            torch.randn(BATCH, CHANNELS, SIZE, SIZE), torch.randn(BATCH, MOTION, CHANNELS, SIZE, SIZE), mask
+        )
 
 
 def tiny_conditions(reference: ReferenceFeatures | None, time_dim: int = 64) -> Conditions:

@@ -71,7 +71,9 @@ def test_reference_net_equals_diffusers(peer):
     blocks = [module for name, module in peer.named_modules() if name.endswith("transformer_blocks.0")]
     layers = [module for name, module in peer.named_modules() if name.rsplit(".", 2)[-2:-1] == ["attentions"]]
     seen = SimpleNamespace(tokens=[], maps=[])
-    hooks = [block.norm1.register_forward_hook(lambda _, __, out: seen.tokens.append(out)) for block in blocks]
+    hooks = [
+        block.norm1.register_forward_hook(lambda _, __, out: seen.tokens.append(out)) for block in blocks
+    ]
     hooks += [block.attn2.register_forward_hook(lambda _, __, out: out * 0) for block in blocks]
     hooks += [layer.register_forward_pre_hook(lambda _, args: seen.maps.append(args[0])) for layer in layers]
     reference, motion = torch.randn(2, 4, 16, 16), torch.randn(2, 3, 4, 16, 16)
@@ -93,7 +95,9 @@ def overlap(weights: dict[str, torch.Tensor], net: ReferenceNet) -> dict[str, to
     unused = (*after_last, last + "transformer_blocks.0.ff", "conv_norm_out", "conv_out")
     assert isinstance(net.up_blocks[-1].attentions[-1], TransformerEntry)
     is_text = {name for name in weights if ".attn2." in name or ".transformer_blocks.0.norm2." in name}
-    return {name: value for name, value in weights.items() if name not in is_text and not name.startswith(unused)}
+    return {
+        name: value for name, value in weights.items() if name not in is_text and not name.startswith(unused)
+    }
 
 
 def test_full_size_holds_every_weight_of_sd15():

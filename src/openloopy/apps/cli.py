@@ -213,7 +213,7 @@ def _interruptible(consequence: str) -> Iterator[None]:
 
 
 def _message(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    text = str(error).replace("\n", " ") or type(error).__name__
     if isinstance(error, USER_ERRORS):
         return f"error: {text}"
     return f"error: {type(error).__name__}: {text} (unexpected; {DEBUG_VARIABLE}=1 shows where it arose)"

@@ -6,6 +6,7 @@ memory does not grow with length.
 
 from __future__ import annotations
 
+import re
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -25,13 +26,19 @@ MIN_DURATION_S = 0.1
 MAX_IN_MEMORY_S = 60
 """Longer waveforms are memory-mapped from an unlinked temporary file."""
 
-MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+MIN_HOLE_S, MAX_HOLE_S = 0.1, 10.0
+"""Shorter holes between time stamps are jitter; longer ones are damage."""
+
+MP4_FORMAT, MATROSKA_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 EXACT_HEADERS = ("w64", "aiff", "flac", MP4_FORMAT)
 """Formats whose header tells the length; in the others it is a guess from the bit rate or absent."""
 HEADER_TOLERANCE_FRAMES = 4
 RIFF_SIZE_UNKNOWN = 0x7FFF_0000
 """Programs that write wav to a pipe put 0 or something from here up in place of the size."""
+RIFF_SLACK_BYTES = 8
+"""Some programs count the header twice, or a padding byte that they do not write."""
 CODEC_FRAME_SAMPLES = 1024
+MP3_FRAME_BYTES = 2048
 REMEDY = "re-export it, for example with `ffmpeg -i IN OUT.wav`"
 
 
@@ -105,7 +112,7 @@ def read_blocks(path: Path | str) -> Iterator[SoundBlock]:
         if not container.streams.audio:
             raise AudioError(f"{path} has no sound in it (streams: {_stream_kinds(container)})")
         stream = container.streams.best("audio") or container.streams.audio[0]
-        promised_s = _promised_s(container, stream)
+        promised_s = _promised_s(container, stream, path)
         blocks = _decoded(container, stream, path)
         if container.format.name == MP4_FORMAT and promised_s is not None:
             blocks = _without_padding(blocks, promised_s)
@@ -138,27 +145,57 @@ def _resampled(blocks: Iterator[SoundBlock]) -> Iterator[np.ndarray]:
     for block in blocks:
         if stream is None:
             stream = soxr.ResampleStream(block.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-        yield stream.resample_chunk(to_mono(block.samples))
+        yield stream.resample_chunk(block.samples.mean(axis=0, dtype=np.float32))
     if stream is not None:
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _decoded(container: InputContainer, stream: AudioStream, path: Path) -> Iterator[SoundBlock]:
-    to_float = av.AudioResampler(format="flt")
-    form, decoded_s, codec = None, 0.0, stream.codec_context.name
+    """All samples, with silence where the file's time stamps leave a hole, as players do."""
+    to_float, codec = av.AudioResampler(format="flt"), stream.codec_context.name
+    first, num_samples = None, 0
     try:
         for frame in container.decode(stream):
-            layout, rate_hz = frame.layout.name, frame.sample_rate
-            form = form or (layout, rate_hz, frame.format.name)
-            if form != (layout, rate_hz, frame.format.name):
-                raise AudioError(f"{path} changes its rate, channels or sample format on the way; {REMEDY}")
-            decoded_s += frame.samples / rate_hz
-            for part in to_float.resample(frame):
-                samples = np.ascontiguousarray(part.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
-                yield SoundBlock(samples=samples, sample_rate_hz=rate_hz, layout=layout, codec=codec)
+            first = first or frame
+            _check_form(frame, first, path)
+            hole = _hole(frame, first, num_samples, path)
+            for samples in (hole, *(_channels_first(part) for part in to_float.resample(frame))):
+                num_samples += samples.shape[1]
+                if samples.shape[1]:
+                    yield SoundBlock(
+                        samples=samples,
+                        sample_rate_hz=frame.sample_rate,
+                        layout=frame.layout.name,
+                        codec=codec,
+                    )
     except av.error.FFmpegError as error:
-        problem = f"{path} is damaged or cut off after {decoded_s:.2f} s ({error})"
-        raise AudioError(f"{problem}; {REMEDY}") from error
+        decoded_s = num_samples / first.sample_rate if first else 0
+        raise AudioError(
+            f"{path} is damaged or cut off after {decoded_s:.2f} s ({error}); {REMEDY}"
+        ) from error
+
+
+def _check_form(frame: av.AudioFrame, first: av.AudioFrame, path: Path) -> None:
+    forms = [(f.sample_rate, f.layout.name, f.format.name) for f in (first, frame)]
+    if forms[0] != forms[1]:
+        raise AudioError(f"{path} changes from {forms[0]} to {forms[1]} on the way; {REMEDY}")
+
+
+def _channels_first(frame: av.AudioFrame) -> np.ndarray:
+    """Interleaved float frame -> `channels samples`."""
+    return np.ascontiguousarray(frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
+
+
+def _hole(frame: av.AudioFrame, first: av.AudioFrame, num_samples: int, path: Path) -> np.ndarray:
+    """Silence for what is missing before this frame; usually no samples at all, `channels 0`."""
+    missing_s = 0.0
+    if frame.pts is not None and first.pts is not None:
+        missing_s = float((frame.pts - first.pts) * frame.time_base) - num_samples / frame.sample_rate
+    if missing_s > MAX_HOLE_S:
+        at_s = num_samples / frame.sample_rate
+        raise AudioError(f"{path} has a hole of {missing_s:.1f} s in its sound at {at_s:.2f} s; {REMEDY}")
+    missing = round(missing_s * frame.sample_rate) if missing_s > MIN_HOLE_S else 0
+    return np.zeros((frame.layout.nb_channels, missing), np.float32)
 
 
 def _without_padding(blocks: Iterator[SoundBlock], promised_s: float) -> Iterator[SoundBlock]:
@@ -206,17 +243,42 @@ def _check_riff(path: Path) -> None:
     with open(path, "rb") as stream:
         name, size = struct.unpack("<4sI", stream.read(8).ljust(8, b"\0"))
     there, promised = path.stat().st_size, size + 8
-    if name == b"RIFF" and size < RIFF_SIZE_UNKNOWN and there < promised:
+    if name == b"RIFF" and size < RIFF_SIZE_UNKNOWN and there < promised - RIFF_SLACK_BYTES:
         raise AudioError(
             f"{path} is cut off: its header promises {promised} bytes, {there} are there; "
             f"get the whole file, or {REMEDY} to keep what is there"
         )
 
 
-def _promised_s(container: InputContainer, stream: AudioStream) -> float | None:
-    if container.format.name not in EXACT_HEADERS or not stream.duration:
-        return None
-    return float(stream.duration * stream.time_base)
+def _promised_s(container: InputContainer, stream: AudioStream, path: Path) -> float | None:
+    """The length that the file itself states, where it does; estimates from the bit rate do not count."""
+    name = container.format.name
+    if name == MATROSKA_FORMAT:
+        return _seconds(stream.metadata.get("DURATION"))
+    is_stated = name in EXACT_HEADERS or (name == "mp3" and _has_xing_header(path))
+    return float(stream.duration * stream.time_base) if is_stated and stream.duration else None
+
+
+def _seconds(clock: str | None) -> float | None:
+    """ "00:01:02.5" -> 62.5; None for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", clock or "")
+    return (
+        sum(float(part) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+        if match
+        else None
+    )
+
+
+def _has_xing_header(path: Path) -> bool:
+    """Whether an mp3 counts its frames, in a first frame made for that (behind the ID3 tag, if there is one)."""
+    with open(path, "rb") as stream:
+        head = stream.read(10)
+        if head[:3] == b"ID3":
+            stream.seek(
+                10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            )
+        first_frame = stream.read(MP3_FRAME_BYTES)
+    return any(mark in first_frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _stream_kinds(container: InputContainer) -> str:

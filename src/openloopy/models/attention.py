@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 
 BLOCK_LOGITS = 2**20
 """Logits computed at a time on the CPU: 2 MB in bf16, about one core's cache."""
+MAX_FUSED_BATCH = 2**15
+"""Entries (times heads) that one fused kernel takes: CUDA grids end at 65535."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +34,41 @@ class SharedKeys:
 
 
 def hiding_bias(keep: Tensor) -> Tensor | None:
-    """`b` of ones and zeros -> `b` of 0 and -inf, or None when nothing is hidden.
-
-    Whether nothing is hidden is looked up on the CPU only: elsewhere it would stall the device.
-    """
-    if keep.device.type == "cpu" and bool(keep.all()):
-        return None
-    return keep.log()
+    """`b` of ones and zeros -> `b` of 0 and -inf, or None (for which attention is faster) when nothing is hidden."""
+    return None if bool(keep.all()) else keep.log()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(dh) + bias) v for q `... n dh`, k and v `... m dh`, bias broadcastable to `... 1 m`.
+    """softmax(q k' / sqrt(dh) + bias) v, by whichever way is fast on the device; the numbers agree up to rounding.
 
-    On the CPU by `BlockedAttention`, elsewhere by PyTorch's own; both give the same numbers up to rounding.
+    Args:
+        q: `... heads n dh`, with at least one dimension in front of the heads.
+        k, v: `... heads m dh`.
+        bias: broadcastable to `... heads 1 m`.
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
     bias = None if bias is None else bias.to(q.dtype)
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return (attend_blocked if q.device.type == "cpu" else attend_fused)(q, k, v, bias)
+
+
+def attend_blocked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """`attend` by `BlockedAttention`."""
     if bias is not None:
         bias = bias.expand(*q.shape[:-2], 1, k.shape[-2]).flatten(0, -3)
     scaled = q * q.shape[-1] ** -0.5
     mixed = BlockedAttention.apply(scaled.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3), bias)
     return mixed.unflatten(0, q.shape[:-2])
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """`attend` by PyTorch's `scaled_dot_product_attention`, in parts small enough for a CUDA grid."""
+    q_parts, k_parts, v_parts = (part.flatten(0, -4).split(MAX_FUSED_BATCH) for part in (q, k, v))
+    bias_parts: tuple[Tensor | None, ...] = (None,) * len(q_parts)
+    if bias is not None:
+        bias = bias.expand(*q.shape[:-1], k.shape[-2])
+        bias_parts = bias.flatten(0, -4).split(MAX_FUSED_BATCH)
+    parts = zip(q_parts, k_parts, v_parts, bias_parts, strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts]).reshape(q.shape)
 
 
 def attend_shared(q: Tensor, k: Tensor, v: Tensor, shared: SharedKeys) -> Tensor:
@@ -81,9 +95,9 @@ def attend_shared(q: Tensor, k: Tensor, v: Tensor, shared: SharedKeys) -> Tensor
 class BlockedAttention(torch.autograd.Function):
     """Attention on the CPU: plain matrix products, a block at a time, so that the logits stay in the core's cache.
 
-    The softmax is in the input's dtype, and the backward pass computes the weights again instead of keeping them. In bf16
-    twice as fast, forward and backward, as either `scaled_dot_product_attention` or the same products in one piece, which
-    spend most of their time on fresh memory for the logits (docs/log.md).
+    The softmax is in the input's dtype, and the backward pass computes the weights again instead of keeping them.
+    In bf16, forward and backward take two thirds of the time of `scaled_dot_product_attention` and half that of the
+    same products in one piece, which spend most of it on fresh memory for the logits.
     """
 
     @staticmethod
@@ -154,7 +168,7 @@ class Attention(nn.Module):
         return self.to_out[0](x.transpose(-2, -3).flatten(-2))
 
     def forward(self, x: Tensor, shared: SharedKeys | None = None) -> Tensor:
-        """Self-attention, `(b f) n d` -> `(b f) n d`; with `shared`, also to the keys that the sample's frames share."""
+        """Self-attention, `(b f) n d` -> the same; with `shared`, also to the keys that a sample's frames share."""
         q, (k, v) = self.split_heads(self.to_q(x)), self.project_keys(x)
         if shared is None:
             return self.merge_heads(attend(q, k, v))
@@ -210,7 +224,7 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, normed: Tensor, shared: SharedKeys | None, context: Tensor | None) -> Tensor:
-        """x: `(b f) n d`; normed: `norm1(x)`; context: `(b f) k d`, present exactly if the block has cross-attention."""
+        """x: `(b f) n d`; normed: `norm1(x)`; context: `(b f) k d`, there exactly if the block has cross-attention."""
         x = x + self.attn1(normed, shared)
         if self.has_context:
             x = x + self.attn2.cross(self.norm2(x), context)
@@ -229,11 +243,6 @@ class TransformerEntry(nn.Module):
         self.proj_in = nn.Conv2d(channels, channels, kernel_size=1)
         self.transformer_blocks = nn.ModuleList([nn.ModuleDict({"norm1": nn.LayerNorm(channels)})])
 
-    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(b f) d h w` -> tokens and tokens as self-attention reads them, both `(b f) n d`."""
-        tokens = project_tokens(to_tokens(self.norm(x)), self.proj_in)
-        return tokens, self.transformer_blocks[0]["norm1"](tokens)
-
 
 class SpatialTransformer(nn.Module):
     """A transformer block over the positions of each frame, between 1x1 projections (diffusers: Transformer2DModel)."""
@@ -245,22 +254,23 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, num_heads, context_width)])
         self.proj_out = nn.Conv2d(channels, channels, kernel_size=1)
 
-    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(b f) d h w` -> tokens and tokens as self-attention reads them, both `(b f) n d`."""
-        tokens = project_tokens(to_tokens(self.norm(x)), self.proj_in)
-        return tokens, self.transformer_blocks[0].norm1(tokens)
-
     def finish(self, x: Tensor, tokens: Tensor, normed: Tensor) -> Tensor:
-        """The rest of the layer for a picture on its own, after `enter`."""
+        """The rest of the layer for a picture on its own, after `enter_transformer`."""
         return self._leave(x, self.transformer_blocks[0](tokens, normed, None, None))
 
     def forward(self, x: Tensor, shared: SharedKeys | None, context: Tensor | None) -> Tensor:
         """x: `(b f) d h w` -> the same shape; shared: the reference's keys; context: audio tokens, `(b f) k d`."""
-        tokens, normed = self.enter(x)
+        tokens, normed = enter_transformer(self, x)
         return self._leave(x, self.transformer_blocks[0](tokens, normed, shared, context))
 
     def _leave(self, x: Tensor, tokens: Tensor) -> Tensor:
         return x + to_map(project_tokens(tokens, self.proj_out), x.shape[-2:])
+
+
+def enter_transformer(layer: SpatialTransformer | TransformerEntry, x: Tensor) -> tuple[Tensor, Tensor]:
+    """`(b f) d h w` -> tokens, and tokens as self-attention reads them, both `(b f) n d`."""
+    tokens = project_tokens(to_tokens(layer.norm(x)), layer.proj_in)
+    return tokens, layer.transformer_blocks[0].norm1(tokens)
 
 
 def to_tokens(x: Tensor) -> Tensor:

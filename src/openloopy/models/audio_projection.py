@@ -1,7 +1,8 @@
 """From the audio encoder's hidden states to the audio tokens of each video frame.
 
-Source: Loopy (arXiv:2409.02634), sec. 3.3: hidden states of all layers are concatenated, and the features of two frames
-before and two after join each frame's own. Our choice: each of the five becomes one token, by a small MLP shared by all.
+Source: Loopy (arXiv:2409.02634), sec. 3.3: hidden states of all layers are concatenated, and the features of two
+frames before and two after join each frame's own. Our choice: each of the five becomes one token, by a small MLP
+shared by all.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class AudioProjection(nn.Module):
         expected = (self.config.num_layers, self.config.layer_width)
         if hidden_states.shape[2:] != expected or hidden_states.shape[1] < self.config.window:
             raise ValueError(
-                f"expected hidden states `b (f + {2 * self.config.margin}) {expected[0]} {expected[1]}` (the clip's frames "
-                f"with {self.config.margin} more on each side), got {tuple(hidden_states.shape)}"
+                f"expected hidden states `b (f + {2 * self.config.margin}) {expected[0]} {expected[1]}` (the clip's "
+                f"frames with {self.config.margin} more on each side), got {tuple(hidden_states.shape)}"
             )
         x = self.norm(hidden_states.flatten(2).to(self.norm.weight.dtype))
         x = self.linear_2(F.gelu(self.linear_1(x)))

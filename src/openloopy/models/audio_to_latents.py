@@ -1,9 +1,9 @@
 """Audio-to-latents: sound, landmarks or a measure of movement become one kind of motion latent.
 
-Source: Loopy (arXiv:2409.02634), sec. 3.3. A set of learnable embeddings serves as keys and values; each condition passes its
-own fully connected layers to become the query; the attended result is the motion latent, and a last layer maps it to the
-width of the timestep embedding, to which it is added. Training draws the condition; generation uses the sound.
-The paper gives no sizes; ours, and the logarithm of the variances, are our choice.
+Source: Loopy (arXiv:2409.02634), sec. 3.3. A set of learnable embeddings serves as keys and values; each condition
+passes its own fully connected layers to become the query; the attended result is the motion latent, and a last layer
+maps it to the width of the timestep embedding, to which it is added. Training draws the condition; generation uses the
+sound. The paper gives no sizes; ours, and the logarithm of the variances, are our choice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The denoising U-Net of Loopy, for single frames (stage 1) and for clips with sound (stage 2).
 
-Source: Loopy (arXiv:2409.02634), sec. 3.1 to 3.3. Every layer: convolutions, self-attention over the frame's own tokens and
-the reference's, cross-attention to the audio, inter-clip attention to the motion frames, intra-clip attention.
+Source: Loopy (arXiv:2409.02634), sec. 3.1 to 3.3. Every layer: convolutions, self-attention over the frame's own tokens
+and the reference's, cross-attention to the audio, inter-clip attention to the motion frames, intra-clip attention.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from openloopy.models.resnet import TimeEmbedding
 from openloopy.models.temporal import TemporalConfig, TemporalLayers
 from openloopy.models.unet import (
     Anatomy,
+    AttentionStep,
     MidBlock,
     UNetConfig,
     attention_layers,
@@ -117,8 +118,8 @@ class Denoiser(nn.Module):
             embedding = embedding + conditions.motion_latents
         return F.silu(embedding).expand(-1, num_frames, -1).flatten(0, 1)
 
-    def _attention_step(self, conditions: Conditions, num_frames: int):
-        """What happens at each attention layer, in order; see `unet.AttentionStep`."""
+    def _attention_step(self, conditions: Conditions, num_frames: int) -> AttentionStep:
+        """What happens at each attention layer, in order of execution."""
         context = None if conditions.audio_tokens is None else conditions.audio_tokens.flatten(0, 1)
         layers = iter(self._layer_keys(conditions))
 

@@ -1,8 +1,8 @@
 """The reference net: a U-Net that reads the reference picture and the motion frames for the denoiser.
 
-Source: Loopy (arXiv:2409.02634), sec. 3.1 and 3.2. Clean latents at timestep 0. At every attention layer it gives the tokens
-that enter self-attention (for the reference picture) and the map that enters the layer (for the motion frames); whatever
-comes after the last of them is absent from the net.
+Source: Loopy (arXiv:2409.02634), sec. 3.1 and 3.2. Clean latents at timestep 0. At every attention layer it gives the
+tokens that enter self-attention (for the reference picture) and the map that enters the layer (for the motion frames);
+whatever comes after the last of them is absent from the net.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openloopy.models.attention import SpatialTransformer, TransformerEntry, to_tokens
+from openloopy.models.attention import SpatialTransformer, TransformerEntry, enter_transformer, to_tokens
 from openloopy.models.conditions import LayerFeatures, ReferenceFeatures
 from openloopy.models.resnet import TimeEmbedding
 from openloopy.models.temporal import TemporalLayers
@@ -43,8 +43,8 @@ class ReferenceNet(nn.Module):
         batch, num_motion = motion_mask.shape
         if motion.shape != (batch, num_motion, *reference.shape[1:]) or len(reference) != batch:
             raise ValueError(
-                f"expected reference `b c h w`, motion `b s c h w` and motion_mask `b s`, got {tuple(reference.shape)}, "
-                f"{tuple(motion.shape)} and {tuple(motion_mask.shape)}"
+                "expected reference `b c h w`, motion `b s c h w` and motion_mask `b s`, "
+                f"got {tuple(reference.shape)}, {tuple(motion.shape)} and {tuple(motion_mask.shape)}"
             )
         present = motion_mask.flatten().nonzero().squeeze(1)
         frames = torch.cat([reference, motion.flatten(0, 1)[present]])
@@ -62,7 +62,7 @@ class ReferenceNet(nn.Module):
         def step(
             x: Tensor, attention: SpatialTransformer | TransformerEntry, _: TemporalLayers | None
         ) -> Tensor:
-            tokens, normed = attention.enter(x)
+            tokens, normed = enter_transformer(attention, x)
             features.append((to_tokens(x), normed))
             return x if isinstance(attention, TransformerEntry) else attention.finish(x, tokens, normed)
 

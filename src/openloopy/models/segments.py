@@ -1,7 +1,8 @@
 """Temporal segment module: which past frames the denoiser may look at.
 
-Source: Loopy (arXiv:2409.02634), sec. 3.2, temporal segment module. Offset 0 is the frame just before the clip. Segment i
-(1 = nearest) spans `stride * expand_ratio**(i-1)` frames, cut into `stride` equal intervals; each gives one frame.
+Source: Loopy (arXiv:2409.02634), sec. 3.2, temporal segment module. Offset 0 is the frame just before the clip.
+Segment i (1 = nearest) spans `stride * expand_ratio**(i-1)` frames, cut into `stride` equal intervals; each gives one
+frame.
 """
 
 from __future__ import annotations

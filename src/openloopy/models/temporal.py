@@ -1,8 +1,8 @@
 """Attention along time at each latent position: inter-clip, then intra-clip.
 
-Source: Loopy (arXiv:2409.02634), sec. 3.2. Output projections start at zero, so that fresh layers are the identity (as in
-AnimateDiff, arXiv:2307.04725). We differ: motion features are those that enter the same layer of the reference net, and
-the clip's keys and the motion's share one projection.
+Source: Loopy (arXiv:2409.02634), sec. 3.2. Output projections start at zero, so that fresh layers are the identity (as
+in AnimateDiff, arXiv:2307.04725). The paper does not say which features of the reference net stand for the motion
+frames; ours are the maps that enter the same layer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The blocks that both nets, in both sizes, are built from.
 
-Parameter names and order of operations are those of diffusers' `UNet2DConditionModel` for SD 1.5, so that its weights load
-by name; layers along time are added as `down_blocks.i.temporal.j`, `mid_block.temporal.0`, `up_blocks.i.temporal.j`, one
-after each spatial transformer (Loopy sec. 3.2).
+Parameter names and order of operations are those of diffusers' `UNet2DConditionModel` for SD 1.5, so that its weights
+load by name; layers along time are added as `down_blocks.i.temporal.j`, `mid_block.temporal.0`,
+`up_blocks.i.temporal.j`, one after each spatial transformer (Loopy sec. 3.2).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if len(self.attention_levels) != len(self.block_channels):
             raise ValueError(
-                f"expected one entry of attention_levels per level, got {self.attention_levels} for {self.block_channels}"
+                "expected one entry of attention_levels per level, "
+                f"got {self.attention_levels} for {self.block_channels}"
             )
         if not self.attention_levels[0]:
             raise ValueError(

@@ -39,7 +39,7 @@ def mini() -> LineConfig:
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
             training=CodecTrainingConfig(batch_size=16),
-            loop=_loop(2600, learning_rate=5e-4, ema_decay=0.997),
+            loop=_loop(2000, learning_rate=5e-4, ema_decay=0.997),
         ),
         audio=AudioRecipe(
             model=audio_encoder_config(),
@@ -50,8 +50,8 @@ def mini() -> LineConfig:
         ),
         model=loopy_config(),
         stage1=DenoiseRecipe(
-            training=StageConfig(number=1, batch_size=64, batch=BatchConfig()),
-            loop=_loop(1500, learning_rate=4e-4, ema_decay=0.995),
+            training=StageConfig(number=1, batch_size=48, batch=BatchConfig()),
+            loop=_loop(500, learning_rate=6e-4, ema_decay=0.99),
         ),
         stage2=DenoiseRecipe(
             training=StageConfig(
@@ -61,7 +61,7 @@ def mini() -> LineConfig:
                 dropout=DropoutConfig(motion_noise_max=0.15),
                 motion_gradient="none",
             ),
-            loop=_loop(3000, learning_rate=4e-4, ema_decay=0.998),
+            loop=_loop(1500, learning_rate=5e-4, ema_decay=0.995),
         ),
     )
 
@@ -117,6 +117,6 @@ def _loop(num_steps: int, *, learning_rate: float, ema_decay: float) -> LoopConf
     return LoopConfig(
         num_steps=num_steps,
         optim=OptimConfig(learning_rate=learning_rate, ema_decay=ema_decay),
-        checkpoint_every=250,
+        checkpoint_every=100,
         sample_every=500,
     )

@@ -1,0 +1,68 @@
+"""The reference net: one entry per attention layer, missing motion frames are zero and cost nothing."""
+
+import pytest
+import torch
+
+from openloopy.models.reference_net import ReferenceNet
+from openloopy.models.unet import attention_layers
+from tests.models.tiny_nets import BATCH, CHANNELS, MOTION, SIZE, tiny_denoiser, tiny_features, tiny_unet
+
+LAYERS = 2 + 1 + 4  # down, middle, up
+
+
+def make_net() -> ReferenceNet:
+    torch.manual_seed(0)
+    return ReferenceNet(tiny_unet()).eval()
+
+
+def random_frames() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(BATCH, CHANNELS, SIZE, SIZE), torch.randn(BATCH, MOTION, CHANNELS, SIZE, SIZE)
+
+
+def test_one_entry_per_attention_layer_of_the_denoiser():
+    features, layers = tiny_features(), attention_layers(tiny_denoiser())
+    assert len(features.layers) == len(layers) == LAYERS
+    for entry, (attention, _) in zip(features.layers, layers, strict=True):
+        width = attention.proj_in.in_channels
+        tokens = entry.reference.shape[1]
+        assert entry.reference.shape == (BATCH, tokens, width)
+        assert entry.motion.shape == (BATCH, MOTION, tokens, width)
+    assert features.layers[0].reference.shape[1] == SIZE * SIZE
+
+
+@torch.no_grad()
+def test_missing_motion_frames_are_zero_whatever_they_hold():
+    net, (reference, motion) = make_net(), random_frames()
+    mask = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0, 0]])
+    broken = torch.where(mask[:, :, None, None, None] > 0, motion, torch.nan)
+    partly, full = net(reference, broken, mask), net(reference, motion, torch.ones_like(mask))
+    for some, every in zip(partly.layers, full.layers, strict=True):
+        assert torch.allclose(some.reference, every.reference, atol=1e-5)
+        assert torch.allclose(some.motion, every.motion * mask[:, :, None, None], atol=1e-5)
+        assert every.motion.abs().amin(dim=(2, 3)).max() >= 0 and every.motion[1].abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_no_motion_frames():
+    net, (reference, motion) = make_net(), random_frames()
+    features = net(reference, motion[:, :0], torch.ones(BATCH, 0))
+    full = net(reference, motion, torch.ones(BATCH, MOTION))
+    assert all(layer.motion.shape[1] == 0 for layer in features.layers)
+    assert torch.allclose(features.layers[-1].reference, full.layers[-1].reference, atol=1e-5)
+
+
+def test_every_parameter_is_used():
+    """Nothing of the net follows its last feature: each parameter gets a gradient through the denoiser."""
+    net, denoiser, (reference, motion) = make_net(), tiny_denoiser(), random_frames()
+    cache = denoiser.cache_reference(net(reference, motion, torch.ones(BATCH, MOTION)))
+    total = sum(layer.reference_k.square().sum() + layer.motion_v.square().sum() for layer in cache.layers)
+    total.backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_mismatching_shapes_are_an_error():
+    net, (reference, motion) = make_net(), random_frames()
+    with pytest.raises(ValueError, match="expected reference `b c h w`"):
+        net(reference, motion, torch.ones(BATCH, MOTION + 1))

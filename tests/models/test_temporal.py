@@ -1,0 +1,102 @@
+"""Layers along time: identity at first, the clip's positions only, hidden motion equals absent motion."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from openloopy.models.attention import SharedKeys
+from openloopy.models.temporal import TemporalConfig, TemporalLayers
+from tests.models.tiny_nets import awake
+
+BATCH, FRAMES, MOTION, WIDTH, SIZE = 2, 4, 3, 8, (3, 5)
+POSITIONS = SIZE[0] * SIZE[1]
+
+
+@pytest.fixture(params=["dual", "single"], name="layers")
+def make_layers(request) -> TemporalLayers:
+    torch.manual_seed(0)
+    config = TemporalConfig(kind=request.param, num_heads=2, max_clip_frames=5, max_motion_frames=6)
+    return awake(TemporalLayers(WIDTH, config)).eval()
+
+
+def random_clip() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(BATCH * FRAMES, WIDTH, *SIZE), torch.randn(BATCH, MOTION, POSITIONS, WIDTH)
+
+
+def shared(layers: TemporalLayers, motion: torch.Tensor, bias: torch.Tensor | None = None) -> SharedKeys:
+    return SharedKeys(*layers.motion_keys(motion), bias)
+
+
+def test_fresh_layers_are_the_identity():
+    x, motion = random_clip()
+    layers = TemporalLayers(WIDTH, TemporalConfig(num_heads=2))
+    assert torch.equal(layers(x, FRAMES, shared(layers, motion)), x)
+
+
+@torch.no_grad()
+def test_inter_clip_is_attention_over_motion_and_clip(layers):
+    """Written out for one position with PyTorch's own attention over the joined frames."""
+    layers.intra = None
+    x, motion = random_clip()
+    out = layers(x, FRAMES, shared(layers, motion)).unflatten(0, (BATCH, FRAMES))
+    inter, position = layers.inter, (1, 2)
+    clip = x.unflatten(0, (BATCH, FRAMES))[..., position[0], position[1]]
+    before = motion[:, :, position[0] * SIZE[1] + position[1]]
+    embedding = torch.cat([layers.motion_embedding[-MOTION:], inter.frame_embedding[:FRAMES]])
+    tokens = inter.norm(torch.cat([before, clip], dim=1)) + embedding
+    linears = inter.attention.to_q, inter.attention.to_k, inter.attention.to_v
+    q, k, v = (to(tokens).unflatten(-1, (2, -1)).transpose(1, 2) for to in linears)
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    expected = clip + inter.attention.to_out[0](mixed)[:, MOTION:]
+    assert torch.allclose(out[..., position[0], position[1]], expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hidden_motion_equals_absent_motion(layers):
+    x, motion = random_clip()
+    bias = torch.tensor([-math.inf, 0.0])
+    out = layers(x, FRAMES, shared(layers, motion, bias)).unflatten(0, (BATCH, FRAMES))
+    seen = layers(x, FRAMES, shared(layers, motion)).unflatten(0, (BATCH, FRAMES))
+    absent = layers(x, FRAMES, None).unflatten(0, (BATCH, FRAMES))
+    assert torch.allclose(out[0], absent[0], atol=1e-5) and torch.allclose(out[1], seen[1], atol=1e-5)
+    assert (seen - absent).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_positions_do_not_mix_and_frames_do(layers):
+    x, motion = random_clip()
+    changed = x.clone()
+    changed[1, :, 2, 1] += torch.randn(WIDTH)  # frame 1 of sample 0
+    change = layers(changed, FRAMES, shared(layers, motion)) - layers(x, FRAMES, shared(layers, motion))
+    moved = change.abs().amax(dim=1).unflatten(0, (BATCH, FRAMES)) > 1e-6
+    expected = torch.zeros_like(moved)
+    expected[0, :, 2, 1] = True
+    assert torch.equal(moved, expected)
+
+
+@torch.no_grad()
+def test_no_motion_frames_at_all(layers):
+    x, motion = random_clip()
+    none = shared(layers, motion[:, :0])
+    assert torch.allclose(layers(x, FRAMES, none), layers(x, FRAMES, None), atol=1e-6)
+
+
+def test_single_is_the_inter_clip_layer_alone():
+    single = TemporalLayers(WIDTH, TemporalConfig(kind="single", num_heads=2)).state_dict()
+    dual = TemporalLayers(WIDTH, TemporalConfig(num_heads=2)).state_dict()
+    assert set(dual) - set(single) == {name for name in dual if name.startswith("intra.")} != set()
+
+
+def test_too_many_frames_are_an_error(layers):
+    with pytest.raises(ValueError, match="clip of 6 frames"):
+        layers(torch.randn(6, WIDTH, *SIZE), 6, None)
+    with pytest.raises(ValueError, match="7 motion frames"):
+        layers.motion_keys(torch.randn(1, 7, POSITIONS, WIDTH))
+
+
+def test_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match="unknown temporal kind"):
+        TemporalConfig(kind="triple")
