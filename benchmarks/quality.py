@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -267,15 +266,14 @@ def differing_frames(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def reconstructions(pipeline: LoopyPipeline, frames: np.ndarray) -> Iterator[np.ndarray]:
-    """Each frame encoded and decoded with the first as reference, `H W 3` uint8."""
-    codec, device = pipeline.model.codec, pipeline.model.device
+def reconstructions(pipeline: LoopyPipeline, frames: np.ndarray) -> np.ndarray:
+    """Each frame encoded and decoded with the first as reference, `f H W 3` uint8."""
+    codec, device, dtype = pipeline.model.codec, pipeline.model.device, pipeline.model.dtype
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).to(device) / 127.5 - 1
-    with torch.autocast(device.type, pipeline.model.dtype, enabled=pipeline.model.dtype != torch.float32):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         reference = codec.prepare_reference(pixels[:1])
-        for chunk in pixels.split(4):
-            decoded = codec.decode(codec.encode(chunk), reference).float()
-            yield from ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        decoded = torch.cat([codec.decode(codec.encode(few), reference).float() for few in pixels.split(4)])
+    return ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def settings(options: argparse.Namespace, pipeline: LoopyPipeline) -> dict[str, Any]:
@@ -304,7 +302,9 @@ def write_pictures(out: Path, cases: list[Case], ours: list[Tracked]) -> None:
     for case, video in zip(cases, ours, strict=True):
         chosen = np.linspace(0, len(case.frames) - 1, SHEET_COLUMNS).round().astype(int)
         whole += [_resized(frames[i], SHEET_PX) for frames in (video.frames, case.frames) for i in chosen]
-        mouths += [_mouth(frames[i], case, i) for frames in (video.frames, case.frames) for i in strip(case)]
+        found = np.where(np.isfinite(video.points), video.points, case.points)
+        mouths += [_mouth(video.frames[i], found[i]) for i in strip(case)]
+        mouths += [_mouth(case.frames[i], case.points[i]) for i in strip(case)]
         write_video(out / f"{case.clip}.mp4", case, video)
     write_image(out / "frames.png", contact_sheet(whole, SHEET_COLUMNS))
     write_image(out / "mouths.png", contact_sheet(mouths, STRIP_FRAMES))
@@ -346,9 +346,9 @@ def _resized(frame: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(frame, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
-def _mouth(frame: np.ndarray, case: Case, i: int) -> np.ndarray:
-    """A square about the true mouth."""
-    x0, y0, x1, y1 = mouth_box(case.points[i])
+def _mouth(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A square about the mouth of the 68 points."""
+    x0, y0, x1, y1 = mouth_box(points)
     corner = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) - (x1 - x0) / 2
     matrix = np.column_stack([np.eye(2) * STRIP_PX / (x1 - x0), -corner * STRIP_PX / (x1 - x0)])
     return cv2.warpAffine(frame, matrix, (STRIP_PX, STRIP_PX), borderMode=cv2.BORDER_REPLICATE)

@@ -106,7 +106,7 @@ def loopy_config() -> LoopyConfig:
             audio=AudioProjectionConfig(num_layers=AUDIO_LAYERS, layer_width=AUDIO_WIDTH),
             reference_input="attention+concat",
         ),
-        a2l=A2LConfig(num_embeddings=16, width=128, num_heads=4),
+        a2l=A2LConfig(num_embeddings=16, width=64, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
         defaults=GenerationDefaults(steps=8, spacing="trailing", audio_guidance=3.5, reference_guidance=1.0),
