@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from openloopy.apps.cli import app
+from openloopy.recipes import recipe_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,15 +20,16 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 FIRST_COMMANDS_BEFORE_LINE = 25
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(*languages: str) -> list[str]:
+    """The fenced code blocks marked with one of these languages; "" for no mark."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [text for language, text in fenced if language in languages]
 
 
 def shell_lines() -> list[list[str]]:
     """The commands in the README's shell blocks as words; comments dropped, continued lines joined."""
-    text = "\n".join(blocks("(?:bash|sh|console)")).replace("\\\n", " ")
-    lines = [shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines()]
+    text = "\n".join(blocks("", "bash", "sh")).replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     return [line for line in lines if line]
 
 
@@ -55,12 +57,17 @@ def test_openloopy_commands_and_their_options_exist():
         assert options - {"--help"} <= known, f"{' '.join(line)}: unknown {sorted(options - known)}"
 
 
-def test_links_and_pictures_lead_somewhere():
+def test_recipes_exist():
+    recipes = {line[2] for line in shell_lines() if line[:2] == ["openloopy", "train"]}
+    assert recipes and recipes <= set(recipe_names())
+
+
+def test_links_pictures_and_named_files_lead_somewhere():
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", README) + re.findall(r'src="([^"]+)"', README)
     local = [target for target in targets if not re.match(r"[a-z]+:", target)]
-    assert local, "the README has a picture and links to the docs"
-    missing = [target for target in local if not (ROOT / target).exists()]
-    assert not missing
+    local += re.findall(r"`((?:docs|runs|benchmarks)/[\w./]+\.\w+|[A-Z]+\.md)`", README)
+    assert len(local) > 3, "the README has a picture and points to the docs"
+    assert not [target for target in local if not (ROOT / target).exists()]
 
 
 def test_the_first_line_is_a_title_and_there_is_a_picture():
