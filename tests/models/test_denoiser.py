@@ -10,7 +10,6 @@ from openloopy.models.denoiser import Denoiser
 from openloopy.models.temporal import TemporalConfig
 from tests.models.tiny_nets import (
     BATCH,
-    FRAMES,
     MOTION,
     clip_config,
     noisy_clip,
@@ -194,4 +193,29 @@ def test_config_rejects_what_cannot_be_built():
         clip_config(reference_input="concat")
     with pytest.raises(ValueError, match="multiples of norm_groups"):
         type(tiny_unet())(block_channels=(20, 30), attention_levels=(True, True), norm_groups=8)
-    assert FRAMES < TemporalConfig().max_clip_frames
+
+
+@torch.no_grad()
+def test_half_precision_weights_work_throughout():
+    x_t, t = noisy_clip()
+    conditions = tiny_conditions(tiny_features()).drop(
+        keep_audio=torch.ones(BATCH),
+        keep_motion_latents=torch.ones(BATCH),
+        keep_reference=torch.tensor([0.0, 1.0]),
+    )
+    exact = tiny_denoiser(CONFIGS["concatenated"])(x_t, t, conditions)
+    denoiser = tiny_denoiser(CONFIGS["concatenated"]).bfloat16()
+    out = denoiser(x_t.bfloat16(), t, half_conditions(conditions))
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def half_conditions(conditions: Conditions) -> Conditions:
+    features = conditions.reference
+    layers = tuple(type(x)(x.reference.bfloat16(), x.motion.bfloat16()) for x in features.layers)
+    return replace(
+        conditions,
+        reference=replace(features, layers=layers),
+        audio_tokens=conditions.audio_tokens.bfloat16(),
+        motion_latents=conditions.motion_latents.bfloat16(),
+    )

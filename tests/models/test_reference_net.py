@@ -40,7 +40,7 @@ def test_missing_motion_frames_are_zero_whatever_they_hold():
     for some, every in zip(partly.layers, full.layers, strict=True):
         assert torch.allclose(some.reference, every.reference, atol=1e-5)
         assert torch.allclose(some.motion, every.motion * mask[:, :, None, None], atol=1e-5)
-        assert every.motion.abs().amin(dim=(2, 3)).max() >= 0 and every.motion[1].abs().max() > 1e-3
+        assert every.motion[1].abs().max() > 1e-3
 
 
 @torch.no_grad()
