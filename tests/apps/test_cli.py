@@ -136,12 +136,19 @@ def test_a_failure_in_the_middle_leaves_nothing(request_, landmarker):
     assert not list(request_.out.parent.iterdir())
 
 
+def _hear_interrupts() -> None:
+    """A job in the background of a script inherits that SIGINT is ignored; a user's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_half_file(number, request_, folder):
     write_sound(folder / "long.wav", np.zeros((1, 120 * 8_000), np.float32), 8_000)
     command = [sys.executable, "-m", "openloopy.apps.cli", "generate", str(request_.portrait), "long.wav"]
     command += ["-o", "out/a.mp4", "--model", request_.model, "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    )
     while process.poll() is None and not list((folder / "out").glob(".a.*.mp4")):
         time.sleep(0.05)
     process.send_signal(number)
