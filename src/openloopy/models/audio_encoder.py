@@ -79,7 +79,7 @@ class AudioEncoder(nn.Module):
         """waveform: `b f*640` (whole video frames of sound) -> `b f layers width`, the mean of two steps a frame."""
         if waveform.ndim != 2 or waveform.shape[1] % SAMPLES_PER_FRAME:
             raise ValueError(
-                f"expected sound of shape (b, frames * {SAMPLES_PER_FRAME}), got {tuple(waveform.shape)}; pad with zeros"
+                f"expected sound of shape (b, frames * {SAMPLES_PER_FRAME}), got {tuple(waveform.shape)}; pad it"
             )
         states = self.hidden_states(F.pad(waveform, (0, TAIL_SAMPLES)))
         return reduce(states, "b (f two) l w -> b f l w", "mean", two=STEPS_PER_FRAME)

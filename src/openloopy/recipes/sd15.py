@@ -53,14 +53,14 @@ def with_segments(config: LoopyConfig, segments: SegmentConfig) -> LoopyConfig:
     """Ablation: another stride, expand ratio, number of segments or sampling."""
     name = f"{config.name}-s{segments.stride}r{segments.expand_ratio}-{segments.sampling}"
     temporal = replace(_temporal(config), max_motion_frames=max(segments.num_kept, 1))
-    return replace(
-        config, name=name, segments=segments, denoiser=replace(config.denoiser, temporal=temporal)
-    )
+    return replace(config, name=name, segments=segments, denoiser=replace(config.denoiser, temporal=temporal))
 
 
 def _temporal(config: LoopyConfig) -> TemporalConfig:
     if config.denoiser.temporal is None:
-        raise ValueError(f"{config.name} has no temporal layers to ablate; start from a stage-2 configuration")
+        raise ValueError(
+            f"{config.name} has no temporal layers to ablate; start from a stage-2 configuration"
+        )
     return config.denoiser.temporal
 
 

@@ -1,0 +1,62 @@
+"""The embedded model: within its size, loads, keeps the person, and opens the mouth where the speech does."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+from openloopy.face.crop import apply_crop, portrait_crop
+from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.face.movement import lip_gap
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.media.audio import open_waveform
+from openloopy.models.folder import EMBEDDED_MINI
+from openloopy.puppet.speech import Phoneme
+from openloopy.puppet.visemes import CLOSED, SILENCE, VISEMES, VOWELS, viseme_labels
+
+ASSETS = Path(str(resources.files("openloopy") / "assets"))
+MAX_BYTES = 30e6
+MAX_PARAMETERS = 15e6
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> LoopyPipeline:
+    return LoopyPipeline.from_pretrained("mini")
+
+
+def test_it_is_small(pipeline):
+    assert sum(path.stat().st_size for path in EMBEDDED_MINI.rglob("*") if path.is_file()) <= MAX_BYTES
+    model = pipeline.model
+    parts = (model.loopy, model.codec, model.audio_encoder)
+    assert sum(p.numel() for part in parts for p in part.parameters()) <= MAX_PARAMETERS
+
+
+@pytest.mark.slow
+def test_the_astronaut_speaks(pipeline):
+    landmarker = MediapipeLandmarker()
+    rgb = data.astronaut()
+    face = landmarker.detect(rgb)[0]
+    portrait = apply_crop(rgb, portrait_crop(face, (rgb.shape[1], rgb.shape[0])), pipeline.size_px)
+    sound = open_waveform(ASSETS / "demo_speech.flac")
+    frames = list(pipeline.generate(portrait, sound, options=GenerationOptions(steps=4)))
+    assert len(frames) == pipeline.num_frames(sound)
+    tracked = landmarker.track(frames)
+    assert all(face is not None for face in tracked)
+    gaps = lip_gap(np.stack([face.points68 for face in tracked]))
+    labels = spoken(len(frames))
+    open_mouth = np.isin(labels, [VISEMES.index(v) for v in VOWELS])
+    shut_mouth = np.isin(labels, [VISEMES.index(CLOSED), VISEMES.index(SILENCE)])
+    assert gaps[open_mouth].mean() > 1.3 * gaps[shut_mouth].mean()
+
+
+def spoken(num_frames: int) -> np.ndarray:
+    """The viseme of each frame of the demo speech."""
+    known = json.loads((ASSETS / "demo_speech.json").read_text())
+    names = ("start_s", "end_s", "symbol", "engine")
+    phonemes = [Phoneme(**dict(zip(names, values, strict=True))) for values in known["phonemes"]]
+    return viseme_labels(phonemes, num_frames, fps=25)
