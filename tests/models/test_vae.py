@@ -1,4 +1,4 @@
-"""Picture codecs: warping, sizes, references shared or one each, saving, and diffusers' autoencoder behind the contract."""
+"""Picture codecs: warping, sizes, shared references, saving, and diffusers' autoencoder behind the contract."""
 
 from __future__ import annotations
 

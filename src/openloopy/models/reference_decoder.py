@@ -44,7 +44,7 @@ class ReferenceCodecConfig:
     def __post_init__(self) -> None:
         if self.size_px % 8 or self.output_px % self.size_px:
             raise ValueError(
-                f"size_px must be a multiple of 8 and output_px a multiple of size_px, got {self.size_px} and {self.output_px}"
+                f"size_px must be a multiple of 8, output_px one of size_px; got {self.size_px}, {self.output_px}"
             )
 
 
