@@ -61,7 +61,7 @@ def mini() -> LineConfig:
                 dropout=DropoutConfig(motion_noise_max=0.15),
                 motion_gradient="none",
             ),
-            loop=_loop(1500, learning_rate=5e-4, ema_decay=0.995),
+            loop=_loop(1650, learning_rate=5e-4, ema_decay=0.995),
         ),
     )
 
@@ -109,7 +109,7 @@ def loopy_config() -> LoopyConfig:
         a2l=A2LConfig(num_embeddings=16, width=64, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
-        defaults=GenerationDefaults(steps=8, spacing="trailing", audio_guidance=3.5, reference_guidance=1.0),
+        defaults=GenerationDefaults(steps=8, spacing="trailing", audio_guidance=5.0, reference_guidance=1.0),
     )
 
 

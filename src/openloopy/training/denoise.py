@@ -49,10 +49,12 @@ class DenoiseTask:
         freeze_all_but(loopy, config.trainable)
 
     def describe(self) -> dict:
+        model = to_json_dict(self.network.config)
+        del model["defaults"]  # how it is sampled does not change what is trained
         return {
             "stage": f"stage{self.config.number}",
             "config": to_json_dict(self.config),
-            "model": to_json_dict(self.network.config),
+            "model": model,
             "data": asdict(self.cache.info),
         }
 
