@@ -8,6 +8,8 @@ synthetic speech with known phonemes and frozen afterwards.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +64,8 @@ class AudioEncoder(nn.Module):
         """Load a wav2vec 2.0 folder in transformers' format; never reaches the network."""
         from transformers import Wav2Vec2Model
 
-        model = Wav2Vec2Model.from_pretrained(folder, local_files_only=True)
+        with _quiet():
+            model = Wav2Vec2Model.from_pretrained(folder, local_files_only=True)
         encoder = AudioEncoder.__new__(AudioEncoder)
         nn.Module.__init__(encoder)
         encoder.config = AudioEncoderConfig(loudness=loudness, wav2vec2=model.config.to_diff_dict())
@@ -162,7 +165,8 @@ def _moments(piece: np.ndarray) -> tuple[float, float]:
 def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
     """Write the transformers folder; the loudness setting goes into its preprocessor_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.wav2vec2.save_pretrained(folder)
+    with _quiet():
+        encoder.wav2vec2.save_pretrained(folder)
     settings = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "sampling_rate": SAMPLE_RATE_HZ,
@@ -178,3 +182,17 @@ def load_audio_encoder(folder: Path) -> AudioEncoder:
     path = folder / "preprocessor_config.json"
     normalised = json.loads(path.read_text()).get("do_normalize", True) if path.exists() else True
     return AudioEncoder.from_pretrained(folder, "normalised" if normalised else "as_is").eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar, which is for files a thousand times larger."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
