@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from openloopy.media.video import VideoWriter, probe_video
 from openloopy.puppet.corpus import CorpusConfig, write_corpus
 from openloopy.puppet.drawn import draw_face
 from openloopy.recipes import run_recipe
+from openloopy.training.denoise import DenoiseTask
 from openloopy.training.stats import read_stats
 
 STEPS = {"codec": 40, "audio": 20, "stage1": 30, "stage2": 20}
@@ -61,6 +63,27 @@ def test_the_same_command_finds_everything_done(run):
     before = {step: (run / step / "stats.jsonl").read_text() for step in STEPS}
     run_recipe("tiny", run.parent / "data", run)
     assert {step: (run / step / "stats.jsonl").read_text() for step in STEPS} == before
+
+
+@pytest.mark.slow
+def test_a_killed_stage2_repeats_the_unbroken_losses(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("stage2", "model"))
+    every_five = {"loop.checkpoint_every": "5"}
+    whole = DenoiseTask.losses
+
+    def dies(task, network, step):
+        if step == 13:
+            raise KeyboardInterrupt
+        return whole(task, network, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DenoiseTask, "losses", dies)
+        run_recipe("tiny.stage2", run.parent / "data", tmp_path / "run", every_five)
+    run_recipe("tiny.stage2", run.parent / "data", tmp_path / "run", every_five)
+    unbroken, resumed = (read_stats(folder / "stage2") for folder in (run, tmp_path / "run"))
+    assert [row["step"] for row in resumed] == [9, 19]
+    for before, after in zip(unbroken, resumed, strict=True):
+        assert after["loss"] == before["loss"] and after["grad_norm"] == before["grad_norm"]
 
 
 def test_unknown_recipe_lists_those_there_are(tmp_path):
