@@ -14,8 +14,28 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 def scripts_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("provenance", "quality", "identity", "generate"):
+    parts = ("cases", "numbers", "parts", "pictures")
+    for name in ("provenance", "quality", "identity", "generate", *(f"quality_{part}" for part in parts)):
         sys.modules.pop(name, None)
+
+
+def _case(points: np.ndarray, **changes):
+    from quality_cases import Case, Tracked
+
+    frames = np.zeros((len(points), 64, 64, 3), np.uint8)
+    truth = Tracked(frames=frames, points=points)
+    facts = dict(person="p", clip="c", portrait=frames[0], portrait_points=points[0], waveform=np.zeros(1))
+    return Case(**{**facts, "truth": truth, **changes})
+
+
+def _face() -> np.ndarray:
+    """68 points with open eyes and closed lips, outer eye corners 100 px apart."""
+    points = np.random.default_rng(0).uniform(40, 60, (68, 2))
+    points[36], points[45] = (20, 50), (120, 50)
+    points[[61, 62, 63], 1], points[[67, 66, 65]] = 80, points[[61, 62, 63]]
+    points[[67, 66, 65], 1] = 80
+    points[[37, 38, 43, 44], 1], points[[41, 40, 47, 46], 1] = 48, 56
+    return points
 
 
 def test_results_are_json_even_without_a_face():
@@ -36,7 +56,7 @@ def test_a_model_is_known_by_its_content(tmp_path):
 
 
 def test_summary_takes_medians_but_does_not_hide_a_lost_face():
-    from quality import summary
+    from quality_numbers import summary
 
     people = [
         {"person": "a", "lip_gap_correlation": 0.9, "face_found": 1.0, "sharpness": 0.1},
@@ -46,22 +66,191 @@ def test_summary_takes_medians_but_does_not_hide_a_lost_face():
     assert summary(people) == pytest.approx({"lip_gap_correlation": 0.5, "face_found": 0.8, "sharpness": 0.2})
 
 
-def test_frames_that_differ_from_the_portrait():
-    from quality import Case, differing_frames
+def test_summary_adds_counts_up():
+    from quality_numbers import summary
 
-    points = np.random.default_rng(0).uniform(40, 60, (1, 68, 2)).repeat(3, 0)
-    points[:, 36], points[:, 45] = (20, 50), (120, 50)
-    points[:, [61, 62, 63], 1], points[:, [67, 66, 65]] = 80, points[:, [61, 62, 63]]
-    points[:, [67, 66, 65], 1] = 80
-    points[:, [37, 38, 43, 44], 1], points[:, [41, 40, 47, 46], 1] = 48, 56
+    counts = (
+        "frames",
+        "blinks",
+        "blinks_truth",
+        "closures_asked",
+        "closures_closed",
+        "closures_closed_truth",
+    )
+    rows = [(250, 1, 2, 3, 1, 3), (1250, 0, 2, 1, 1, 1)]
+    people = [{"face_found": 1.0, **dict(zip(counts, row, strict=True))} for row in rows]
+    result = summary(people)
+    assert result["blink_ratio"] == 0.25
+    assert (result["blinks_per_minute"], result["blinks_per_minute_truth"]) == (1, 4)
+    assert (result["closure_rate"], result["closure_rate_truth"]) == (0.5, 1)
+
+
+def test_frames_that_differ_from_the_portrait():
+    from quality_numbers import differing_frames
+
+    points = _face()[None].repeat(4, 0)
     points[1, [67, 66, 65], 1] += 8  # the mouth opens by .08 eye distances
     points[2, [37, 38, 43, 44], 1] = 56  # the eyes close
-    case = Case(
-        person="", clip="", frames=np.zeros((3, 8, 8, 3), np.uint8), points=points, waveform=np.zeros(1)
-    )
-    mouth, eyes = differing_frames(case)
-    assert mouth.tolist() == [False, True, False]
-    assert eyes.tolist() == [False, False, True]
+    points[3] = np.nan
+    mouth, eyes = differing_frames(points)
+    assert mouth.tolist() == [False, True, False, False]
+    assert eyes.tolist() == [False, False, True, False]
+
+
+def test_autoencoder_errors_go_where_the_state_differs():
+    from quality_cases import Tracked
+    from quality_numbers import autoencoder_errors, autoencoder_psnr
+
+    points = _face()[None].repeat(3, 0)
+    points[1, [67, 66, 65], 1] += 8
+    points[2] = np.nan
+    frames = np.full((3, 128, 128, 3), 100, np.uint8)
+    decoded = frames.copy()
+    decoded[1] += 16
+    numbers = autoencoder_psnr([autoencoder_errors(Tracked(frames=frames, points=points), decoded)])
+    assert numbers["autoencoder_psnr_mouth"] == pytest.approx(20 * np.log10(255 / 16))
+    assert numbers["autoencoder_psnr_mouth_like"] == 99
+    assert np.isnan(numbers["autoencoder_psnr_eyes"])
+    assert (numbers["share_mouth_differ"], numbers["share_eyes_differ"]) == (0.5, 0)
+
+
+def test_lips_of_a_copy_are_perfect():
+    from quality_cases import Spoken
+    from quality_numbers import lips
+
+    points = _face()[None].repeat(60, 0)
+    points[:, [67, 66, 65], 1] += (8 + 8 * np.sin(np.arange(60) / 3))[:, None]
+    case = _case(points, spoken=Spoken(closures=np.array([[13.0, 15.0]]), vowels=np.array([[4.0, 6.0]])))
+    numbers = lips(case, case.truth, case.truth)
+    assert numbers["lip_gap_correlation"] == pytest.approx(1)
+    assert (numbers["lip_gap_lag_frames"], numbers["closures_asked"], numbers["closures_closed"]) == (0, 1, 1)
+    assert (numbers["vowels_asked"], numbers["vowels_closed"]) == (1, 0)
+
+
+def test_phonemes_become_closures_and_vowels_in_frames():
+    from quality_cases import spoken
+
+    from openloopy.data.records import PhonemeSpan
+
+    spans = [(0.0, 0.2, "m"), (0.2, 0.4, "aa"), (0.4, 0.6, "t")]
+    found = spoken(tuple(PhonemeSpan(*span, "flite") for span in spans))
+    assert found.closures == pytest.approx(np.array([[0, 5]]))
+    assert found.vowels == pytest.approx(np.array([[5, 10]]))
+
+
+def test_every_portrait_and_every_sound_comes_up(tmp_path):
+    from quality_cases import pair_up
+
+    for folder, names in (("portraits", "abc"), ("sounds", "vwxyz")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    pairs = pair_up(tmp_path / "portraits", tmp_path / "sounds", 5)
+    assert [(a.name, b.name) for a, b in pairs] == [*zip("abcab", "vwxyz", strict=True)]
+
+
+def test_a_refused_portrait_is_listed_with_the_reason(tmp_path):
+    from types import SimpleNamespace
+
+    import soundfile
+    from quality_cases import read_pairs
+
+    from openloopy.media.image import write_image
+
+    picture, sound = tmp_path / "wall.png", tmp_path / "hum.wav"
+    write_image(picture, np.zeros((80, 80, 3), np.uint8))
+    soundfile.write(sound, np.zeros(8000), 16_000)
+    refused = []
+    sees_nothing = SimpleNamespace(detect=lambda rgb: [])
+    pairs = [(picture, sound), (picture, tmp_path / "absent.wav")]
+    assert list(read_pairs(pairs, 1.0, sees_nothing, 64, refused.append)) == []
+    assert [each.file for each in refused] == ["wall.png + hum.wav", "wall.png + absent.wav"]
+    assert "found no face" in refused[0].reason and str(tmp_path) not in refused[0].reason
+
+
+def test_a_sound_is_cut_or_filled_up():
+    from quality_cases import fit_sound
+
+    assert fit_sound(np.ones(700), 1).tolist() == [1] * 640
+    assert fit_sound(np.ones(600), 1).tolist() == [1] * 600 + [0] * 40
+
+
+def test_unnamed_and_missing_footage(tmp_path):
+    from quality_cases import footage_paths
+
+    (tmp_path / "one.mpg").touch()
+    assert footage_paths(tmp_path, ["one"]) == [tmp_path / "one.mpg"]
+    with pytest.raises(ValueError, match="two"):
+        footage_paths(tmp_path, ["one", "two"])
+
+
+def test_drift_of_a_video_that_darkens_and_loses_its_face():
+    from quality_parts import Look, drift_numbers
+
+    from openloopy.measures.drift import Colours
+
+    def look(lightness: float, similarity: float) -> Look:
+        colours = Colours(lab=np.array([lightness, 0, 0]), saturation=10, contrast=20)
+        return Look(
+            frame=colours,
+            face=colours,
+            sharpness=0.1,
+            face_similarity=similarity,
+            texture_similarity=0.9,
+        )
+
+    numbers = drift_numbers([look(50, 0.8)] * 4 + [look(46, 0.6)] * 4)
+    assert numbers["colour_drift"] == pytest.approx(0.04)
+    assert numbers["identity_drift"] == pytest.approx(0.25)
+    assert (numbers["sharpness_drift"], numbers["face_saturation_drift"]) == pytest.approx((0, 0))
+    nobody = drift_numbers([Look(frame=look(50, 0).frame)] * 4)
+    assert np.isnan(nobody["identity_drift"]) and np.isnan(nobody["colour_drift"])
+
+
+def test_an_aim_is_met_missed_or_unknown():
+    from quality import Aim
+
+    aim = Aim("real.glo_ratio", at_least=0.75, at_most=1.25, controls=("glo",))
+    results = {"real": {"glo_ratio": 1.3, "glo": 2.0}}
+    assert aim.judge(results) == {"value": 1.3, "aim": "0.75 to 1.25", "met": False, "glo": 2.0}
+    assert aim.judge({"real": {"note": "not run"}})["met"] is None
+    assert Aim("real.x", at_least=1).judge({"real": {"x": 1}})["met"] is True
+    assert aim.judge({"real": {"glo_ratio": float("nan")}})["met"] is None
+
+
+def test_a_finished_part_is_not_run_again(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import quality
+
+    runs = []
+    part = quality.Part(lambda bench, options: runs.append(1) or {"x": 1.0}, needs=("data",))
+    monkeypatch.setitem(quality.PARTS, "puppets", part)
+    monkeypatch.setattr(quality, "EVERY_PART_USES", ("seed",))
+    options = SimpleNamespace(parts=["puppets"], data="shards", seed=0)
+    bench, facts = SimpleNamespace(out=tmp_path), {"model_hash": "a"}
+    for _ in range(2):
+        assert quality.run_part("puppets", bench, options, facts) == {"x": 1.0}
+    assert len(runs) == 1
+    options.seed = 1
+    quality.run_part("puppets", bench, options, facts)
+    assert len(runs) == 2
+    options.data = None
+    assert quality.run_part("puppets", bench, options, facts) == {"note": "not run: needs --data"}
+
+
+def test_sheets_and_video_are_drawn_even_where_a_face_is_lost(tmp_path):
+    from quality_pictures import STRIP_FRAMES, Sheets, write_video
+
+    points = (_face()[None] * 0.5).repeat(8, 0)
+    case = _case(points, waveform=np.zeros(8 * 640, np.float32))
+    ours = type(case.truth)(frames=case.truth.frames, points=np.full_like(points, np.nan))
+    sheets = Sheets()
+    sheets.add(case, ours)
+    sheets.write(tmp_path)
+    write_video(tmp_path / "c.mp4", case, ours)
+    assert len(sheets.mouths) == len(sheets.eyes) == 2 * STRIP_FRAMES
+    assert {path.name for path in tmp_path.iterdir()} == {"frames.png", "mouths.png", "eyes.png", "c.mp4"}
 
 
 def test_area_under_curve_is_the_share_of_pairs_in_the_right_order():

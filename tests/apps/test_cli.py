@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -210,6 +211,27 @@ def test_puppet_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     assert _run(["puppet", "corpus", "--hours", "1", "--num-clips", "3"], capsys)[0] == 1
 
 
+def test_prepare_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
+    from openloopy.data import ingest
+
+    configs = []
+
+    def prepare_footage(config):
+        configs.append(config)
+        return ingest.PrepareReport(
+            num_files=9, num_clips=7, num_dropped=2, num_frames=900, hours=0.01, clips_per_split={"train": 7},
+            people_per_split={"train": ["s1"]}, dropped=[], notes=[], seconds_this_run=3.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(ingest, "prepare_footage", prepare_footage)
+    arguments = ["prepare", tmp_path, "out", "--size", "128", "--workers", "2", "--licence", "CC0"]
+    code, out, _ = _run([*arguments, "--held-out", "a, b", "--person-pattern", "(s1)"], capsys)
+    assert code == 0 and "7 clips (0.01 h); 2 of 9 files dropped" in out
+    config = configs[0]
+    assert (config.raw, str(config.out), config.size_px, config.workers) == (tmp_path, "out", 128, 2)
+    assert (config.held_out, config.person_pattern, config.licence) == (("a", "b"), "(s1)", "CC0")
+
+
 def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     import openloopy.recipes
 
@@ -219,7 +241,11 @@ def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     settings = ["--set", "loop.num_steps=5", "--set", "loop.precision=float32"]
     assert _run([*arguments, *settings], capsys)[0] == 0
     expected = {"loop.num_steps": "5", "loop.precision": "float32"}
-    assert calls == [("tiny.stage1", tmp_path, tmp_path / "run", expected)]
+    assert _run([*arguments, "--data", "more"], capsys)[0] == 0
+    assert calls == [
+        ("tiny.stage1", [tmp_path], tmp_path / "run", expected),
+        ("tiny.stage1", [tmp_path, Path("more")], tmp_path / "run", {}),
+    ]
     code, _, err = _run([*arguments, "--set", "loop.num_steps"], capsys)
     assert code == 2 and "KEY=VALUE" in err
 

@@ -43,7 +43,7 @@ def make_sample(
         "lip_gap": np.arange(num_frames, dtype=np.float32) + 1000 * seed,
         "eye_opening": rng.uniform(size=num_frames).astype(np.float32),
         "pose": rng.normal(size=(num_frames, 3)).astype(np.float32),
-        "visemes": rng.integers(0, 5, 2 * num_frames),
+        "visemes": rng.integers(0, 5, 2 * num_frames).astype(np.int16),
     }
     sound = (0.5 * np.sin(np.arange(640 * num_frames) * 0.05 * (seed + 1))).astype(np.float32)
     frames = make_frames(seed, num_frames)

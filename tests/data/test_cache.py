@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from openloopy.data.cache import (
     latent_cache_writer,
     open_latent_cache,
     open_pixel_cache,
+    sampling_weights,
 )
 from openloopy.data.clips import decode_frames
-from openloopy.data.shards import read_shards
+from openloopy.data.shards import ShardWriter, read_shards
 from tests.data.synthetic import NUM_FRAMES, make_sample
 
 
@@ -122,3 +124,41 @@ def test_latent_cache_round_trip(tmp_path: Path) -> None:
     assert (cache.rows("audio", 1) == 1).all() and cache.rows("audio", 1).shape == (9, 3, 8)
     with pytest.raises(ValueError, match="expected pixels"):
         open_pixel_cache(tmp_path)
+
+
+def test_several_folders_follow_one_another(corpus: Path, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "more") as writer:
+        writer.write(make_sample("other", seed=7))
+    cache = build_pixel_cache([corpus, tmp_path / "more"], tmp_path / "both", size_px=32, split="train")
+    assert [record.clip_id for record in cache.records] == ["clip-0", "clip-1", "clip-2", "clip-4", "other"]
+    assert cache.clip(4).lip_gap[0] == 7000
+    with pytest.raises(ValueError, match="asked for"):
+        build_pixel_cache([tmp_path / "more", corpus], tmp_path / "both", size_px=32, split="train")
+
+
+def test_one_folder_in_a_list_is_that_folder(corpus: Path, tmp_path: Path) -> None:
+    cache = build_pixel_cache(corpus, tmp_path / "cache", size_px=32)
+    assert build_pixel_cache([corpus], tmp_path / "cache", size_px=32).info == cache.info
+
+
+def test_clip_ids_of_several_folders_must_differ(corpus: Path, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "more") as writer:
+        writer.write(make_sample("clip-3", seed=7))
+    with pytest.raises(ValueError, match="'clip-3'"):
+        build_pixel_cache([corpus, tmp_path / "more"], tmp_path / "both", size_px=32)
+    with pytest.raises(ValueError, match="no folder"):
+        build_pixel_cache([], tmp_path / "both", size_px=32)
+
+
+def test_sampling_weights_give_footage_its_share() -> None:
+    puppet = make_sample("puppet").record
+    footage = replace(puppet, seed=None)
+    weights = sampling_weights([puppet, footage, puppet, puppet, footage], 0.4)
+    np.testing.assert_allclose(weights, [0.2, 0.2, 0.2, 0.2, 0.2])
+    np.testing.assert_allclose(sampling_weights([puppet, footage, footage], 0.5), [0.5, 0.25, 0.25])
+    np.testing.assert_allclose(sampling_weights([footage, footage], 0.1), [0.5, 0.5])
+    np.testing.assert_allclose(sampling_weights([puppet, puppet], 0.1), [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"1\.5"):
+        sampling_weights([puppet], 1.5)
+    with pytest.raises(ValueError, match="no clips"):
+        sampling_weights([], 0.5)

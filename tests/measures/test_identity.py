@@ -13,6 +13,7 @@ from openloopy.measures.identity import (
     fit_background,
     package_background,
     raw_descriptor,
+    texture_similarity,
 )
 
 SIZE_PX = 200
@@ -97,3 +98,36 @@ def test_package_background_fits_the_descriptor():
     assert background.mean.shape == (RAW_WIDTH,)
     assert background.components.shape[0] == RAW_WIDTH
     assert RAW_WIDTH == 8 * sum((112 // cell) ** 2 for cell in CELL_SIZES_PX) == 1960
+
+
+def _texture_score(a: np.ndarray, b: np.ndarray) -> float:
+    return texture_similarity(a, _points(), b, _points())
+
+
+def test_texture_similarity_tells_textures_apart():
+    same = _texture_score(_picture(0), _picture(0))
+    others = [_texture_score(_picture(0), _picture(seed)) for seed in range(1, 9)]
+    assert same == pytest.approx(1, abs=1e-5)
+    assert max(others) < 0.3
+
+
+def test_texture_similarity_ignores_framing_and_tint_but_not_blur():
+    picture = _picture(0)
+    matrix = cv2.getRotationMatrix2D((100, 100), 12, 1.3)
+    moved = cv2.warpAffine(picture, matrix, (SIZE_PX, SIZE_PX), borderMode=cv2.BORDER_REFLECT)
+    points = _points() @ matrix[:, :2].T + matrix[:, 2]
+    assert texture_similarity(picture, _points(), moved, points) > 0.9
+    pale = cv2.addWeighted(picture, 0.8, np.full_like(picture, 128), 0.2, 0)
+    tinted = (pale * np.array([1.0, 0.9, 0.8])).astype(np.uint8)
+    assert _texture_score(pale, tinted) > 0.9
+    assert _texture_score(picture, cv2.GaussianBlur(picture, (0, 0), 6)) < 0.8
+
+
+def test_texture_similarity_leaves_mouth_and_eyes_out():
+    picture = _picture(0)
+    speaking = picture.copy()
+    cv2.ellipse(speaking, (100, 148), (18, 10), 0, 0, 360, (20, 0, 0), -1)
+    cheek = picture.copy()
+    cv2.ellipse(cheek, (70, 125), (18, 10), 0, 0, 360, (20, 0, 0), -1)
+    assert _texture_score(picture, speaking) > _texture_score(picture, cheek) + 0.05
+    assert _texture_score(picture, speaking) > 0.95

@@ -1,9 +1,9 @@
-"""Lip-gap correlation on tracks whose shift and noise are known."""
+"""Lip-gap correlation on tracks whose shift and noise are known, and closures on tracks that close or not."""
 
 import numpy as np
 import pytest
 
-from openloopy.measures.sync import lip_gap_correlation, pearson
+from openloopy.measures.sync import closures, false_closures, lip_gap_correlation, pearson
 
 
 def _gap(num_frames: int = 200, seed: int = 0) -> np.ndarray:
@@ -52,3 +52,40 @@ def test_refuses_tracks_that_do_not_belong_together():
         lip_gap_correlation(_gap(100), _gap(101))
     with pytest.raises(ValueError, match="too few"):
         lip_gap_correlation(_gap(15), _gap(15), max_lag=10)
+
+
+def _speech_gap() -> np.ndarray:
+    """Open lips that meet in frames 10-11 and 30-31, `50`."""
+    gap = np.full(50, 0.1)
+    gap[[10, 11, 30, 31]] = 0.004
+    return gap
+
+
+def test_closures_count_where_the_true_lips_meet():
+    true = _speech_gap()
+    spoken = np.array([[10.2, 11.8], [20.0, 22.0], [30.0, 32.0]])  # the truth skips the second
+    assert closures(true, true, spoken) == (2, 2)
+    assert closures(np.full(50, 0.1), true, spoken) == (0, 2)
+    assert closures(np.roll(true, 1), true, spoken) == (2, 2)
+    assert closures(np.roll(true, 5), true, spoken) == (0, 2)
+
+
+def test_a_lost_face_has_no_closed_lips():
+    lost = np.full(50, np.nan)
+    assert closures(lost, _speech_gap(), np.array([[10, 12]])) == (0, 1)
+    assert false_closures(lost, _speech_gap(), np.array([[20, 22]])) == (0, 1)
+    assert false_closures(_speech_gap(), lost, np.array([[20, 22]])) == (0, 0)
+
+
+def test_a_mouth_that_is_always_closed_is_caught_at_the_vowels():
+    true, shut = _speech_gap(), np.zeros(50)
+    vowels = np.array([[14, 18], [9, 12], [40, 44.5]])  # the second overlaps a closure
+    assert closures(shut, true, np.array([[10, 12]])) == (1, 1)
+    assert false_closures(shut, true, vowels) == (2, 2)
+    assert false_closures(true, true, vowels) == (0, 2)
+
+
+def test_intervals_beyond_the_clip_and_none_at_all():
+    true = _speech_gap()
+    assert closures(true, true, np.array([[48.0, 51.0], [60.0, 62.0]])) == (0, 0)
+    assert closures(true, true, np.zeros((0, 2))) == (0, 0)

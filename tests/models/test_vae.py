@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openloopy.models.reference_decoder import ReferenceCodecConfig, warp
+from openloopy.models.reference_decoder import ReferenceCodecConfig, Window, warp
 from openloopy.models.vae import KLCodec, ReferenceCodec, load_codec, save_codec
 
 CONFIG = ReferenceCodecConfig(
@@ -69,12 +69,25 @@ def test_one_reference_for_all_equals_one_each(codec):
 def test_larger_output_keeps_the_reference_detail(codec):
     """Where the mask trusts the reference and nothing moves, the output is the reference at its own size."""
     picture = pictures(1, 64)
-    for head in (codec.decoder.flow_coarse, codec.decoder.flow_middle, codec.decoder.flow_fine):
-        head.weight.zero_()
-        head.bias.zero_()
+    for level in codec.decoder.levels:
+        level.flow.weight.zero_()
+        level.flow.bias.zero_()
     codec.decoder.mask.bias.fill_(30.0)
     decoded = codec.decode(codec.encode(picture), codec.prepare_reference(picture))
     torch.testing.assert_close(decoded, picture, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_window_shows_what_the_whole_picture_shows_there():
+    """Away from the window's border, where convolutions see less."""
+    torch.manual_seed(0)
+    codec = ReferenceCodec(ReferenceCodecConfig(size_px=256, output_px=256)).eval()
+    reference = codec.prepare_reference(pictures(2, 256))
+    latents, window = codec.encode(pictures(2, 256).flip(0)), Window(top=(8, 3), left=(5, 16), side=16)
+    whole, part = codec.decode_parts(latents, reference), codec.decode_parts(latents, reference, window)
+    inside = (..., slice(48, 80), slice(48, 80))
+    torch.testing.assert_close(part.image[inside], window.cut(whole.image, 8)[inside], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(part.coarse_flow, whole.coarse_flow)
 
 
 def test_every_parameter_learns(codec):

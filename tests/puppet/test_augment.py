@@ -6,16 +6,29 @@ import numpy as np
 import pytest
 
 from openloopy.puppet.augment import (
+    SNR_DB,
+    _babble,
+    _music,
     add_noise,
     augment,
+    breathe,
+    clip_hard,
     clip_softly,
+    drop_packets,
     encode_coarsely,
+    encode_in_bands,
     equalise,
+    mask_band,
+    narrow_band,
     reverberate,
+    vary_gain,
 )
 from openloopy.puppet.speech import Speaker, speak
 
-STEPS = [equalise, reverberate, add_noise, clip_softly, encode_coarsely]
+STEPS = [
+    *(equalise, reverberate, add_noise, vary_gain, clip_softly, clip_hard),
+    *(narrow_band, encode_coarsely, encode_in_bands),
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +79,34 @@ def test_noise_level(voice: np.ndarray) -> None:
         noise = add_noise(voice, np.random.default_rng(seed)) - voice
         snr_db.append(10 * np.log10((voice**2).mean() / (noise**2).mean()))
     assert min(snr_db) > 4 and max(snr_db) < 41 and np.ptp(snr_db) > 20
+
+
+def test_breaths_fall_into_the_pauses_only(voice: np.ndarray) -> None:
+    pause = np.zeros(8000, np.float32)
+    sound = np.concatenate([pause, voice, pause])
+    added = np.any([breathe(sound, np.random.default_rng(seed)) != sound for seed in range(8)], axis=0)
+    assert added[:8000].any() and added[-8000:].any()
+    assert not added[8000 + 1600 : -8000 - 4800].any()
+
+
+def test_lost_packets_are_short_and_the_rest_is_untouched(voice: np.ndarray) -> None:
+    changed = [drop_packets(voice, np.random.default_rng(seed)) != voice for seed in range(20)]
+    assert 0.005 < np.mean(changed) < 0.3
+
+
+def test_masked_band_is_missing() -> None:
+    white = np.random.default_rng(0).standard_normal(32_000)
+    kept = np.abs(np.fft.rfft(mask_band(white, np.random.default_rng(1)))) / np.abs(np.fft.rfft(white))
+    assert kept.min() < 0.05 and np.median(kept) > 0.5
+
+
+@pytest.mark.parametrize("make", [lambda n, rng: _music(n, rng), lambda n, rng: _babble(rng.random(n), rng)])
+def test_backgrounds_have_unit_power_at_any_length(make) -> None:
+    for num_samples in (2, 7001, 48_000):
+        sound = make(num_samples, np.random.default_rng(num_samples))
+        assert sound.shape == (num_samples,) and np.isfinite(sound).all()
+    assert (sound**2).mean() == pytest.approx(1, abs=1e-6)
+    assert SNR_DB[0] >= 0
 
 
 def test_stereo_is_refused() -> None:

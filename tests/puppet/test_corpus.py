@@ -19,7 +19,7 @@ from openloopy.face.landmarks import Face
 from openloopy.face.movement import lip_gap
 from openloopy.media.image import write_image
 from openloopy.puppet import corpus
-from openloopy.puppet.corpus import CorpusConfig, draw_crop, generator, plan_shards, vary_light, write_corpus
+from openloopy.puppet.corpus import CorpusConfig, draw_crop, generator, plan_shards, write_corpus
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.portraits import MeshedPortrait, Portrait
 from openloopy.puppet.speech import ESPEAK_VARIANTS, FLITE_VOICES
@@ -200,6 +200,32 @@ def test_plan_uses_the_splits_that_have_people(num_train: int, num_val: int, exp
 
 def test_hours_become_clips() -> None:
     assert CorpusConfig(out=Path("unused"), hours=2, clip_s=8).total_clips == 900
+    assert CorpusConfig(out=Path("unused"), hours=2, clip_s=3, more_clip_s=(20, 1)).total_clips == 900
+
+
+def test_clips_take_their_lengths_in_turn() -> None:
+    config = CorpusConfig(out=Path("unused"), num_clips=5, clip_s=2, more_clip_s=(4,))
+    (clips,) = plan_shards(config, people(3, 0))
+    assert [clip.num_frames for clip in clips] == [50, 100, 50, 100, 50]
+
+
+def test_several_lengths_in_one_corpus_resume(tmp_path: Path) -> None:
+    config = CorpusConfig(out=tmp_path, more_clip_s=(0.2,), **{**SMALL, "num_clips": 3})
+    assert write_corpus(config).num_frames == 15 + 15 + 5
+    assert write_corpus(config).clips_this_run == 0
+    assert [s.arrays["lip_gap"].shape for s in read_shards(tmp_path, "train")] == [(15,), (5,)]
+
+
+def test_photographs_get_new_backgrounds_at_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = photo_corpus(tmp_path, monkeypatch)
+    plan = replace(
+        plan_shards(config, people(1, 0))[0][0].meshed, mesh=draw_face(np.random.default_rng(97), 384).mesh
+    )
+    photo = replace(plan, portrait=replace(plan.portrait, file="a.png", kind="photo_color"))
+    painting = replace(photo, portrait=replace(photo.portrait, kind="painting"))
+    for meshed, low, high in ((photo, 1, 19), (painting, 0, 0)):
+        scenes = [corpus._stage(config, meshed, corpus.Camera(), np.random.default_rng(i)) for i in range(20)]
+        assert low <= sum(scene.background is not None for scene in scenes) <= high
 
 
 @pytest.mark.parametrize("wrong", [{"hours": 1}, {"num_clips": None}, {"size_px": 63}, {"val_share": 1.0}])
@@ -218,13 +244,6 @@ def test_random_crops_zoom_and_stay_as_far_inside_as_the_standard_crop() -> None
     for crop in crops:
         assert min(crop.x0, crop.y0) >= min(base.x0, base.y0, 0) - 1e-6
         assert crop.size <= max(base.size, 384)
-
-
-def test_light_varies_mildly() -> None:
-    grey = np.full((4, 4, 3), 128, np.uint8)
-    lit = np.stack([vary_light(np.random.default_rng(i), grey) for i in range(30)]).astype(float)
-    assert 2 < lit.std() < 20
-    assert 100 < lit.min() and lit.max() < 160
 
 
 def test_generators_depend_on_their_keys_alone() -> None:

@@ -15,7 +15,7 @@ from openloopy.puppet.drawn import DrawnFace, draw_face
 from openloopy.puppet.mask import face_hull_mask
 from openloopy.puppet.rig import MIN_FACE_HEIGHT_PX, PuppetRig, check_portrait
 from openloopy.puppet.rig_expression import REST, FaceShape
-from openloopy.puppet.rig_field import WarpField, free_point_operator, place_head, tps_operator
+from openloopy.puppet.rig_field import GRID, WarpField, free_point_operator, place_head, tps_operator
 from openloopy.puppet.rig_mesh import (
     CONTROL_POINTS,
     EYES,
@@ -29,6 +29,7 @@ from openloopy.puppet.rig_mesh import (
 )
 from openloopy.puppet.rig_mouth import ToothRow
 from openloopy.puppet.rig_paint import Box, fill_polygon, push_pull, smooth_curve
+from openloopy.puppet.rig_shade import Lamp
 
 SIZE, OUT = 240, 160
 FACE_CORE = [33, 263, 1, 2, 13, 105, 334]
@@ -109,7 +110,7 @@ def test_open_mouth_is_painted_dark(rig: PuppetRig) -> None:
     assert wide[y, x].astype(int).sum() < shut[y, x].astype(int).sum() - 60
 
 
-@pytest.mark.parametrize("controls", [{"jaw": 0.1}, {"jaw": 0.9}, {"jaw": 0.5, "wide": -0.8}])
+@pytest.mark.parametrize("controls", [{"jaw": 0.15}, {"jaw": 0.9}, {"jaw": 0.5, "wide": -0.8}])
 def test_close_brings_the_lips_together(rig: PuppetRig, controls: dict[str, float]) -> None:
     _, mesh = first_frame(rig, **controls, close=1.0, press=1.0)
     assert gap_of(mesh) < 0.02
@@ -210,7 +211,7 @@ def test_landmarks_follow_the_pixels_of_the_warp(rig: PuppetRig) -> None:
     maps = rig._maps
     assert maps is not None
     for i in (1, 4, 50, 280, 152, 61, 291, 105, 334):
-        cell = mesh[i] * 128 / OUT - 0.5
+        cell = mesh[i] * GRID / OUT - 0.5
         x, y = np.floor(cell).astype(int)
         fx, fy = cell - (x, y)
         corners = maps.lower[y : y + 2, x : x + 2]
@@ -239,6 +240,39 @@ def test_warm_start_converges_to_the_fresh_frame(rig: PuppetRig) -> None:
     for share in np.linspace(0, 1, 6):
         followed, _ = rig.frame({name: share * value for name, value in target.items()})
     assert psnr(followed, first_frame(rig, **target)[0]) > 38
+
+
+def test_background_is_replaced_and_the_face_is_not() -> None:
+    face = drawn_face()
+    green = np.full((OUT, OUT, 3), (0, 255, 0), np.uint8)
+    rig = PuppetRig(
+        face.rgb, face.mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1), background=green
+    )
+    frame, mesh = first_frame(rig)
+    plain, _ = first_frame(build_rig())
+    assert np.abs(frame[2, 2].astype(int) - green[2, 2]).max() <= 1
+    inside = face_pixels(mesh)
+    assert np.abs(frame[inside].astype(int) - plain[inside]).mean() < 2
+
+
+def test_lamp_lights_its_own_side_and_moves_no_landmark(rig: PuppetRig) -> None:
+    face = drawn_face()
+    lamp = Lamp((0.8, 0.0, 0.6), 0.5)
+    lit_rig = PuppetRig(face.rgb, face.mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1), lamp=lamp)
+    plain, mesh = first_frame(rig)
+    lit, lit_mesh = first_frame(lit_rig)
+    np.testing.assert_array_equal(lit_mesh, mesh)
+    left, right = (darkness_at(lit, mesh, i) - darkness_at(plain, mesh, i) for i in (147, 376))
+    assert right < left - 10
+
+
+def test_open_jaw_darkens_the_throat(rig: PuppetRig) -> None:
+    shading = rig.shading
+    open_jaw = {**REST, "jaw": 0.8}
+    shade = shading.log_shade(open_jaw, rig.shape.express(open_jaw), np.eye(3))
+    x, y = (rig.head.mesh_px[152, :2] + [0, rig.head.scale_px]) * GRID / SIZE
+    assert shade[int(y), int(x)] < -0.1
+    assert np.abs(shading.log_shade(REST, rig.shape.express(REST), np.eye(3))).max() < 1e-6
 
 
 def test_missing_controls_are_named(rig: PuppetRig) -> None:

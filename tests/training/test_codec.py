@@ -11,10 +11,14 @@ import torch
 from openloopy.models.reference_decoder import Decoded
 from openloopy.training.codec import (
     CodecTrainingConfig,
+    PatchDiscriminator,
     PixelPair,
     codec_losses,
     cover_reference,
+    critic_loss,
+    draw_window,
     gradient_l1,
+    jitter_colours,
     landmark_flow_error,
     sample_pairs,
 )
@@ -51,7 +55,7 @@ def pair_of(points: torch.Tensor, shift: float = 0.0) -> PixelPair:
 
 def test_perfect_decoding_costs_nothing(points):
     pair = pair_of(points)
-    decoded = Decoded(pair.target, pair.target, torch.ones(2, 1, SIDE, SIDE), torch.zeros(2, 2, SIDE, SIDE))
+    decoded = Decoded(pair.target, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2)
     assert codec_losses(decoded, pair, CodecTrainingConfig())["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -61,7 +65,7 @@ def test_an_error_in_the_mouth_costs_more_than_elsewhere(points):
     def cost(row: int, column: int) -> float:
         wrong = pair.target.clone()
         wrong[:, :, row, column] += 1.0
-        decoded = Decoded(wrong, pair.target, torch.ones(2, 1, SIDE, SIDE), torch.zeros(2, 2, SIDE, SIDE))
+        decoded = Decoded(wrong, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2)
         return codec_losses(decoded, pair, config)["pixel"].item()
 
     assert cost(int(0.7 * SIDE), SIDE // 2) == pytest.approx(config.mouth_weight * cost(2, 2), rel=1e-4)
@@ -106,3 +110,44 @@ def test_pairs_stay_in_their_clip_and_prefer_another_state():
     assert torch.equal(target // 20, reference // 20)
     closed = target % 20 < 19
     assert (reference[closed] % 20 == 19).float().mean() > 0.8
+
+
+def test_windows_lie_in_the_picture_and_mostly_on_the_face(points):
+    config = CodecTrainingConfig(window_share=0.5, face_window_share=1.0)
+    window = draw_window(points, 256, config, torch.Generator().manual_seed(0))
+    assert window.side == 16 and all(0 <= place <= 16 for place in window.top + window.left)
+    cut = window.cut(torch.arange(256.0)[None, None, :, None].expand(2, 1, 256, 256), 8)
+    assert cut.shape == (2, 1, 128, 128)
+    assert (cut[:, 0, 0, 0] == torch.tensor(window.top) * 8.0).all()
+    whole = draw_window(points, 256, CodecTrainingConfig(window_share=1.0), torch.Generator())
+    assert whole is None
+
+
+def test_errors_at_the_border_of_a_window_are_not_judged(points):
+    pair, config = pair_of(points), CodecTrainingConfig(window_margin_px=4)
+    window = draw_window(points, SIDE, CodecTrainingConfig(window_share=0.5), torch.Generator().manual_seed(0))
+    target = window.cut(pair.target, 8)
+    wrong = target.clone()
+    wrong[..., :3, :] += 1
+    flows = [torch.zeros(2, 2, 16, 16), torch.zeros(2, 2, 8, 8)]
+    decoded = Decoded(wrong, target, torch.ones(2, 1, 16, 16), *flows)
+    assert codec_losses(decoded, pair, config, window)["pixel"].item() == 0
+
+
+def test_jitter_is_the_same_for_both_pictures(points):
+    pair = pair_of(points)
+    jittered = jitter_colours(pair, 0.1, torch.Generator().manual_seed(0))
+    assert torch.equal(jittered.target, jittered.reference)
+    assert (jittered.target - pair.target).abs().max() > 0.02
+
+
+def test_the_decoder_learns_against_the_discriminator():
+    torch.manual_seed(0)
+    critic, true = PatchDiscriminator(8), torch.rand(2, 3, 16, 16)
+    decoded = torch.rand(2, 3, 16, 16, requires_grad=True)
+    critic_loss(critic, decoded, true, 0.5).backward()
+    turned = decoded.grad.clone()
+    decoded.grad = None
+    torch.nn.functional.relu(1 + critic(decoded)).mean().backward()
+    torch.testing.assert_close(turned, -0.5 * decoded.grad)
+    assert all(p.grad is not None for p in critic.parameters())

@@ -140,7 +140,11 @@ def puppet(
     ] = None,
     hours: Annotated[float | None, typer.Option(help="How much video to make.")] = None,
     num_clips: Annotated[int | None, typer.Option(help="The same as a number of clips.")] = None,
-    clip_s: Annotated[float, typer.Option(help="Length of a clip, seconds.")] = 8.0,
+    clip_s: Annotated[
+        list[float] | None,
+        typer.Option(help="Length of a clip, seconds; repeat it for several in turn. [8]"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Put before clip ids, so that corpora can be mixed.")] = "",
     size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same corpus.")] = 0,
@@ -148,12 +152,15 @@ def puppet(
     """Make a synthetic talking-head corpus from still portraits and synthetic speech. Resumes."""
     from openloopy.puppet.corpus import CorpusConfig, write_corpus
 
+    first_clip_s, *more_clip_s = clip_s or [8.0]
     config = CorpusConfig(
         out=out,
         portraits=portraits,
         hours=hours,
         num_clips=num_clips,
-        clip_s=clip_s,
+        clip_s=first_clip_s,
+        more_clip_s=tuple(more_clip_s),
+        name=name,
         size_px=size,
         workers=workers,
         seed=seed,
@@ -168,12 +175,50 @@ def puppet(
 
 
 @app.command()
+def prepare(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder of video files, each of one speaker.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
+    size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
+    held_out: Annotated[
+        str, typer.Option(metavar="NAME,...", help="People (or one clip of each) for the val split.")
+    ] = "",
+    person_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Its first group, in the file name, is the person. [file name]"),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Copied into every clip's record.")] = "not stated",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+) -> None:
+    """Make training shards of footage: one face, 25 fps, 16 kHz. Resumes."""
+    from openloopy.data.ingest import PrepareConfig, prepare_footage
+
+    config = PrepareConfig(
+        raw=raw,
+        out=out,
+        size_px=size,
+        held_out=tuple(name.strip() for name in held_out.split(",") if name.strip()),
+        person_pattern=person_pattern,
+        licence=licence,
+        workers=workers,
+    )
+    with _interruptible("the same command goes on from here"):
+        report = prepare_footage(config)
+    typer.echo(
+        f"{out} holds {report.num_clips} clips ({report.hours:.2f} h); {report.num_dropped} of "
+        f"{report.num_files} files dropped (reasons in {out}/report.json); took {report.seconds_this_run} s"
+    )
+
+
+@app.command()
 def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="LINE or LINE.STEP, such as mini or mini.stage1.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder of shards.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of shards; repeat it to train on several.")],
     run: Annotated[Path, typer.Option(help="Run folder; the same command resumes what is in it.")],
+    start: Annotated[
+        Path | None, typer.Option(help="Model folder to go on from, instead of from nothing.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of one step.")
     ] = None,
@@ -182,7 +227,7 @@ def train(
     from openloopy.recipes import run_recipe
 
     with _interruptible("the same command goes on from the last checkpoint"):
-        run_recipe(recipe, data, run, _as_mapping(settings or []))
+        run_recipe(recipe, data, run, _as_mapping(settings or []), start)
 
 
 @app.command()

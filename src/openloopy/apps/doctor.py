@@ -15,12 +15,11 @@ import torch
 from openloopy import __version__
 from openloopy.face.landmarks import import_mediapipe, quiet_stderr
 from openloopy.models.folder import EMBEDDED_MINI, load_config
+from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "av", "opencv-python-headless")
-CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Names in /proc/cpuinfo of x86 and ARM for arithmetic in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +104,6 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def has_cpu_bf16() -> bool:
-    """Whether the CPU computes in bfloat16 itself; without that, it is slower than float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and not CPU_BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())
-
-
 def _choose_device(name: str) -> torch.device:
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -124,9 +117,9 @@ def _choose_device(name: str) -> torch.device:
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and has_cpu_bf16() else torch.float32
+    if computes_in_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _devices() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openloopy.data.cache import LatentCache
+from openloopy.data.cache import LatentCache, sampling_weights
 from openloopy.data.regions import region_weights
 from openloopy.face.movement import expression_variance, head_motion_variance
 
@@ -29,6 +29,8 @@ class BatchConfig:
     mouth_weight: float = 6.0
     eye_weight: float = 3.0
     """Loss weights of latents that touch the mouth's or an eye's box; 1 elsewhere."""
+    footage_share: float = 0.1
+    """Share of clips drawn from footage, where there is some beside puppets."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or min(self.num_history, self.audio_margin) < 0:
@@ -88,10 +90,12 @@ def sample_clip_batch(
     config: BatchConfig = BatchConfig(),
     rank: int = 0,
 ) -> ClipBatch:
-    """A batch of random clips of random videos; videos are drawn alike, whatever their length."""
+    """A batch of random clips of random videos; puppets are drawn alike, whatever their length, and so is footage."""
     long_enough = _clips_of_at_least(cache, config.num_frames)
+    shares = sampling_weights([cache.records[i] for i in long_enough], config.footage_share)
     rng = np.random.default_rng([seed, step, rank])
-    items = [_draw_clip(cache, int(rng.choice(long_enough)), rng, config) for _ in range(batch_size)]
+    drawn = rng.choice(long_enough, size=batch_size, p=shares)
+    items = [_draw_clip(cache, int(i), rng, config) for i in drawn]
     values = _stacked(items)
     weights = _weights(values["points68"].flatten(0, 1), values["latents"], config)
     return ClipBatch(**values, region_weight=weights.unflatten(0, (batch_size, config.num_frames)))
@@ -108,7 +112,9 @@ def sample_frame_batch(
 ) -> FrameBatch:
     """A batch of random frames, each with another random frame of its video as the reference."""
     rng = np.random.default_rng([seed, step, rank])
-    items = [_draw_frame(cache, int(rng.integers(len(cache))), rng, config) for _ in range(batch_size)]
+    shares = sampling_weights(cache.records, config.footage_share)
+    drawn = rng.choice(len(cache), size=batch_size, p=shares)
+    items = [_draw_frame(cache, int(i), rng, config) for i in drawn]
     values = _stacked(items)
     return FrameBatch(**values, region_weight=_weights(values["points68"], values["latents"], config))
 

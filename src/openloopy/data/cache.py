@@ -7,18 +7,20 @@ off. `cache.json` is written last, so a cache that opens is complete.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
-from openloopy.data.shards import INDEX_NAME, Sample, read_shards
+from openloopy.data.shards import INDEX_NAME, Sample, read_index, read_shards
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.files import atomic_write, sha256_file
 
@@ -37,7 +39,7 @@ class CacheInfo:
     size_px: int
     """Side of the pictures that points68 refers to."""
     source_sha256: str
-    """Of the shard index (pixels), or whatever the writer derives its content from (latents)."""
+    """Of the shard index, or of all indices (pixels); or whatever the writer derives its content from (latents)."""
     split: Split | None = None
     frame_stride: int = 1
     """Every how many frames one is kept; above 1 the cache serves stills only."""
@@ -110,7 +112,8 @@ class CacheWriter:
             raise ValueError(f"{folder} is a complete cache; open it, or delete the folder to build it again")
         self.folder.mkdir(parents=True, exist_ok=True)
         progress = self._read_progress()
-        self.records: list[ClipRecord] = [from_json(line) for line in progress["records"]]
+        self._lines: list[str] = progress["records"]
+        self.records: list[ClipRecord] = [from_json(line) for line in self._lines]
         self._rows: dict[str, list[int]] = progress["rows"]
         self._files = {name: self._open(name, sum(rows)) for name, rows in self._rows.items()}
 
@@ -133,6 +136,7 @@ class CacheWriter:
             self._files[name].append(rows)
             self._rows[name].append(len(rows))
         self.records.append(record)
+        self._lines.append(to_json(record))
         if len(self.records) % COMMIT_CLIPS == 0:
             self.commit()
 
@@ -142,7 +146,7 @@ class CacheWriter:
             file.commit()
         progress = {
             "info": asdict(self.info),
-            "records": [to_json(record) for record in self.records],
+            "records": self._lines,
             "rows": self._rows,
         }
         with atomic_write(self.folder / PROGRESS_NAME) as path:
@@ -252,7 +256,7 @@ class LatentCache(ClipCache):
 
 
 def build_pixel_cache(
-    shards: Path,
+    shards: Path | Sequence[Path],
     out: Path,
     *,
     size_px: int,
@@ -262,18 +266,22 @@ def build_pixel_cache(
 ) -> PixelCache:
     """Decodes all clips of `shards` (area-averaged to `size_px`) into `out`; opens it where it is complete.
 
-    `workers` threads decode; the order of clips is that of the shards in any case.
+    The clips of several folders of shards follow one another, whatever size they have there. `workers` threads
+    decode; the order of clips is that of the shards in any case.
     """
+    folders = [Path(shards)] if isinstance(shards, (str, Path)) else [Path(folder) for folder in shards]
+    _check_clip_ids(folders)
     info = CacheInfo(
         kind=PixelCache.kind,
         size_px=size_px,
-        source_sha256=_index_sha256(shards),
+        source_sha256=_source_sha256(folders),
         split=split,
         frame_stride=frame_stride,
     )
     if not (Path(out) / CACHE_NAME).exists():
         with CacheWriter(out, info) as writer, ThreadPoolExecutor(workers) as pool:
-            todo = islice(read_shards(shards, split), len(writer.records), None)
+            samples = chain.from_iterable(read_shards(folder, split) for folder in folders)
+            todo = islice(samples, len(writer.records), None)
             for record, arrays in _map_bounded(pool, todo, info, 2 * workers):
                 writer.add_clip(record, arrays)
     cache = open_pixel_cache(out)
@@ -299,6 +307,23 @@ def latent_cache_writer(
     """
     info = CacheInfo(kind=LatentCache.kind, size_px=size_px, source_sha256=source_sha256, split=split)
     return CacheWriter(folder, info)
+
+
+def sampling_weights(records: Sequence[ClipRecord], footage_share: float) -> np.ndarray:
+    """Probability of each clip, `num_clips` float64, such that footage is drawn with this share in all.
+
+    Alike within footage and within puppets; where one of the two is absent, alike for all.
+    """
+    if not 0 <= footage_share <= 1:
+        raise ValueError(f"footage_share must be in [0, 1], got {footage_share}")
+    if not records:
+        raise ValueError("no clips to draw from")
+    is_footage = np.array([record.is_footage for record in records])
+    num_footage = int(is_footage.sum())
+    if num_footage in (0, len(records)):
+        return np.full(len(records), 1 / len(records))
+    num_puppets = len(records) - num_footage
+    return np.where(is_footage, footage_share / num_footage, (1 - footage_share) / num_puppets)
 
 
 def decode_clip(sample: Sample, info: CacheInfo) -> tuple[ClipRecord, dict[str, np.ndarray]]:
@@ -331,10 +356,30 @@ def _map_bounded(
         waiting += [pool.submit(decode_clip, sample, info) for sample in islice(samples, 1)]
 
 
-def _index_sha256(shards: Path) -> str:
-    path = Path(shards) / INDEX_NAME
+def _check_clip_ids(folders: Sequence[Path]) -> None:
+    """Refuses folders that cannot lie in one cache."""
+    if not folders:
+        raise ValueError("no folder of shards was given; give at least one")
+    counts = Counter(
+        clip for folder in folders for entry in read_index(folder).shards.values() for clip in entry.clips
+    )
+    if repeated := sorted(clip for clip, count in counts.items() if count > 1):
+        raise ValueError(
+            f"{len(repeated)} clip ids are in more than one of {', '.join(map(str, folders))}, such as "
+            f"{repeated[0]!r}; give each folder once, and write one of the corpora with other clip ids"
+        )
+
+
+def _source_sha256(folders: Sequence[Path]) -> str:
+    """Hash of all indices, in order; of one folder the hash of its index file."""
+    digests = [_index_sha256(folder) for folder in folders]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _index_sha256(folder: Path) -> str:
+    path = folder / INDEX_NAME
     if not path.exists():
-        raise ValueError(f"{shards} has no {INDEX_NAME}; is it a folder of finished shards?")
+        raise ValueError(f"{folder} has no {INDEX_NAME}; is it a folder of finished shards?")
     return sha256_file(path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import islice
 
 import av
 import numpy as np
@@ -40,10 +41,15 @@ def decode_frames(mp4: bytes, size_px: int | None = None) -> np.ndarray:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         size = (size_px or stream.width, size_px or stream.height)
-        frames = [_to_rgb(frame, size) for frame in container.decode(stream)]
-    if not frames:
-        raise ValueError("the mp4 holds no frames; write the shard again")
-    return np.stack(frames)
+        frames = np.empty((stream.frames, *size[::-1], 3), np.uint8)
+        num_decoded = 0
+        for num_decoded, frame in enumerate(islice(container.decode(stream), len(frames)), 1):
+            frames[num_decoded - 1] = _to_rgb(frame, size)
+    if not num_decoded or num_decoded < len(frames):
+        raise ValueError(
+            f"the mp4 holds {num_decoded} frames, its header says {len(frames)}; write the shard again"
+        )
+    return frames
 
 
 def encode_sound(waveform: np.ndarray) -> bytes:

@@ -53,6 +53,11 @@ class ClipRecord:
         object.__setattr__(self, "phonemes", tuple(PhonemeSpan(*span) for span in self.phonemes))
 
     @property
+    def is_footage(self) -> bool:
+        """Whether a camera took it; the others are synthetic and have the seed that they were drawn from."""
+        return self.seed is None
+
+    @property
     def duration_s(self) -> float:
         return self.num_frames / self.fps
 

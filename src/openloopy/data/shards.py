@@ -28,7 +28,7 @@ ARRAY_SHAPES = {
     "lip_gap": "f",
     "eye_opening": "f",
     "pose": "f 3 (yaw, pitch, roll in degrees)",
-    "visemes": "num50 (labels at 50 Hz)",
+    "visemes": "num50 (labels at 50 Hz; -1: unknown)",
 }
 
 

@@ -1,4 +1,4 @@
-"""Lip synchrony without a network: does the measured lip gap follow the true one, and how late?
+"""Lip synchrony without a network: does the measured lip gap follow the true one, how late, and does it close?
 
 A puppet's lip gap is known by construction, so a plain correlation replaces SyncNet (Loopy sec. 4, Sync-C
 and Sync-D) where the truth is at hand. Footage without a known mouth needs SyncNet.
@@ -12,6 +12,12 @@ import numpy as np
 
 MIN_OVERLAP_FRAMES = 10
 """Fewer common frames than this say nothing about synchrony."""
+CLOSED_GAP = 0.025
+"""Lips count as closed below this lip gap (eye distances): closed lips measure 0 to .015, speech about .08."""
+OPEN_GAP = 0.05
+"""Lips count as clearly open above this lip gap (eye distances)."""
+CLOSURE_MARGIN_FRAMES = 1
+"""A closure may come this much early or late."""
 
 
 class LagCorrelation(NamedTuple):
@@ -23,6 +29,13 @@ class LagCorrelation(NamedTuple):
     """Shift in frames with the highest correlation; positive: the generated mouth is late."""
     best_r: float
     """Correlation at `best_lag`."""
+
+
+class Closed(NamedTuple):
+    """In how many of the intervals that count a mouth was closed."""
+
+    num_closed: int
+    num_intervals: int
 
 
 def lip_gap_correlation(generated: np.ndarray, true: np.ndarray, max_lag: int = 10) -> LagCorrelation:
@@ -42,6 +55,28 @@ def lip_gap_correlation(generated: np.ndarray, true: np.ndarray, max_lag: int = 
     return LagCorrelation(by_lag[0], best_lag, by_lag[best_lag])
 
 
+def closures(generated: np.ndarray, true: np.ndarray, intervals: np.ndarray) -> Closed:
+    """Whether the lips meet where they must: at b, m and p.
+
+    Args:
+        generated, true: lip gaps, `f` eye distances; NaN where no face was found.
+        intervals: start and end of each b, m, p, `n 2` in frames. Those count in which the true lips meet.
+
+    Returns:
+        The intervals, widened by `CLOSURE_MARGIN_FRAMES`, in which the generated gap falls below `CLOSED_GAP`.
+    """
+    spans = _spans(intervals, len(true), CLOSURE_MARGIN_FRAMES)
+    spans = [span for span in spans if _smallest(true[span]) < CLOSED_GAP]
+    return Closed(_num_closed(generated, spans), len(spans))
+
+
+def false_closures(generated: np.ndarray, true: np.ndarray, vowels: np.ndarray) -> Closed:
+    """The control of `closures`: the lips must not meet in vowels (`n 2` frames) that the true lips keep open."""
+    spans = [span for span in _spans(vowels, len(true), 0) if _smallest(true[span]) > OPEN_GAP]
+    spans = [span for span in spans if np.isfinite(true[span]).any()]
+    return Closed(_num_closed(generated, spans), len(spans))
+
+
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation over the frames where both tracks `f` are finite; 0 where either is constant."""
     known = np.isfinite(a) & np.isfinite(b)
@@ -50,6 +85,25 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
     norm = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / norm) if norm > 1e-12 else 0.0
+
+
+def _spans(intervals: np.ndarray, num_frames: int, margin: int) -> list[slice]:
+    """Intervals `n 2` in frames as the frames that they touch, widened; those outside the clip are left out."""
+    touched = [(int(np.floor(start)), int(np.ceil(end))) for start, end in intervals]
+    return [
+        slice(max(0, start - margin), min(num_frames, end + margin))
+        for start, end in touched
+        if 0 <= start < end <= num_frames
+    ]
+
+
+def _num_closed(gap: np.ndarray, spans: list[slice]) -> int:
+    return sum(_smallest(gap[span]) < CLOSED_GAP for span in spans)
+
+
+def _smallest(gap: np.ndarray) -> float:
+    """The smallest known gap; infinite where none is known, so that a lost face has no closed lips."""
+    return float(np.min(gap, where=np.isfinite(gap), initial=np.inf))
 
 
 def _lags(max_lag: int) -> list[int]:

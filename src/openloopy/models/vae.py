@@ -21,6 +21,7 @@ from openloopy.models.reference_decoder import (
     ReferenceDecoder,
     ReferencePicture,
     SlimEncoder,
+    Window,
 )
 from openloopy.models.weight_files import load_weights, save_weights
 
@@ -41,9 +42,7 @@ class LatentCodec(Protocol):
 
 
 class ReferenceCodec(nn.Module):
-    """Slim f8 encoder and reference decoder (see `reference_decoder`)."""
-
-    downsample = 8
+    """Slim encoder and reference decoder (see `reference_decoder`)."""
 
     def __init__(self, config: ReferenceCodecConfig):
         super().__init__()
@@ -53,6 +52,7 @@ class ReferenceCodec(nn.Module):
             config.size_px,
             config.output_px,
         )
+        self.downsample = config.downsample
         self.encoder = SlimEncoder(config)
         self.decoder = ReferenceDecoder(config)
         self.to(memory_format=torch.channels_last)
@@ -80,9 +80,14 @@ class ReferenceCodec(nn.Module):
         """latents `n c h w`, one reference for all or one each -> `n 3 H W` at the reference picture's size."""
         return self.decode_parts(latents, reference).image.clamp(-1, 1)
 
-    def decode_parts(self, latents: Tensor, reference: ReferencePicture) -> Decoded:
-        """As `decode`, with flow, mask and drawn picture, unclamped: for training and for looking inside."""
-        return self.decoder(latents, reference.expand(latents.shape[0]))
+    def decode_parts(
+        self, latents: Tensor, reference: ReferencePicture, window: Window | None = None
+    ) -> Decoded:
+        """As `decode`, with flow, mask and drawn picture, unclamped: for training and for looking inside.
+
+        window: the part of each picture that is wanted; None: the whole.
+        """
+        return self.decoder(latents, reference.expand(latents.shape[0]), window)
 
 
 class KLCodec(nn.Module):
@@ -115,7 +120,9 @@ class KLCodec(nn.Module):
         return self.vae.decode(latents / self.scale).sample.clamp(-1, 1)
 
 
-REFERENCE_CODEC_KIND = "openloopy.ReferenceCodec"
+REFERENCE_CODEC_KIND = "openloopy.ReferenceCodec.2"
+FIRST_CODEC_KIND = "openloopy.ReferenceCodec"
+"""Of `mini` v0; see `models.growth`."""
 CODEC_WEIGHTS = "model.safetensors"
 
 
@@ -136,6 +143,11 @@ def load_codec(folder: Path, size_px: int) -> ReferenceCodec | KLCodec:
     if not path.exists():
         raise ValueError(f"{folder} holds no autoencoder: config.json is missing")
     settings = json.loads(path.read_text())
+    if settings.get("kind") == FIRST_CODEC_KIND:
+        raise ValueError(
+            f"{folder} is an autoencoder of the first version, which this one only starts training from "
+            "(openloopy train mini.codec --start); use version 0.1.0 to generate with it"
+        )
     if settings.get("kind") != REFERENCE_CODEC_KIND:
         return KLCodec.from_pretrained(folder, size_px)
     codec = ReferenceCodec(from_json_dict(ReferenceCodecConfig, settings["settings"]))

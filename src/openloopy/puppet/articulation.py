@@ -20,6 +20,8 @@ _LAG_S = np.array([0.06, 0.085, 0.065, 0.065, 0.045, 0.05])
 _REACH_S = 0.5
 _SMOOTHING_HZ = 6.5
 _LONG_PAUSE_S = 0.22
+_HOLD_AFTER_S, _HOLD_FALL_S, _HOLD_LOSS = 0.25, 0.8, 0.15
+"""A vowel held (sung) longer than the first loses this share of its jaw opening, at this pace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,11 @@ def fill_gaps(visemes: Sequence[TimedViseme], duration_s: float) -> list[TimedVi
     return filled
 
 
+def held_opening(elapsed_s: np.ndarray) -> np.ndarray:
+    """What is left of a vowel's jaw opening after so long, `n` in 0..1: it sinks a little and never shuts."""
+    return 1 - _HOLD_LOSS * (1 - np.exp(-np.maximum(elapsed_s - _HOLD_AFTER_S, 0) / _HOLD_FALL_S))
+
+
 def _append(filled: list[TimedViseme], timed: TimedViseme) -> None:
     if filled and filled[-1][2] == timed[2] == SILENCE:
         filled[-1] = (filled[-1][0], timed[1], SILENCE)
@@ -94,7 +101,10 @@ def _blend(visemes: Sequence[TimedViseme], prosody: Prosody) -> np.ndarray:
     for start_s, end_s, viseme in visemes:
         first, last = np.searchsorted(time_s, (start_s - _REACH_S, end_s + _REACH_S))
         dominance = _dominance(time_s[first:last], start_s, end_s, viseme)
-        weighted[first:last] += dominance * _target(start_s, end_s, viseme, prosody.loudness)
+        target = _target(start_s, end_s, viseme, prosody.loudness) * np.ones_like(dominance)
+        if viseme in VOWELS:
+            target[:, 0] *= held_opening(time_s[first:last] - start_s)
+        weighted[first:last] += dominance * target
         total[first:last] += dominance
     return weighted / total
 

@@ -41,13 +41,14 @@ from openloopy.data.shards import (
     write_index,
     write_shard,
 )
-from openloopy.face.crop import FACE_CENTRE_Y, Crop, apply_crop, portrait_crop
+from openloopy.face.crop import CROP_FACE_HEIGHTS, FACE_CENTRE_Y, Crop, apply_crop, portrait_crop
 from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.media.files import atomic_write
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet
+from openloopy.puppet.camera import Camera, draw_background
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.mask import PersonSegmenter
 from openloopy.puppet.motion import Curves, curves, draw_style
@@ -61,6 +62,7 @@ from openloopy.puppet.portraits import (
     save_meshes,
 )
 from openloopy.puppet.rig import PuppetRig
+from openloopy.puppet.rig_shade import Lamp
 from openloopy.puppet.speech import Utterance, draw_speaker, utter
 from openloopy.puppet.visemes import viseme_labels
 
@@ -69,8 +71,15 @@ REPORT_NAME, SHEET_NAME = "report.json", "contact_sheet.jpg"
 VISEME_FPS = 50
 SOURCE_SCALE = 1.5
 """Pixels of the rig's source picture per pixel of the clip, each way."""
-ZOOM_FACE_HEIGHTS = (1.75, 2.2)
-MIRROR_SHARE = 0.5
+ZOOM_FACE_HEIGHTS = (1.68, CROP_FACE_HEIGHTS, 2.25)
+"""Least, most frequent and greatest side of a clip's crop, in face heights."""
+FRAMING_SD, MAX_FRAMING = 0.02, 0.045
+"""How far a crop strays from the standard one, as a share of its side."""
+MIRROR_SHARE, LAMP_SHARE = 0.5, 0.6
+NEW_BACKGROUND_SHARE = 0.35
+"""Of the clips made from photographs."""
+GREY_CHROMA = 10.0
+"""A picture whose channels differ by less than this on average (of 255) is black and white."""
 CLIPS_PER_DRAWN_PERSON = 2
 SHEET_SHARDS, SHEET_CLIPS, SHEET_COLUMNS = 6, 8, 8
 
@@ -85,10 +94,14 @@ class CorpusConfig:
     hours: float | None = None
     num_clips: int | None = None
     clip_s: float = 8.0
+    more_clip_s: tuple[float, ...] = ()
+    """Further lengths: clips take clip_s and these in turn."""
     size_px: int = 256
     workers: int = 1
     """Processes; the result does not depend on it."""
     seed: int = 0
+    name: str = ""
+    """Put before clip ids, so that corpora can be used together."""
     val_share: float = 0.04
     """Share of people (where no manifest says) and of clips that is held out."""
     clips_per_shard: int = 16
@@ -100,19 +113,26 @@ class CorpusConfig:
             )
         if self.total_clips < 1 or self.workers < 1 or self.clips_per_shard < 1:
             raise ValueError(f"expected at least one clip, one worker and one clip per shard, got {self}")
+        if min(self.lengths_s) * FPS < 1:
+            raise ValueError(f"every clip needs at least one frame, got clip_s {self.lengths_s}")
         if self.size_px < 32 or self.size_px % 2:
             raise ValueError(f"size_px must be even and at least 32 (H.264), got {self.size_px}")
         if not 0 <= self.val_share < 1:
             raise ValueError(f"val_share must be in [0, 1), got {self.val_share}")
 
     @property
-    def num_frames(self) -> int:
-        """Frames of one clip."""
-        return round(self.clip_s * FPS)
+    def lengths_s(self) -> tuple[float, ...]:
+        return (self.clip_s, *self.more_clip_s)
+
+    def num_frames(self, clip: int) -> int:
+        """Frames of the clip with this number."""
+        return round(self.lengths_s[clip % len(self.lengths_s)] * FPS)
 
     @property
     def total_clips(self) -> int:
-        return self.num_clips if self.hours is None else round(self.hours * 3600 / self.clip_s)
+        if self.hours is None:
+            return self.num_clips
+        return round(self.hours * 3600 * len(self.lengths_s) / sum(self.lengths_s))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +157,7 @@ class ClipPlan:
 
     clip_id: str
     meshed: MeshedPortrait
+    num_frames: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +169,8 @@ class Scene:
     """`478 3` px."""
     mask: np.ndarray | None
     """`H W` 0..1, 1 on the person; None: not known yet."""
+    background: np.ndarray | None = None
+    """At the clip's size, `S S 3`; None: the picture's own."""
 
 
 def write_corpus(config: CorpusConfig) -> CorpusReport:
@@ -185,7 +208,12 @@ def plan_shards(config: CorpusConfig, people: list[MeshedPortrait]) -> list[list
         own = [meshed for meshed in people if meshed.portrait.split == split]
         order = generator(config.seed, "order", split).permutation(len(own))
         clips = [
-            ClipPlan(clip_id=f"{split}-{i:06d}", meshed=own[order[i % len(own)]]) for i in range(num_clips)
+            ClipPlan(
+                clip_id="-".join(filter(None, (config.name, split, f"{i:06d}"))),
+                meshed=own[order[i % len(own)]],
+                num_frames=config.num_frames(i),
+            )
+            for i in range(num_clips)
         ]
         shards += [clips[i : i + config.clips_per_shard] for i in range(0, num_clips, config.clips_per_shard)]
     return shards
@@ -203,11 +231,11 @@ def make_clip(config: CorpusConfig, plan: ClipPlan) -> Sample | Dropped:
     """One clip, from nothing but the config and its plan."""
     portrait, rng = plan.meshed.portrait, generator(config.seed, "clip", plan.clip_id)
     speaker = draw_speaker(rng, portrait.split)
-    utterance = utter(rng, speaker, config.num_frames / FPS, portrait.split)
+    utterance = utter(rng, speaker, plan.num_frames / FPS, portrait.split)
     style = draw_style(generator(config.seed, "style", portrait.person_id))
     controls = curves(utterance, style, rng)
     try:
-        frames, meshes = _render(config, plan.meshed, controls, rng)
+        frames, meshes = _render(config, plan, controls, rng)
     except Exception as error:
         return Dropped(source=portrait.file, reason=f"{plan.clip_id}: {describe_error(error)}")
     return Sample(
@@ -225,24 +253,17 @@ def generator(*keys: int | str) -> np.random.Generator:
 
 
 def draw_crop(rng: np.random.Generator, face: Face, image_size: tuple[int, int]) -> Crop:
-    """A portrait crop with random zoom that reaches no further outside the picture than the standard one."""
+    """A portrait crop with random zoom and framing that reaches no further outside than the standard one."""
     base = portrait_crop(face, image_size)
-    size = min(rng.uniform(*ZOOM_FACE_HEIGHTS) * face.height_px, max(base.size, min(image_size)))
-    x0 = base.x0 + 0.5 * (base.size - size)
-    y0 = base.y0 + FACE_CENTRE_Y * (base.size - size)
+    size = min(rng.triangular(*ZOOM_FACE_HEIGHTS) * face.height_px, max(base.size, min(image_size)))
+    stray = np.clip(rng.normal(0, FRAMING_SD, 2), -MAX_FRAMING, MAX_FRAMING) * size
+    x0 = base.x0 + 0.5 * (base.size - size) + stray[0]
+    y0 = base.y0 + FACE_CENTRE_Y * (base.size - size) + stray[1]
     return Crop(
         _keep_within(x0, size, min(base.x0, 0), max(base.x0 + base.size, image_size[0])),
         _keep_within(y0, size, min(base.y0, 0), max(base.y0 + base.size, image_size[1])),
         size,
     )
-
-
-def vary_light(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
-    """Another camera: exposure (gamma) and colour temperature, mild enough to keep skin plausible."""
-    gamma, warmth = rng.uniform(0.85, 1.2), rng.normal(0, 0.03)
-    levels = np.linspace(0, 1, 256)[:, None] ** gamma * (1 + warmth * np.array([1.0, 0.0, -1.0]))
-    table = np.clip(levels * 255, 0, 255).round().astype(np.uint8)
-    return cv2.LUT(rgb, table[None])
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -259,32 +280,56 @@ def _samples(config: CorpusConfig, plans: list[ClipPlan], dropped: list[Dropped]
 
 
 def _render(
-    config: CorpusConfig, meshed: MeshedPortrait, controls: Curves, rng: np.random.Generator
+    config: CorpusConfig, plan: ClipPlan, controls: Curves, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames `H W 3` and their meshes `f 478 2` px."""
-    scene = _stage(config, meshed, rng)
-    rig = PuppetRig(scene.rgb, scene.mesh, scene.mask, out_px=config.size_px, rng=rng)
-    frames, meshes = zip(*(rig.frame(controls.frame(i)) for i in range(config.num_frames)), strict=True)
+    camera = Camera.draw(rng)
+    scene = _stage(config, plan.meshed, camera, rng)
+    rig = PuppetRig(
+        scene.rgb,
+        scene.mesh,
+        scene.mask,
+        out_px=config.size_px,
+        rng=rng,
+        lamp=Lamp.draw(rng) if rng.random() < LAMP_SHARE else None,
+        background=scene.background,
+    )
+    frames, meshes = zip(*(rig.frame(controls.frame(i)) for i in range(plan.num_frames)), strict=True)
     meshes = np.stack(meshes)
     if not np.isfinite(meshes).all():
         raise ValueError("the rig's mesh is not finite; is the face mesh of this portrait degenerate?")
-    return list(frames), meshes
+    return camera.shoot(list(frames)), meshes
 
 
-def _stage(config: CorpusConfig, meshed: MeshedPortrait, rng: np.random.Generator) -> Scene:
-    """The square picture that a clip starts from: cropped, lit, at times mirrored."""
+def _stage(config: CorpusConfig, meshed: MeshedPortrait, camera: Camera, rng: np.random.Generator) -> Scene:
+    """The square picture that a clip starts from: cropped, developed, at times mirrored or cut out."""
     picture, work_px = _picture(config, meshed), round(config.size_px * SOURCE_SCALE)
     crop = draw_crop(rng, Face.from_mesh(picture.mesh), picture.rgb.shape[1::-1])
-    rgb = vary_light(rng, apply_crop(picture.rgb, crop, work_px))
+    original = apply_crop(picture.rgb, crop, work_px)
+    rgb = camera.develop(original, SOURCE_SCALE)
     mesh = crop.to_crop(picture.mesh, work_px)
     if picture.mask is None:
-        mask = _segmenter().mask(rgb)
+        mask = _segmenter().mask(original)
     else:
         mask = _crop_mask(picture.mask, crop, work_px)
     if rng.random() < MIRROR_SHARE:
         mesh = mirror_face(Face.from_mesh(mesh), work_px).mesh
         rgb, mask = np.ascontiguousarray(rgb[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
-    return Scene(rgb=rgb, mesh=mesh, mask=mask)
+    background = None
+    if meshed.portrait.kind.startswith("photo") and rng.random() < NEW_BACKGROUND_SHARE:
+        background = _new_background(config, rgb, mask, rng)
+    return Scene(rgb=rgb, mesh=mesh, mask=mask, background=background)
+
+
+def _new_background(
+    config: CorpusConfig, rgb: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """A background made by code, grey where the photograph is; `S S 3` uint8."""
+    person = rgb[mask > 0.5]
+    background = draw_background(rng, config.size_px, person.mean(0) if len(person) else rgb.mean((0, 1)))
+    if np.ptp(rgb.astype(np.int16), axis=-1).mean() < GREY_CHROMA:
+        background = cv2.cvtColor(cv2.cvtColor(background, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return background
 
 
 def _picture(config: CorpusConfig, meshed: MeshedPortrait) -> Scene:
@@ -305,7 +350,7 @@ def _record(config: CorpusConfig, plan: ClipPlan, utterance: Utterance) -> ClipR
         clip_id=plan.clip_id,
         person_id=portrait.person_id,
         split=portrait.split,
-        num_frames=config.num_frames,
+        num_frames=plan.num_frames,
         size_px=config.size_px,
         seed=config.seed,
         source=portrait.file,
@@ -348,7 +393,7 @@ def _keep_within(start: float, size: float, low: float, high: float) -> float:
 def _remember_config(config: CorpusConfig) -> None:
     """Stores what the clips depend on; another config in the same folder is an error."""
     wanted = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
-    wanted["portraits"] = _fingerprint(config.portraits)
+    wanted |= {"portraits": _fingerprint(config.portraits), "more_clip_s": list(config.more_clip_s)}
     path = config.out / CONFIG_NAME
     if not path.exists():
         _write_json(path, wanted)

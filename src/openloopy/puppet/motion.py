@@ -12,7 +12,16 @@ import numpy as np
 
 from openloopy.media.video import FPS
 from openloopy.puppet.articulation import Mouth, articulate, fill_gaps
-from openloopy.puppet.gestures import Expression, Head, Style, draw_style, move_face, move_head
+from openloopy.puppet.gestures import (
+    Expression,
+    Head,
+    Mood,
+    Style,
+    draw_style,
+    mood_of,
+    move_face,
+    move_head,
+)
 from openloopy.puppet.prosody import Prosody, analyse, smooth
 from openloopy.puppet.speech import Utterance
 from openloopy.puppet.visemes import phonemes_to_visemes
@@ -71,18 +80,22 @@ def curves(utterance: Utterance, style: Style, rng: np.random.Generator) -> Curv
     head_rng, face_rng = rng.spawn(2)
     prosody = analyse(utterance.waveform)
     visemes = fill_gaps(phonemes_to_visemes(utterance.phonemes), utterance.duration_s)
-    head = move_head(head_rng, style, prosody, visemes)
-    face = move_face(face_rng, style, prosody, head)
+    mood = mood_of(prosody, style)
+    head = move_head(head_rng, style, mood, prosody, visemes)
+    face = move_face(face_rng, style, mood, prosody, head)
     frame_s = (np.arange(round(utterance.duration_s * FPS)) + 0.5) / FPS
-    mouth = _sample_mouth(articulate(visemes, prosody), style, prosody, frame_s)
+    mouth = _sample_mouth(articulate(visemes, prosody), style, mood, prosody, frame_s)
     return Curves(**mouth, **_sample_rest(head, face, prosody.time_s, frame_s))
 
 
-def _sample_mouth(mouth: Mouth, style: Style, prosody: Prosody, frame_s: np.ndarray) -> dict[str, np.ndarray]:
+def _sample_mouth(
+    mouth: Mouth, style: Style, mood: Mood, prosody: Prosody, frame_s: np.ndarray
+) -> dict[str, np.ndarray]:
     time_s, early_s = prosody.time_s, frame_s + style.lip_lead_s
     # Contact leads less than the rest: a closure that is seen early also opens early.
     contact_s = frame_s + 0.5 * style.lip_lead_s
-    jaw = mouth.jaw * style.articulation * (0.82 + 0.22 * smooth(prosody.loudness, 3))
+    effort = (0.82 + 0.22 * smooth(prosody.loudness, 3)) * (1 + 0.12 * mood.arousal)
+    jaw = mouth.jaw * style.articulation * effort
     close = np.maximum(mouth.contact, 0.97 * (1 - style.rest_open) * mouth.rest)
     press = smooth(np.clip(mouth.contact - mouth.rest, 0, 1), 12)
     return {

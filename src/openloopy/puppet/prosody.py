@@ -14,6 +14,9 @@ from openloopy.media.audio import SAMPLE_RATE_HZ
 
 MOTION_FPS = 200
 PITCH_RANGE_HZ = (70, 350)
+HEARD = 0.1
+"""Loudness above which the voice counts as heard."""
+_MAX_SEMITONES = 7.0
 _HOP = SAMPLE_RATE_HZ // 50
 _WINDOW = SAMPLE_RATE_HZ // 25
 _VOICED_CORRELATION = 0.45
@@ -29,6 +32,14 @@ class Prosody:
     """0 in silence, 1 in the loud parts, 1.4 at most."""
     prominence: np.ndarray
     """High where the voice is loud and its pitch rises above the usual: stressed words."""
+    intonation: np.ndarray
+    """Pitch above the clip's usual one, semitones, without the fast changes; near 0 in silence."""
+
+    @property
+    def pitch_spread(self) -> float:
+        """How far the voice goes up and down while it is heard: standard deviation, semitones; 0 if silent."""
+        heard = self.loudness > HEARD
+        return float(self.intonation[heard].std()) if heard.any() else 0.0
 
 
 def analyse(waveform: np.ndarray) -> Prosody:
@@ -44,7 +55,12 @@ def analyse(waveform: np.ndarray) -> Prosody:
     usual_hz = np.median(pitch_hz[voiced]) if voiced.any() else 1.0
     raised = np.where(voiced, np.clip(pitch_hz / usual_hz - 1, -0.3, 0.6) + 0.35, 0)
     prominence = smooth(np.interp(time_s, frame_s, raised) * loudness, 4)
-    return Prosody(time_s=time_s, loudness=loudness, prominence=prominence)
+    semitones = 12 * np.log2(np.where(voiced, pitch_hz, usual_hz) / usual_hz)
+    # The autocorrelation errs by octaves now and then.
+    semitones = np.where(np.abs(semitones) < _MAX_SEMITONES, semitones, 0)
+    weight = smooth(np.interp(time_s, frame_s, voiced.astype(float)), 2)
+    intonation = smooth(np.interp(time_s, frame_s, semitones), 2) / np.maximum(weight, 0.25)
+    return Prosody(time_s=time_s, loudness=loudness, prominence=prominence, intonation=intonation)
 
 
 def smooth(x: np.ndarray, cutoff_hz: float) -> np.ndarray:

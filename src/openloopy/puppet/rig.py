@@ -14,7 +14,7 @@ from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS
 from openloopy.puppet.rig_expression import REST, Controls, FaceShape
 from openloopy.puppet.rig_eyes import Eye
-from openloopy.puppet.rig_field import InverseMaps, WarpField, free_point_operator, place_head
+from openloopy.puppet.rig_field import GRID, InverseMaps, WarpField, free_point_operator, place_head
 from openloopy.puppet.rig_mesh import (
     EYES,
     LIP_INNER_LOWER,
@@ -24,6 +24,7 @@ from openloopy.puppet.rig_mesh import (
 from openloopy.puppet.rig_mouth import MouthInterior
 from openloopy.puppet.rig_paint import (
     Scene,
+    cut_out,
     open_slit,
     over,
     paint_background,
@@ -31,6 +32,7 @@ from openloopy.puppet.rig_paint import (
     smooth_curve,
     spread_alpha,
 )
+from openloopy.puppet.rig_shade import Lamp, Shading
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -60,6 +62,8 @@ class PuppetRig:
         *,
         out_px: int = 256,
         rng: np.random.Generator,
+        lamp: Lamp | None = None,
+        background: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -68,8 +72,10 @@ class PuppetRig:
             mask: where the person is, `S S` in 0..1.
             out_px: side of the frames.
             rng: draws what the portrait does not show (teeth) and the grain of painted skin.
+            lamp: a light added to the portrait's own.
+            background: what to show behind the person, `out_px out_px 3`; None: the portrait's own.
         """
-        _check_inputs(rgb, mesh, mask)
+        _check_inputs(rgb, mesh, mask, background, out_px)
         self.source, self.out_px = rgb, out_px
         self.head = fit_head(mesh - _PIXEL_CENTRE)
         self.field = WarpField(self.head, len(rgb))
@@ -77,8 +83,14 @@ class PuppetRig:
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
         mask = refine_mask(mask, rgb, self.head.mesh_px)
-        self._rgba = np.dstack([rgb, np.round(spread_alpha(mask) * 255).astype(np.uint8)])
-        self._background = paint_background(rgb, mask, out_px)
+        if background is None:
+            person, alpha = rgb, spread_alpha(mask)
+            self._background = paint_background(rgb, mask, out_px)
+        else:
+            person, alpha = cut_out(rgb, mask)
+            self._background = background.astype(np.float32)
+        self._rgba = np.dstack([person, np.round(alpha * 255).astype(np.uint8)])
+        self.shading = Shading(self.head, self.field, mask, lamp or Lamp())
         self.reset()
 
     def reset(self) -> None:
@@ -113,10 +125,18 @@ class PuppetRig:
         for eye in self.eyes:
             eye.paint(canvas, landmarks, skin_landmarks, scene)
         self._paint_mouth(canvas, landmarks, scene)
+        canvas *= self._shade(scene)[..., None]
         frame = over(self._background, canvas, alpha)
         return np.clip(np.round(frame), 0, 255).astype(np.uint8), (landmarks + _PIXEL_CENTRE[:2]).astype(
             np.float32
         )
+
+    def _shade(self, scene: Scene) -> np.ndarray:
+        """Brightness factor of each pixel, `size size`: the portrait's shading moves with its skin."""
+        log = self.shading.log_shade(scene.controls, scene.expression, scene.placement.rotation)
+        at = (scene.maps.lower + 0.5) * np.float32(GRID / len(self.source)) - 0.5
+        moved = cv2.remap(np.exp(log), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.resize(moved, (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)
 
     def _landmarks(self, moves_cm: np.ndarray, scene: Scene) -> np.ndarray:
         """`478 2` output px of the mesh moved by `478 3` cm and placed."""
@@ -192,10 +212,16 @@ def _share_outside(face: Face, rgb: np.ndarray) -> float:
     return max(0.0, *beyond) / crop.size
 
 
-def _check_inputs(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray) -> None:
+def _check_inputs(
+    rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, background: np.ndarray | None, out_px: int
+) -> None:
     if rgb.ndim != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected a square uint8 picture `S S 3`, got {rgb.dtype} {rgb.shape}; crop first")
     if mesh.shape != (MESH_POINTS, 3):
         raise ValueError(f"expected a mesh of shape ({MESH_POINTS}, 3), got {mesh.shape}")
     if mask.shape != rgb.shape[:2]:
         raise ValueError(f"expected a mask of shape {rgb.shape[:2]} like the picture, got {mask.shape}")
+    if background is not None and background.shape != (out_px, out_px, 3):
+        raise ValueError(
+            f"expected a background of shape ({out_px}, {out_px}, 3) like the frames, got {background.shape}"
+        )

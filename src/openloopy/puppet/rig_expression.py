@@ -34,10 +34,10 @@ FACE_CONTROLS = ("gx", "gy", "blink", "smile", "brow", "frown", "squint")
 REST: dict[str, float] = dict.fromkeys((*MOUTH_CONTROLS, *POSE_CONTROLS, *FACE_CONTROLS), 0.0)
 """Controls of the portrait's own pose with closed lips. Angles and gaze in degrees, tx, ty, breath in cm."""
 
-JAW_TRAVEL_CM = 2.2
+JAW_TRAVEL_CM = 1.55
 """Drop of the lower lip at jaw = 1."""
-UPPER_LIP_RAISE_CM = 0.39
-TUCK_GAP_CM, TUCK_LIFT_CM = 0.32, 0.16
+UPPER_LIP_RAISE_CM = 0.56
+TUCK_GAP_CM, TUCK_LIFT_CM = 0.34, 0.20
 """At f and v: what shows of the upper teeth, and how far both lips rise for it."""
 JAW_SLIDE = 0.25
 """Share of the jaw's drop that is a slide straight down; the rest turns about the hinge."""
@@ -163,7 +163,7 @@ class FaceShape:
         """`11` cm: the gap after contact. A smiling portrait's own gap is taken out first."""
         rounding = min(max(-controls["wide"], 0), 1)
         tuck = controls["tuck"]
-        free = gap - self.rest_gap * (1 - 0.6 * min(controls["jaw"] * 1.2, 1))
+        free = gap - self.rest_gap * (1 - 0.3 * min(controls["jaw"] * 1.2, 1))
         free = np.maximum(free, 0)
         wanted = free * (1 - controls["close"]) * (1 - 0.22 * rounding * (1 - 0.4 * min(controls["jaw"], 1)))
         teeth_gap = TUCK_GAP_CM * (1 - self.upper_across[0] ** 2)
@@ -204,7 +204,7 @@ def _lip_shape(x: np.ndarray, across: np.ndarray, up: int, controls: Controls) -
     a, smile = np.abs(across), controls["smile"]
     rounding, spread = max(-controls["wide"], 0), max(controls["wide"], 0)
     lip = np.zeros((*a.shape, 3))
-    lip[..., 0] = x * (0.13 * spread - 0.33 * min(rounding, 1.1) - 0.06 * controls["jaw"])
+    lip[..., 0] = x * (0.085 * spread - 0.21 * min(rounding, 1.1) - 0.06 * controls["jaw"])
     lip[..., 0] += np.sign(x) * a**2 * 0.32 * smile
     lip[..., 1] -= up * rounding * (0.07 * LIP_DEPTH * (1 - a**2) + 0.05 * (1 - a))
     lip[..., 1] += spread * (up * 0.05 * LIP_DEPTH * (1 - a) - 0.08 * a**2)

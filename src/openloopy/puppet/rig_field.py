@@ -27,7 +27,7 @@ from openloopy.puppet.rig_mesh import (
     smoothstep,
 )
 
-GRID = 128
+GRID = 96
 """Points of the field along each side of the picture."""
 NECK_PIVOT_CM = np.array([0.0, 4.5, -8.0])
 VIEWER_DISTANCE_CM = 60.0
@@ -132,8 +132,8 @@ class WarpField:
         self.head, self.size_px = head, size_px
         line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
         self.grid = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
-        depth, self.head_weight = _depth(head, self.grid), _head_weight(head, self.grid)
-        self._points = np.concatenate([self.grid, depth[..., None]], -1)
+        self.depth, self.head_weight = _depth(head, self.grid), _head_weight(head, self.grid)
+        self._points = np.concatenate([self.grid, self.depth[..., None]], -1)
         self.landmark_weight = self._at_landmarks(self.head_weight)
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
@@ -218,7 +218,7 @@ def _depth(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
     knots = np.concatenate(knots)
     operator = tps_operator(knots[:, :2], np.zeros((0, 2)), grid.reshape(-1, 2), 2e-3)
     depth = (operator @ knots[:, 2].astype(np.float32)).reshape(grid.shape[:2])
-    return np.clip(cv2.GaussianBlur(depth, (0, 0), 1.0), -12 * scale, 5 * scale).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(depth, (0, 0), GRID / 128), -12 * scale, 5 * scale).astype(np.float32)
 
 
 def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
@@ -229,7 +229,7 @@ def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
     beside = smoothstep(np.abs(across), 5.5, 10.0)
     start = chin + 0.6 - beside * (chin - mouth + 1.5)
     weight = 1 - smoothstep((down - start) / FADE_CM, 0, 1)
-    return cv2.GaussianBlur(weight.astype(np.float32), (0, 0), 2.0)
+    return cv2.GaussianBlur(weight.astype(np.float32), (0, 0), GRID / 64)
 
 
 def _face_box(head: HeadFrame, size_px: int) -> tuple[slice, slice]:

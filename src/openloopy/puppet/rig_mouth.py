@@ -85,6 +85,10 @@ class OwnTeeth:
 
     colour: np.ndarray
     alpha: np.ndarray
+    enamel: np.ndarray
+    """Their mean colour, for the teeth beside them that the portrait does not show."""
+    edge_px: np.ndarray
+    """The middle of their edge, `2`."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,17 @@ class MouthInterior:
         self.cavity, self.tongue, self.gum = (
             _in_picture(colour, light, chroma) for colour in (_CAVITY, _TONGUE, _LOWER_GUM)
         )
-        self.lower_edge_cm = float(rng.uniform(0, 0.22)) - 0.03
-        self.upper_edge_cm = float(rng.uniform(0.20, 0.36))
+        self.lower_edge_cm = float(rng.uniform(-0.16, 0.08))
+        self.upper_edge_cm = float(rng.uniform(0.26, 0.46))
         self.enamel = _in_picture(_ENAMEL * tint, light, chroma) * float(rng.uniform(0.82, 1.05))
         self.upper_row = ToothRow.draw(_UPPER_WIDTHS_CM, _UPPER_HEIGHTS_CM)
         self.lower_row = ToothRow.draw(_LOWER_WIDTHS_CM, _LOWER_HEIGHTS_CM).flipped()
         shows_teeth = np.median(shape.rest_gap[3:8]) > _LEAST_GAP_FOR_TEETH_CM
         self.own_teeth = _find_own_teeth(rgb, head) if shows_teeth else None
+        if self.own_teeth is not None:
+            self.enamel = self.own_teeth.enamel
+            edge = (self.own_teeth.edge_px - head.origin_px[:2]) @ head.rotation[:2, 1] / head.scale_px
+            self.upper_edge_cm = float(np.clip(edge - shape.lip_line, 0.2, 0.6))
 
     def paint(self, slit: Slit, scene: Scene) -> np.ndarray:
         """The interior in the box of a slit, `h w 3`."""
@@ -141,7 +149,7 @@ class MouthInterior:
         self, picture: np.ndarray, view: MouthPlane, controls: Controls, jaw_cm: float
     ) -> np.ndarray:
         # Higher than in anatomy: at its true rest height the tongue would never show.
-        top = self.lower_edge_cm + 0.97 * jaw_cm - 0.38
+        top = self.lower_edge_cm + 0.97 * jaw_cm - 0.40 - 0.22 * min(jaw_cm, 1.6)
         top -= 0.45 * max(controls["tong"] - 0.1, 0) * min(jaw_cm / 0.6, 1)
         top -= 0.30 * controls["tip"] * min(jaw_cm / 0.4, 1)
         top = max(top, 0.30 + 0.15 * (1 - min(jaw_cm, 1)))
@@ -150,7 +158,7 @@ class MouthInterior:
         alpha = np.clip(below / (view.cm_per_px * 1.5) + 0.5, 0, 1)
         alpha *= np.clip((_TONGUE_HALF_WIDTH_CM - np.abs(view.u)) / 0.25, 0, 1)
         groove = 0.05 * np.exp(-((view.u / 0.12) ** 2))
-        shade = np.clip(0.42 + 0.38 * np.clip(below / 0.55, 0, 1) - 0.30 * across**2 - groove, 0.12, 1)
+        shade = np.clip(0.46 + 0.40 * np.clip(below / 0.55, 0, 1) - 0.30 * across**2 - groove, 0.12, 1)
         return over(picture, shade[..., None] * self.tongue, alpha)
 
     def _paint_lower_teeth(self, picture: np.ndarray, view: MouthPlane, edge: float) -> np.ndarray:
@@ -161,12 +169,11 @@ class MouthInterior:
         return over(picture, self.gum, gum)
 
     def _paint_upper_teeth(self, picture: np.ndarray, view: MouthPlane) -> np.ndarray:
-        if self.own_teeth is not None:
-            return self._paint_own_teeth(picture, view, self.own_teeth)
         # the edge rises to the sides, as a smile line does
         shade, alpha = self.upper_row.at(view, self.upper_edge_cm - 1.0 - 0.05 * (view.u / 1.5) ** 2)
-        shade = shade * (1 - 0.6 * np.clip(np.abs(view.u) / 2.1, 0, 1) ** 1.8)
-        return over(picture, self.enamel * shade[..., None], alpha)
+        shade = shade * (1 - 0.48 * np.clip(np.abs(view.u) / 2.1, 0, 1) ** 1.8)
+        picture = over(picture, self.enamel * shade[..., None], alpha)
+        return picture if self.own_teeth is None else self._paint_own_teeth(picture, view, self.own_teeth)
 
     def _paint_own_teeth(self, picture: np.ndarray, view: MouthPlane, teeth: OwnTeeth) -> np.ndarray:
         flat = np.stack([view.u, view.v, np.zeros_like(view.u)], -1)
@@ -223,7 +230,13 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame) -> OwnTeeth | None:
     alpha = np.zeros(bright.shape, np.float32)
     gum_row = lowest - 1.1 * head.scale_px
     alpha[:, columns] = np.clip(lowest + 0.5 - rows, 0, 1) * np.clip((rows - gum_row) / 3, 0, 1)
-    return OwnTeeth(colour, cv2.GaussianBlur(alpha, (0, 0), 0.7))
+    first, last = columns[0] + 0.15 * np.ptp(columns), columns[-1] - 0.15 * np.ptp(columns)
+    across = np.arange(len(rgb))
+    fade = np.clip(np.minimum(across - columns[0], columns[-1] - across) / (0.25 * head.scale_px), 0, 1)
+    inner = (columns >= first) & (columns <= last)
+    edge_px = np.array([columns.mean(), np.median(lowest[0, inner])])
+    enamel = np.percentile(rgb[bright > 0.6].astype(np.float32), 65, axis=0)
+    return OwnTeeth(colour, cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32), enamel, edge_px)
 
 
 def _bright_between_lips(rgb: np.ndarray, mesh: np.ndarray) -> np.ndarray | None:

@@ -1,7 +1,8 @@
 """What synthetic speakers say: sentences for training, and others, of other words, for validation.
 
 Source: ours. English comes from a small grammar (random nouns, verbs, adjectives), the other languages have
-fixed sentences; training adds word salads, numbers and nonsense syllables, for rare phoneme sequences.
+fixed sentences (which voices of related languages read too); training adds word salads, numbers and nonsense
+syllables, for rare phoneme sequences.
 Validation shares no sentence with training, and no noun, verb or adjective of the English grammar.
 """
 
@@ -372,7 +373,29 @@ OTHERS: dict[str, dict[Split, tuple[str, ...]]] = {
     },
 }
 
-LANGUAGES = ("en-us", "en", "en-gb-scotland", *OTHERS)
+BORROWED = {
+    **dict.fromkeys(("es-419", "ca", "eu"), "es"),
+    **dict.fromkeys(("da", "nb", "is"), "sv"),
+    **dict.fromkeys(("et", "hu"), "fi"),
+    **dict.fromkeys(("hr", "sk", "sl"), "cs"),
+    **{"pt": "pt-br", "fr-be": "fr", "af": "nl", "lb": "de", "lt": "pl", "ms": "id", "sw": "id", "uk": "ru"},
+    **{"bg": "ru", "sq": "it", "la": "it", "vi": "id", "az": "tr", "cy": "en-us"},
+}
+"""Voices without sentences of their own, and whose they read: their sounds matter, not their meaning."""
+LANGUAGES = (
+    *(
+        "en-us",
+        "en",
+        "en-gb-scotland",
+        "en-gb-x-rp",
+        "en-gb-x-gbclan",
+        "en-gb-x-gbcwmd",
+        "en-029",
+        "en-us-nyc",
+    ),
+    *OTHERS,
+    *BORROWED,
+)
 
 
 def is_english(language: str) -> bool:
@@ -382,6 +405,7 @@ def is_english(language: str) -> bool:
 
 def draw_sentence(rng: np.random.Generator, language: str, split: Split) -> str:
     """One random sentence of a language, with its punctuation."""
+    language = BORROWED.get(language, language)
     if is_english(language):
         return _english_sentence(rng, ENGLISH[split], split)
     sentences = OTHERS[language][split]

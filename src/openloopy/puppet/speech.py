@@ -2,7 +2,8 @@
 
 Source: ours. espeak-ng comes as a shared library in the wheel `espeakng_loader` (no system package) and is
 called through ctypes in synchronous mode with phoneme events; flite is a program on the PATH. Validation has
-voices and sentences of its own, so that a model cannot have heard them.
+voices and sentences of its own, so that a model cannot have heard them. Part of the training speech is bent into
+other voices, or sung.
 """
 
 from __future__ import annotations
@@ -27,8 +28,17 @@ from scipy.signal import resample_poly
 
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.puppet.sentences import LANGUAGES, Split, draw_sentence, is_english
+from openloopy.puppet.voice_bending import (
+    Timbre,
+    bend_voice,
+    draw_melody,
+    draw_timbre,
+    median_pitch_hz,
+)
 
 Engine = Literal["espeak", "flite"]
+Manner = Literal["plain", "bent", "sung"]
+"""As the engine speaks; as another voice in another rhythm; or as song."""
 
 PAUSE_SYMBOL = "_"
 """Symbol of a silence inside an utterance, whatever the engine calls it."""
@@ -66,6 +76,14 @@ ESPEAK_VARIANTS: dict[Split, tuple[str, ...]] = {
 }
 """Timbres of espeak-ng; female ones stand twice in the training list because they are few."""
 ESPEAK_ENGLISH_SHARE = 0.45
+
+MANNER_SHARES: dict[Split, dict[Manner, float]] = {
+    "train": {"plain": 0.5, "bent": 0.35, "sung": 0.15},
+    "val": {"plain": 1.0},
+}
+SUNG_VOWEL_S = (0.12, 0.45)
+"""A short note of a song, of which vowels hold half to three."""
+_IPA_VOWELS = frozenset("aɑɐæʌɔɒəɘɵɤɜɚɝɞɛeɪᵻɨɯiouʊʉᵿyʏøœɶ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +138,15 @@ def draw_speaker(rng: np.random.Generator, split: Split) -> Speaker:
     """A random speaker of a split; the voices of the two splits are different ones."""
     engine: Engine = "flite" if rng.random() < FLITE_SHARE and has_flite() else "espeak"
     voices = FLITE_VOICES[split] if engine == "flite" else ESPEAK_VARIANTS[split]
+    size = _draw_size(rng)
     return Speaker(
         engine=engine,
         language="en-us" if engine == "flite" else _draw_language(rng),
         voice=voices[rng.integers(len(voices))],
-        rate_wpm=rng.uniform(125, 200),
-        pitch_scale=2 ** rng.uniform(-0.3, 0.3),
-        pitch_range=rng.uniform(0.6, 1.6),
-        shift=rng.uniform(0.88, 1.12),
+        rate_wpm=rng.uniform(110, 230),
+        pitch_scale=2 ** (0.5 * size + rng.uniform(-0.3, 0.3)),
+        pitch_range=rng.uniform(0.4, 1.8),
+        shift=2 ** (0.2 * size + rng.uniform(-0.12, 0.12)),
     )
 
 
@@ -144,11 +163,12 @@ def utter(rng: np.random.Generator, speaker: Speaker, duration_s: float, split: 
     num_samples = round(duration_s * SAMPLE_RATE_HZ)
     waveform = np.zeros(num_samples, np.float32)
     position = round(rng.uniform(0.05, 0.6) * SAMPLE_RATE_HZ)
+    timbre, manner = draw_timbre(rng), _draw_manner(rng, split)
     phonemes, texts = [], []
     with _open_engine(speaker.engine) as synthesize:
         while position < num_samples:
             text = draw_sentence(rng, speaker.language, split)
-            sentence = _speak(synthesize, _vary(rng, speaker), text)
+            sentence = _in_manner(manner, _speak(synthesize, _vary(rng, speaker), text), timbre, rng)
             part = sentence.waveform[: num_samples - position]
             waveform[position : position + len(part)] = part * rng.uniform(0.7, 1.0)
             phonemes += _delayed(sentence.phonemes, position / SAMPLE_RATE_HZ, num_samples / SAMPLE_RATE_HZ)
@@ -156,6 +176,30 @@ def utter(rng: np.random.Generator, speaker: Speaker, duration_s: float, split: 
             position += len(sentence.waveform) + round(_draw_pause_s(rng) * SAMPLE_RATE_HZ)
     waveform *= rng.uniform(0.5, 0.9) / max(float(np.abs(waveform).max()), 1e-6)
     return Utterance(waveform=waveform, phonemes=tuple(phonemes), text=" ".join(texts), speaker=speaker)
+
+
+def bend(utterance: Utterance, timbre: Timbre, rng: np.random.Generator) -> Utterance:
+    """Another voice saying the same, in a tempo and rhythm of its own; phoneme times follow."""
+    tempo = 2 ** rng.uniform(-0.3, 0.3)
+    durations_s = np.diff(_borders_s(utterance))
+    stretched_s = durations_s * tempo * np.exp(0.18 * rng.standard_normal(len(durations_s)))
+    new_s = np.concatenate([[0.0], np.cumsum(stretched_s)])
+    return _rebuilt(
+        utterance, new_s, bend_voice(utterance.waveform, _borders_s(utterance), new_s, timbre, rng)
+    )
+
+
+def sing(utterance: Utterance, timbre: Timbre, rng: np.random.Generator) -> Utterance:
+    """The utterance as song: vowels held on the notes of a scale, with vibrato; phoneme times follow."""
+    old_s = _borders_s(utterance)
+    is_vowel = _vowel_spans(utterance.phonemes, len(old_s) - 1)
+    notes_s = rng.uniform(*SUNG_VOWEL_S) * np.array([0.5, 1, 1, 2, 3])[rng.integers(5, size=len(is_vowel))]
+    durations_s = np.diff(old_s)
+    held_s = np.maximum(notes_s, durations_s)
+    new_s = np.concatenate([[0.0], np.cumsum(np.where(is_vowel, held_s, durations_s))])
+    onsets_s = new_s[:-1][is_vowel] if is_vowel.any() else np.zeros(1)
+    melody = draw_melody(rng, onsets_s, median_pitch_hz(utterance.waveform) * timbre.pitch)
+    return _rebuilt(utterance, new_s, bend_voice(utterance.waveform, old_s, new_s, timbre, rng, melody))
 
 
 def has_flite() -> bool:
@@ -217,6 +261,58 @@ def _draw_language(rng: np.random.Generator) -> str:
     others = [language for language in LANGUAGES if not is_english(language)]
     options = english if rng.random() < ESPEAK_ENGLISH_SHARE else others
     return options[rng.integers(len(options))]
+
+
+def _draw_size(rng: np.random.Generator) -> float:
+    """Of the speaker: near 1 for children, near -1 for deep voices, most in between."""
+    kind = rng.random()
+    if kind < 0.2:
+        return rng.uniform(0.6, 1.2)
+    return rng.uniform(-1.2, -0.6) if kind < 0.4 else rng.uniform(-0.5, 0.5)
+
+
+def _draw_manner(rng: np.random.Generator, split: Split) -> Manner:
+    manners = list(MANNER_SHARES[split])
+    return manners[rng.choice(len(manners), p=list(MANNER_SHARES[split].values()))]
+
+
+def _in_manner(manner: Manner, spoken: Utterance, timbre: Timbre, rng: np.random.Generator) -> Utterance:
+    if manner == "plain":
+        return spoken
+    return (bend if manner == "bent" else sing)(spoken, timbre, rng)
+
+
+def _borders_s(utterance: Utterance) -> np.ndarray:
+    """0, where each phoneme starts, where the last one ends, and the end of the sound: rising, `phonemes + 3`."""
+    starts = [phoneme.start_s for phoneme in utterance.phonemes]
+    last = utterance.phonemes[-1].end_s if utterance.phonemes else 0.0
+    return np.array([0.0, *starts, last, max(utterance.duration_s, last)])
+
+
+def _vowel_spans(phonemes: Sequence[Phoneme], num_spans: int) -> np.ndarray:
+    """Which of the spans between the borders are vowels, bool `spans`."""
+    is_vowel = np.zeros(num_spans, bool)
+    is_vowel[1 : 1 + len(phonemes)] = [_is_vowel(phoneme) for phoneme in phonemes]
+    return is_vowel
+
+
+def _is_vowel(phoneme: Phoneme) -> bool:
+    first = phoneme.symbol.lstrip("ˈˌ")[:1]
+    return first in (set("aeiou") if phoneme.engine == "flite" else _IPA_VOWELS) and first != ""
+
+
+def _rebuilt(utterance: Utterance, new_s: np.ndarray, waveform: np.ndarray) -> Utterance:
+    """The utterance in the time of new borders."""
+    old_s, end_s = _borders_s(utterance), len(waveform) / SAMPLE_RATE_HZ
+    moved = (
+        replace(
+            phoneme,
+            start_s=float(np.interp(phoneme.start_s, old_s, new_s)),
+            end_s=min(float(np.interp(phoneme.end_s, old_s, new_s)), end_s),
+        )
+        for phoneme in utterance.phonemes
+    )
+    return replace(utterance, waveform=waveform, phonemes=tuple(p for p in moved if p.start_s < p.end_s))
 
 
 def _draw_pause_s(rng: np.random.Generator) -> float:

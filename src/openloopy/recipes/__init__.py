@@ -6,7 +6,7 @@ A recipe's name is `LINE.STEP`, such as `mini.codec`; `LINE` alone runs all its 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,30 @@ def load_line(name: str):
     return tiny()
 
 
-def run_recipe(name: str, data: Path, run: Path, settings: Mapping[str, str] | None = None) -> None:
+def run_recipe(
+    name: str,
+    data: Path | Sequence[Path],
+    run: Path,
+    settings: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> None:
     """Run a recipe on a corpus of shards; the same call resumes.
 
     Args:
         name: see `recipe_names`.
-        data: folder of shards (from `openloopy puppet` or `openloopy prepare`).
+        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`).
         run: the line's run folder; each step has a subfolder.
+        start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
     """
-    from openloopy.recipes.line import STEPS, Place
+    from openloopy.recipes.line import STEPS, Place, remember_start
 
     if name not in recipe_names():
         raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}")
     line_name, _, only = name.partition(".")
-    line, place = load_line(line_name), Place(Path(data), Path(run))
+    folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
+    line, place = load_line(line_name), Place(folders, Path(run), start)
+    remember_start(place)
     if settings:
         if not only:
             raise ValueError(f"settings belong to one step; name it, for example {line_name}.stage1")

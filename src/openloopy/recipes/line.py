@@ -7,6 +7,8 @@ Each step finds what it builds on in the same run folder, and says which command
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from torch import nn
 from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.folder import save_model
+from openloopy.models.growth import grow_codec
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_decoder import ReferenceCodecConfig
-from openloopy.models.vae import ReferenceCodec, load_codec
+from openloopy.models.vae import CODEC_WEIGHTS, FIRST_CODEC_KIND, ReferenceCodec, load_codec
+from openloopy.models.weight_files import load_weights
 from openloopy.puppet.augment import augment
 from openloopy.recipes.preview import clip_preview, frame_preview
 from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
@@ -73,10 +77,15 @@ class LineConfig:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads and writes: the corpus's shards, and the run folder with one subfolder per step."""
+    """Where a run reads and writes.
 
-    data: Path
+    data: folders of shards; run: the run folder, with one subfolder per step;
+    start: a model folder to go on from; None: from nothing.
+    """
+
+    data: tuple[Path, ...]
     run: Path
+    start: Path | None = None
 
     def pixels(self, size_px: int, split: str) -> PixelCache:
         """Decoded frames at the codec's size, made on first use."""
@@ -88,16 +97,22 @@ def train_codec(line: LineConfig, place: Place) -> None:
     """Step 1: the autoencoder -> run/codec/vae."""
     recipe = line.codec
     torch.manual_seed(recipe.training.seed)
+    codec = ReferenceCodec(recipe.model)
+    if place.start is not None:
+        start_codec(codec, place.start / "vae")
     pixels = place.pixels(recipe.model.size_px, "train")
-    train(CodecTask(ReferenceCodec(recipe.model), pixels, recipe.training), recipe.loop, place.run / "codec")
+    train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "codec")
 
 
 def train_audio(line: LineConfig, place: Place) -> None:
     """Step 2: the audio encoder -> run/audio/audio_encoder. Needs no pictures; may run beside step 1."""
     recipe, folder = line.audio, place.run / "audio"
     torch.manual_seed(recipe.training.seed)
+    encoder = AudioEncoder(recipe.model)
+    if place.start is not None:
+        encoder.load_state_dict(load_audio_encoder(place.start / "audio_encoder").state_dict())
     task = AudioTask(
-        AudioEncoder(recipe.model),
+        encoder,
         build_speech_bank(recipe.bank, "train", folder / "speech-train.npz"),
         build_speech_bank(recipe.held_out, "val", folder / "speech-val.npz"),
         config=recipe.training,
@@ -107,7 +122,10 @@ def train_audio(line: LineConfig, place: Place) -> None:
 
 
 def train_stage1(line: LineConfig, place: Place) -> None:
-    """Step 3: denoiser and reference net on single frames -> run/stage1."""
+    """Step 3: denoiser and reference net on single frames -> run/stage1. With a start, that is stage 1 already."""
+    if place.start is not None:
+        print(f"stage 1 is in {place.start}; nothing to do")
+        return
     recipe = line.stage1
     codec = _load_codec(line, place)
     cache = _latents(line, place, codec, "train")
@@ -128,8 +146,12 @@ def train_stage2(line: LineConfig, place: Place) -> None:
     cache = _latents(line, place, codec, "train")
     torch.manual_seed(recipe.training.seed)
     loopy = LoopyModel(line.model)
-    new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
-    print(f"stage 2 starts from stage 1 with {len(new)} new tensors")
+    if place.start is None:
+        new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
+        print(f"stage 2 starts from stage 1 with {len(new)} new tensors")
+    else:
+        load_weights(loopy, place.start / WEIGHTS_NAME)
+        print(f"stage 2 goes on from {place.start}")
     task = DenoiseTask(
         loopy,
         cache,
@@ -146,6 +168,41 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         storage=torch.float16,
     )
     print(f"model folder: {place.run / 'model'}")
+
+
+def start_codec(codec: ReferenceCodec, folder: Path) -> None:
+    """Fill a codec from a trained one of the same size, or grow it from one of the first version."""
+    settings = json.loads((folder / "config.json").read_text())
+    if settings.get("kind") == FIRST_CODEC_KIND:
+        new = grow_codec(codec, folder / CODEC_WEIGHTS)
+        print(f"the autoencoder grows from {folder}: {len(new)} new tensors")
+    else:
+        load_weights(codec, folder / CODEC_WEIGHTS)
+
+
+def remember_start(place: Place) -> None:
+    """A run keeps to the model it started from; another one (or none) on resuming is an error."""
+    path = place.run / "start.json"
+    start = None if place.start is None else _fingerprint(place.start)
+    if not path.exists():
+        place.run.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"start": start}) + "\n")
+    known = json.loads(path.read_text())["start"]
+    if known != start:
+        raise ValueError(
+            f"{place.run} was begun from {known or 'nothing'}, now from {start or 'nothing'}; "
+            "give the same --start, or another --run folder"
+        )
+
+
+def _fingerprint(folder: Path) -> str:
+    """The hash of a model folder's weights; an error where there is no model."""
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise ValueError(f"{folder} is no model folder to start from: {WEIGHTS_NAME} is missing")
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return f"model {digest.hexdigest()[:16]}"
 
 
 STEPS = {"codec": train_codec, "audio": train_audio, "stage1": train_stage1, "stage2": train_stage2}

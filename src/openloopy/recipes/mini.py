@@ -1,13 +1,13 @@
-"""`mini`: the embedded model, trained from nothing on puppets. v0 works at 128x128 inside and writes 256x256.
+"""`mini`: the embedded model, 256x256, trained on puppets and a little footage.
 
-Command (see runs/mini.sh for the whole line, docs/training.md for what it gave):
+Commands (see runs/mini.sh for the whole line, docs/training.md for what it gave). v1 goes on from v0, whose latents
+(16x16, 8 channels) it keeps; without --start every step begins from nothing, and needs several times as long:
 
-    openloopy train mini.codec  --data SHARDS --run runs/mini
-    openloopy train mini.audio  --data SHARDS --run runs/mini
-    openloopy train mini.stage1 --data SHARDS --run runs/mini
-    openloopy train mini.stage2 --data SHARDS --run runs/mini     # writes runs/mini/model
+    openloopy train mini.codec  --data SHARDS --run runs/mini --start V0
+    openloopy train mini.audio  --data SHARDS --run runs/mini --start V0
+    openloopy train mini.stage2 --data SHARDS --run runs/mini --start V0     # writes runs/mini/model
 
-Hardware: two CPU cores with bfloat16, or any GPU (`--set loop.device=cuda`).
+Hardware: two CPU cores (better with bfloat16), or any GPU (`--set loop.device=cuda`).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def mini() -> LineConfig:
     return LineConfig(
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
-            training=CodecTrainingConfig(batch_size=16),
-            loop=_loop(2000, learning_rate=5e-4, ema_decay=0.997),
+            training=CodecTrainingConfig(batch_size=12),
+            loop=_loop(1600, learning_rate=5e-4, ema_decay=0.995),
         ),
         audio=AudioRecipe(
             model=audio_encoder_config(),
             bank=SpeechBankConfig(num_utterances=1600),
             held_out=SpeechBankConfig(num_utterances=48),
             training=AudioTrainingConfig(batch_size=12),
-            loop=_loop(2000, learning_rate=6e-4, ema_decay=0.998),
+            loop=_loop(1100, learning_rate=5e-4, ema_decay=0.997),
         ),
         model=loopy_config(),
         stage1=DenoiseRecipe(

@@ -2,7 +2,8 @@
 
 Own design [D]: the paper uses a public wav2vec 2.0. A small one that knows mouth shapes is worth more here than one
 trained for transcription: it must tell the visemes (mouth shape classes) of 20 ms steps and how the lips of an
-average speaker would move, under noise, echo and other distortions.
+average speaker would move, under noise, echo and other distortions. An encoder that was trained before may be
+given to go on from; the heads begin anew.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class AudioTrainingConfig:
     middle_weight: float = 0.3
     """Weight of the same loss on the middle layer: all layers are used as features."""
     articulation_weight: float = 2.0
+    """Weight of the articulation, whose curves each count in units of their own spread over the bank."""
 
 
 class ListeningHeads(nn.Module):
@@ -104,6 +106,7 @@ class AudioTask:
     ):
         self.network: nn.Module = ListeningHeads(encoder, config.num_visemes, train.articulation.shape[2])
         self.train_bank, self.held_out, self.config, self.augment = train, held_out, config, augment
+        self.spreads = curve_spreads(train.articulation)
 
     def describe(self) -> dict:
         return {
@@ -119,7 +122,9 @@ class AudioTask:
         sound, visemes, curves = self._draw(rng)
         device = next(network.parameters()).device
         last, middle, moved = network(sound.to(device))
-        return _listening_losses(last, middle, moved, visemes.to(device), curves.to(device), self.config)
+        spreads = self.spreads.to(device)
+        moved, curves = moved.float() / spreads, curves.to(device) / spreads
+        return _listening_losses(last, middle, moved, curves, visemes.to(device), config=self.config)
 
     def sample(self, network: nn.Module, path: Path) -> None:
         """Score unseen voices and sentences; draw true over heard articulation of one of them."""
@@ -166,12 +171,24 @@ class AudioTask:
         )
 
 
+def curve_spreads(articulation: np.ndarray) -> Tensor:
+    """Standard deviation of each curve over a bank, `num frames curves` -> `curves`; never near 0."""
+    return torch.from_numpy(articulation.std((0, 1), dtype=np.float64)).float().clamp_min(0.02)
+
+
 def _listening_losses(
-    last: Tensor, middle: Tensor, moved: Tensor, visemes: Tensor, curves: Tensor, config: AudioTrainingConfig
+    last: Tensor,
+    middle: Tensor,
+    moved: Tensor,
+    curves: Tensor,
+    visemes: Tensor,
+    *,
+    config: AudioTrainingConfig,
 ) -> dict[str, Tensor]:
+    """Viseme logits `b steps classes` against `visemes`, heard against true articulation `b frames curves`."""
     viseme = F.cross_entropy(last.float().flatten(0, 1), visemes.flatten())
     viseme_middle = F.cross_entropy(middle.float().flatten(0, 1), visemes.flatten())
-    articulation = F.smooth_l1_loss(moved.float(), curves, beta=0.2)
+    articulation = F.smooth_l1_loss(moved, curves)
     accuracy = (last.argmax(-1) == visemes).float().mean()
     loss = viseme + config.middle_weight * viseme_middle + config.articulation_weight * articulation
     return {"loss": loss, "viseme": viseme, "articulation": articulation, "accuracy": accuracy.detach()}

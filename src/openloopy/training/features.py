@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openloopy.data.cache import CACHE_NAME, LatentCache, PixelCache, latent_cache_writer, open_latent_cache
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
+from openloopy.models.precision import autocast
 from openloopy.models.vae import LatentCodec
 
 ENCODE_BATCH = 50
@@ -47,8 +48,8 @@ def _clip_features(
     pixels: PixelCache, i: int, codec: LatentCodec, audio_encoder: AudioEncoder
 ) -> dict[str, np.ndarray]:
     clip = pixels.clip(i)
-    # Latents are stored in half precision anyhow; bfloat16 halves the time on a CPU that has it.
-    with torch.autocast(_device(codec).type, torch.bfloat16):
+    # Latents are stored in half precision anyhow; bfloat16 halves the time on a device that has it.
+    with autocast(_device(codec), "auto"):
         batches = [
             codec.encode(to_pixels(clip.frames[start : start + ENCODE_BATCH]).to(_device(codec))).float()
             for start in range(0, len(clip.frames), ENCODE_BATCH)

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from openloopy.models.precision import autocast
 from openloopy.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from openloopy.training.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate_at
 from openloopy.training.stats import StatsWriter
@@ -31,7 +32,8 @@ class LoopConfig:
     log_every: int = 20
     checkpoint_every: int = 200
     sample_every: int = 500
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """"auto": bfloat16 where the device computes in it."""
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -109,9 +111,7 @@ def _train_step(
     task.network.train()
     # Dropout and the like inside networks use the global generator.
     torch.manual_seed(config.seed * 1_000_003 + step)
-    with torch.autocast(
-        torch.device(config.device).type, torch.bfloat16, enabled=config.precision == "bfloat16"
-    ):
+    with autocast(torch.device(config.device), config.precision):
         losses = task.losses(task.network, step)
     loss = losses["loss"]
     if not math.isfinite(loss.item()):
