@@ -1,14 +1,14 @@
 """Which choices of `mini` help? Short training runs of equal length that differ in one choice.
 
-    python benchmarks/remedies.py codec    --run RUN --steps 250 --out DIR      # the autoencoder's remedies
-    python benchmarks/remedies.py denoiser --run RUN --steps 60 --out DIR       # prediction, weights, noise
+    python benchmarks/remedies.py codec    --data SHARDS --run RUN --steps 250 --out DIR  # the autoencoder's remedies
+    python benchmarks/remedies.py denoiser --data SHARDS --run RUN --steps 60 --out DIR   # prediction, weights, noise
 
-RUN is the run folder of `mini`, whose caches are used. Codec arms start from nothing, at 128 px with one level less and
-the same 16x16 grid of latents; they are judged by PSNR at mouth and eyes of `val` frames whose state differs from the
-reference, and where it is alike. Denoiser arms start from RUN's finished model (those that change the prediction from
-nothing, on single frames) and are judged by the error of x_0 on `val` clips: in the boxes of mouth and eyes and
-everywhere, at three noise levels, with true history and sound. An arm that is finished is not repeated; the last line is
-one JSON object.
+RUN is the run folder of `mini`, whose caches of SHARDS (repeat --data for several folders) are made or used. Codec arms
+start from nothing, at 128 px with one level less and the same 16x16 grid of latents; they are judged by PSNR at mouth
+and eyes of `val` frames whose state differs from the reference, and where it is alike. Denoiser arms start from a
+finished model (those that change the prediction from nothing, on single frames) and are judged by the error of x_0 on
+`val` clips: in the boxes of mouth and eyes and everywhere, at three noise levels, with true history and sound. A
+finished arm is not repeated; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quality_cases import Tracked
 from quality_numbers import autoencoder_errors, autoencoder_psnr
 
 from openloopy.data.batch import BatchConfig, sample_clip_batch, sample_frame_batch
-from openloopy.data.cache import PixelCache, open_latent_cache, open_pixel_cache
+from openloopy.data.cache import LatentCache, PixelCache, open_latent_cache
 from openloopy.data.regions import region_boxes
 from openloopy.diffusion.prediction import add_noise, to_x_0
 from openloopy.diffusion.schedule import alpha_bars
@@ -34,7 +34,7 @@ from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.vae import ReferenceCodec
 from openloopy.models.weight_files import load_weights
-from openloopy.recipes.line import picture_model
+from openloopy.recipes.line import Place, picture_model
 from openloopy.recipes.mini import mini
 from openloopy.training.codec import CodecTask, CodecTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, clip_conditions, picture_conditions
@@ -96,9 +96,9 @@ def run_codec_arm(
 ) -> dict[str, float]:
     """Train one autoencoder from nothing and judge it."""
     torch.manual_seed(0)
-    cache = open_pixel_cache(options.run / "cache" / "pixels-train-128")
+    cache = options.place.pixels(model.size_px, "train")
     network = train(CodecTask(ReferenceCodec(model), cache, config), _loop(options.steps, 1e-3), out)
-    return judge_codec(network.codec, open_pixel_cache(options.run / "cache" / "pixels-val-128"))
+    return judge_codec(network.codec, options.place.pixels(model.size_px, "val"))
 
 
 @torch.inference_mode()
@@ -143,7 +143,9 @@ def denoiser_arms(options: argparse.Namespace) -> dict[str, Any]:
         "stage 1: v": from_nothing("v", "uniform"),
         "stage 1: x0, clipped SNR weight": from_nothing("x0", "min_snr"),
         "stage 2: as in the recipe": going_on(batch, noise),
-        "stage 2: mouth and eyes not weighted": going_on(replace(batch, mouth_weight=1.0, eye_weight=1.0), noise),
+        "stage 2: mouth and eyes not weighted": going_on(
+            replace(batch, mouth_weight=1.0, eye_weight=1.0), noise
+        ),
         "stage 2: mouth 6, eyes 3": going_on(replace(batch, mouth_weight=6.0, eye_weight=3.0), noise),
         "stage 2: no noise on motion frames": going_on(batch, 0.0),
         "stage 2: noise up to .4 on motion frames": going_on(batch, 0.4),
@@ -158,17 +160,22 @@ def run_denoiser_arm(
     loopy = LoopyModel(model)
     if config.number == 2:
         load_weights(loopy, options.start / WEIGHTS_NAME)
-    cache = open_latent_cache(options.run / "cache" / "latents-train")
+    cache = latents_of(options, "train")
     task = DenoiseTask(loopy, cache, config, preview=lambda network, path: None)
     rate = 6e-4 if config.number == 1 else 2e-4
     network = train(task, _loop(options.steps * (3 if config.number == 1 else 1), rate), out)
     return judge_denoiser(network, config, options)
 
 
+def latents_of(options: argparse.Namespace, split: str) -> LatentCache:
+    """The run's latents of this split, which training has made."""
+    return open_latent_cache(options.run / "cache" / f"latents-{split}-{options.place.data_hash}")
+
+
 @torch.inference_mode()
 def judge_denoiser(network: LoopyModel, config: StageConfig, options: argparse.Namespace) -> dict[str, float]:
     """Mean squared error of x_0 on val latents, by place and noise level; the same batches for every arm."""
-    cache = open_latent_cache(options.run / "cache" / "latents-val")
+    cache = latents_of(options, "val")
     quiet = replace(config, dropout=NO_DROPOUT)
     all_bars = alpha_bars(network.config.schedule)
     errors: dict[str, list[float]] = {}
@@ -211,20 +218,22 @@ def _once(options: argparse.Namespace, name: str, run_arm) -> dict[str, float]:
 
 def _loop(steps: int, rate: float) -> LoopConfig:
     optim = OptimConfig(learning_rate=rate, warmup_steps=20, ema_decay=0.98)
-    return LoopConfig(
-        num_steps=steps, optim=optim, log_every=50, checkpoint_every=10**6, sample_every=10**6
-    )
+    return LoopConfig(num_steps=steps, optim=optim, log_every=50, checkpoint_every=10**6, sample_every=10**6)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("codec", "denoiser"))
     parser.add_argument("--run", type=Path, required=True, help="run folder of mini, with its caches")
+    parser.add_argument(
+        "--data", type=Path, action="append", required=True, help="folder of shards; repeatable"
+    )
     parser.add_argument("--start", type=Path, help="model folder that stage-2 arms go on from [RUN/model]")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    options.place = Place(tuple(options.data), options.run)
     options.start = options.start or options.run / "model"
     return options
 

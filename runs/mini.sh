@@ -1,18 +1,41 @@
 #!/usr/bin/env bash
-# The whole line that made the embedded `mini` model, from portraits to the model folder.
-#   PORTRAITS=folder-of-portraits runs/mini.sh        (two CPU cores: about two hours; every command resumes)
+# The whole line that made the embedded `mini` v1, from portraits and footage to the model folder.
+#   PORTRAITS=folder FOOTAGE=folder runs/mini.sh         (two CPU cores: about two and a half hours; every command resumes)
+# PORTRAITS: pictures of one face each, with or without a MANIFEST.csv. FOOTAGE: the GRID clips named in docs/training.md;
+# leave it out to train on puppets alone.
+# v1 goes on from v0, which is in this repository's history. START= (empty) trains every step from nothing.
 # The settings are those of src/openloopy/recipes/mini.py; docs/training.md has the data, times and results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PORTRAITS=${PORTRAITS:?name a folder of portraits}
-DATA=${DATA:-work/puppets}
-RUN=${RUN:-work/runs/mini}
+FOOTAGE=${FOOTAGE:-}
+WORK=${WORK:-work}
+RUN=${RUN:-$WORK/runs/mini}
 OPENLOOPY=${OPENLOOPY:-.venv/bin/openloopy}
+HELD_OUT=grid_f_lbbc2a,grid_f_lrwp9a,grid_m_lbax4n,grid_m_pwij3p,grid_m_sbwe5n,grid_s2
 
-"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$DATA" --num-clips "${CLIPS:-400}" --clip-s 7 --size 256 --workers 2
-"$OPENLOOPY" train mini.codec  --data "$DATA" --run "$RUN"
-"$OPENLOOPY" train mini.audio  --data "$DATA" --run "$RUN"
-"$OPENLOOPY" train mini.stage1 --data "$DATA" --run "$RUN"
-"$OPENLOOPY" train mini.stage2 --data "$DATA" --run "$RUN"
-.venv/bin/python benchmarks/quality.py --model "$RUN/model" --data "$DATA" --out "$RUN/quality"
+if [ "${START-v0}" = v0 ]; then
+  mkdir -p "$WORK/v0"
+  git archive 3b7d507 src/openloopy/weights/mini | tar x -C "$WORK/v0" --strip-components 4
+  START=$WORK/v0
+fi
+start=(${START:+--start "$START"})
+
+# Many people for the autoencoder, long clips for the denoiser, a little footage for both.
+"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/short" --name short --seed 1 --num-clips 640 --clip-s 2.4 --workers 2
+"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/long" --name long --seed 2 --num-clips 150 --clip-s 20 --workers 2
+footage=()
+if [ -n "$FOOTAGE" ]; then
+  "$OPENLOOPY" prepare "$FOOTAGE" "$WORK/grid" --person-pattern '(grid_(?:s\d+|[fm]_\w+))' --held-out "$HELD_OUT" \
+    --licence "CC BY 4.0 (GRID audiovisual sentence corpus)" --workers 2
+  footage=(--data "$WORK/grid")
+fi
+
+"$OPENLOOPY" train mini.codec  --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
+"$OPENLOOPY" train mini.audio  --data "$WORK/short" --run "$RUN" "${start[@]}"
+"$OPENLOOPY" train mini.stage1 --data "$WORK/long" "${footage[@]}" --run "$RUN" "${start[@]}"
+"$OPENLOOPY" train mini.decoder --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"  # or beside stage 2
+"$OPENLOOPY" train mini.stage2 --data "$WORK/long" "${footage[@]}" --run "$RUN" "${start[@]}"
+.venv/bin/python benchmarks/quality.py --model "$RUN/model" --data "$WORK/long" --people 10 --out "$RUN/quality" \
+  ${FOOTAGE:+--videos "$FOOTAGE"}
 echo "the model folder is $RUN/model; copy it to src/openloopy/weights/mini to embed it"

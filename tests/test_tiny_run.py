@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
@@ -17,7 +19,7 @@ from openloopy.recipes import run_recipe
 from openloopy.training.denoise import DenoiseTask
 from openloopy.training.stats import read_stats
 
-STEPS = {"codec": 40, "audio": 20, "stage1": 30, "stage2": 20}
+STEPS = {"codec": 40, "audio": 20, "stage1": 30, "decoder": 10, "stage2": 20}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,29 @@ def test_a_killed_stage2_repeats_the_unbroken_losses(run, tmp_path, monkeypatch)
     assert [row["step"] for row in resumed] == [9, 19]
     for before, after in zip(unbroken, resumed, strict=True):
         assert after["loss"] == before["loss"] and after["grad_norm"] == before["grad_norm"]
+
+
+@pytest.mark.slow
+def test_the_decoder_learned_and_left_the_latents_alone(run):
+    before, after = (load_file(run / step / "vae" / "model.safetensors") for step in ("codec", "decoder"))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_model_and_from_no_other(run, tmp_path):
+    one_step = {"loop.num_steps": "1", "loop.optim.learning_rate": "0.0"}
+    run_recipe("tiny.codec", run.parent / "data", tmp_path / "run", one_step, run / "model")
+    started, from_model = (
+        load_file(folder / "vae" / "model.safetensors")
+        for folder in (tmp_path / "run" / "codec", run / "model")
+    )
+    weights = [name for name in started if "norm" not in name]
+    assert all(torch.allclose(started[name], from_model[name].float(), atol=1e-3) for name in weights)
+    with pytest.raises(ValueError, match="was begun from model .*, now from nothing"):
+        run_recipe("tiny.codec", run.parent / "data", tmp_path / "run", one_step)
+    with pytest.raises(ValueError, match="no model folder to start from"):
+        run_recipe("tiny.codec", run.parent / "data", tmp_path / "other", one_step, tmp_path)
 
 
 def test_unknown_recipe_lists_those_there_are(tmp_path):

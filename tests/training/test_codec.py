@@ -55,7 +55,9 @@ def pair_of(points: torch.Tensor, shift: float = 0.0) -> PixelPair:
 
 def test_perfect_decoding_costs_nothing(points):
     pair = pair_of(points)
-    decoded = Decoded(pair.target, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2)
+    decoded = Decoded(
+        pair.target, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2
+    )
     assert codec_losses(decoded, pair, CodecTrainingConfig())["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -65,7 +67,9 @@ def test_an_error_in_the_mouth_costs_more_than_elsewhere(points):
     def cost(row: int, column: int) -> float:
         wrong = pair.target.clone()
         wrong[:, :, row, column] += 1.0
-        decoded = Decoded(wrong, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2)
+        decoded = Decoded(
+            wrong, pair.target, torch.ones(2, 1, SIDE, SIDE), *[torch.zeros(2, 2, SIDE, SIDE)] * 2
+        )
         return codec_losses(decoded, pair, config)["pixel"].item()
 
     assert cost(int(0.7 * SIDE), SIDE // 2) == pytest.approx(config.mouth_weight * cost(2, 2), rel=1e-4)
@@ -125,7 +129,9 @@ def test_windows_lie_in_the_picture_and_mostly_on_the_face(points):
 
 def test_errors_at_the_border_of_a_window_are_not_judged(points):
     pair, config = pair_of(points), CodecTrainingConfig(window_margin_px=4)
-    window = draw_window(points, SIDE, CodecTrainingConfig(window_share=0.5), torch.Generator().manual_seed(0))
+    window = draw_window(
+        points, SIDE, CodecTrainingConfig(window_share=0.5), torch.Generator().manual_seed(0)
+    )
     target = window.cut(pair.target, 8)
     wrong = target.clone()
     wrong[..., :3, :] += 1

@@ -148,6 +148,7 @@ def puppet(
     size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same corpus.")] = 0,
+    val_share: Annotated[float, typer.Option(help="Share of clips (and of people) held out.")] = 0.04,
 ) -> None:
     """Make a synthetic talking-head corpus from still portraits and synthetic speech. Resumes."""
     from openloopy.puppet.corpus import CorpusConfig, write_corpus
@@ -164,6 +165,7 @@ def puppet(
         size_px=size,
         workers=workers,
         seed=seed,
+        val_share=val_share,
     )
     with _interruptible("the same command goes on from here"):
         report = write_corpus(config)

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 

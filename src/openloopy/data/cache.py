@@ -274,7 +274,7 @@ def build_pixel_cache(
     info = CacheInfo(
         kind=PixelCache.kind,
         size_px=size_px,
-        source_sha256=_source_sha256(folders),
+        source_sha256=shards_sha256(folders),
         split=split,
         frame_stride=frame_stride,
     )
@@ -370,7 +370,7 @@ def _check_clip_ids(folders: Sequence[Path]) -> None:
         )
 
 
-def _source_sha256(folders: Sequence[Path]) -> str:
+def shards_sha256(folders: Sequence[Path]) -> str:
     """Hash of all indices, in order; of one folder the hash of its index file."""
     digests = [_index_sha256(folder) for folder in folders]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """A larger network that starts from a smaller one: what was learnt at 128 px goes on at 256 px.
 
 `mini` v1 grew from v0 in this way (docs/training.md). v0's autoencoder worked on pictures of half the side; its
-convolutions find their place one level deeper, and folded pixels share out the weights of the pixel that was their mean,
-so that the grown encoder gives v0's latents and the denoiser trained on them goes on learning.
+convolutions find their place one level deeper, and folded pixels share out the weights of the pixel that was their
+mean, so that the grown encoder gives v0's latents and the denoiser trained on them goes on learning.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 LATENT_LIMIT = 3.0
 """Latents are squashed softly to this many standard deviations before decoding, so that outliers stay drawable."""
 FLOW_SCALES = (0.05, 0.1, 0.2)
-"""Flow heads, finest first, are scaled by this in units of half a picture (the last for all coarser ones, too): training
-starts near the identity, and the fine levels only correct."""
+"""Flow heads, finest first, are scaled by this in units of half a picture (the last for all coarser ones, too):
+training starts near the identity, and the fine levels only correct."""
 WINDOW_LEVEL = 2
 """Levels 1/2 and 1/4 can be computed in a window alone; those at 1/8 and coarser always see the whole picture."""
 

@@ -13,20 +13,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import multiprocessing
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from openloopy.data.clips import FPS, decode_frames, encode_frames, encode_sound
 from openloopy.data.records import ClipRecord, PhonemeSpan, Split
@@ -432,10 +428,12 @@ def _gated_portraits(config: CorpusConfig) -> list[MeshedPortrait]:
 
 def _gate(config: CorpusConfig, path: Path) -> None:
     listed = list_portraits(config.portraits, config.val_share)
-    verdicts = {}
-    for i, verdict in _map(config.workers, partial(mesh_portrait, config.portraits), listed, "portraits"):
-        verdicts[i] = verdict
-    in_order = [verdicts[i] for i in range(len(listed))]
+    judge = partial(mesh_portrait, config.portraits)
+    verdicts = {
+        verdict.source if isinstance(verdict, Dropped) else verdict.portrait.file: verdict
+        for verdict in map_tasks(judge, listed, workers=config.workers, title="portraits")
+    }
+    in_order = [verdicts[portrait.file] for portrait in listed]
     _write_dropped(config.out, [verdict for verdict in in_order if isinstance(verdict, Dropped)])
     with atomic_write(path) as partial_path:
         save_meshes(partial_path, [verdict for verdict in in_order if isinstance(verdict, MeshedPortrait)])
@@ -475,37 +473,10 @@ def _clips_per_split(config: CorpusConfig, people: list[MeshedPortrait]) -> dict
 def _write_missing(config: CorpusConfig, plans: list[list[ClipPlan]], index: ShardIndex) -> ShardIndex:
     """Every shard that the index lacks; the index grows with each."""
     tasks = [(i, clips) for i, clips in enumerate(plans) if shard_name(i) not in index.shards]
-    for _, entry in _map(config.workers, partial(write_task, config), tasks, "shards"):
+    for entry in map_tasks(partial(write_task, config), tasks, workers=config.workers, title="shards"):
         index = index.with_shard(entry)
         write_index(config.out, index)
     return index
-
-
-def _map(workers: int, function: Callable, tasks: list, what: str) -> Iterator[tuple[int, Any]]:
-    """(number of the task, result) as they come, under a progress bar."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task(what, total=len(tasks))
-        results = _map_here(function, tasks) if workers == 1 else _map_processes(workers, function, tasks)
-        for result in results:
-            progress.advance(bar)
-            yield result
-
-
-def _map_here(function: Callable, tasks: list) -> Iterator[tuple[int, Any]]:
-    return ((i, function(task)) for i, task in enumerate(tasks))
-
-
-def _map_processes(workers: int, function: Callable, tasks: list) -> Iterator[tuple[int, Any]]:
-    # Spawned, not forked: the native libraries' threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks) or 1), mp_context=context)
-    try:
-        waiting = {pool.submit(function, task): i for i, task in enumerate(tasks)}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_dropped(out: Path, dropped: list[Dropped]) -> None:

@@ -1,6 +1,6 @@
-"""The whole line from shards to a model folder, as one configuration and four steps that resume.
+"""The whole line from shards to a model folder, as one configuration and steps that resume.
 
-    codec -> audio -> stage 1 -> stage 2 -> model folder
+    codec -> audio -> stage 1 -> decoder, stage 2 -> model folder
 
 Each step finds what it builds on in the same run folder, and says which command is missing if it is not there.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache
+from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache, shards_sha256
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.folder import save_model
 from openloopy.models.growth import grow_codec
@@ -31,6 +31,7 @@ from openloopy.training.codec import CodecTask, CodecTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, load_stage1
 from openloopy.training.features import build_latent_cache
 from openloopy.training.loop import LoopConfig, train
+from openloopy.training.probe import ProbeConfig, ProbeTask, StateProbe
 from openloopy.training.stages import StageConfig
 
 CACHE_WORKERS = 2
@@ -65,14 +66,25 @@ class DenoiseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeRecipe:
+    """What reads lip gap and eye opening from latents, for stage 2's state loss."""
+
+    training: ProbeConfig
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class LineConfig:
-    """All four steps; `model` is the finished model's configuration."""
+    """All steps; `model` is the finished model's configuration."""
 
     codec: CodecRecipe
+    decoder: CodecRecipe
+    """The codec's training goes on with its encoder frozen; the same model."""
     audio: AudioRecipe
     model: LoopyConfig
     stage1: DenoiseRecipe
     stage2: DenoiseRecipe
+    probe: ProbeRecipe
 
 
 @dataclass(frozen=True)
@@ -87,9 +99,14 @@ class Place:
     run: Path
     start: Path | None = None
 
+    @property
+    def data_hash(self) -> str:
+        """Eight digits that stand for the data."""
+        return shards_sha256(self.data)[:8]
+
     def pixels(self, size_px: int, split: str) -> PixelCache:
-        """Decoded frames at the codec's size, made on first use."""
-        out = self.run / "cache" / f"pixels-{split}-{size_px}"
+        """Decoded frames at the codec's size, made on first use; other data get another cache."""
+        out = self.run / "cache" / f"pixels-{split}-{size_px}-{self.data_hash}"
         return build_pixel_cache(self.data, out, size_px=size_px, split=split, workers=CACHE_WORKERS)
 
 
@@ -102,6 +119,15 @@ def train_codec(line: LineConfig, place: Place) -> None:
         start_codec(codec, place.start / "vae")
     pixels = place.pixels(recipe.model.size_px, "train")
     train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "codec")
+
+
+def train_decoder(line: LineConfig, place: Place) -> None:
+    """Between steps 3 and 4, or beside step 4: the autoencoder's decoder goes on learning -> run/decoder/vae."""
+    recipe = line.decoder
+    torch.manual_seed(recipe.training.seed)
+    codec = load_codec(_needed(place.run / "codec" / "vae", "codec"), recipe.model.size_px)
+    pixels = place.pixels(recipe.model.size_px, "train")
+    train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "decoder")
 
 
 def train_audio(line: LineConfig, place: Place) -> None:
@@ -157,17 +183,13 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         cache,
         recipe.training,
         preview=clip_preview(codec, audio_encoder, place.pixels(codec.size_px, "val")),
+        probe=_probe(line, place, codec) if recipe.training.state_weight else None,
     )
     network = train(task, recipe.loop, place.run / "stage2")
-    save_model(
-        place.run / "model",
-        network.cpu(),
-        codec.cpu(),
-        audio_encoder.cpu(),
-        line.model,
-        storage=torch.float16,
-    )
-    print(f"model folder: {place.run / 'model'}")
+    codec = _frozen(load_codec(_finished_codec(place), codec.size_px))
+    folder = place.run / "model"
+    save_model(folder, network.cpu(), codec, audio_encoder.cpu(), line.model, storage=torch.float16)
+    print(f"model folder: {folder}")
 
 
 def start_codec(codec: ReferenceCodec, folder: Path) -> None:
@@ -205,7 +227,13 @@ def _fingerprint(folder: Path) -> str:
     return f"model {digest.hexdigest()[:16]}"
 
 
-STEPS = {"codec": train_codec, "audio": train_audio, "stage1": train_stage1, "stage2": train_stage2}
+STEPS = {
+    "codec": train_codec,
+    "audio": train_audio,
+    "stage1": train_stage1,
+    "decoder": train_decoder,
+    "stage2": train_stage2,
+}
 """In the order in which they build on one another."""
 
 
@@ -214,14 +242,28 @@ def picture_model(config: LoopyConfig) -> LoopyConfig:
     return replace(config, denoiser=replace(config.denoiser, temporal=None, audio=None), a2l=None)
 
 
+def _probe(line: LineConfig, place: Place, codec: ReferenceCodec) -> StateProbe:
+    """The state probe of this run's latents, trained on first use."""
+    recipe = replace(line.probe, loop=replace(line.probe.loop, device=line.stage2.loop.device))
+    torch.manual_seed(recipe.training.seed)
+    caches = [_latents(line, place, codec, split) for split in ("train", "val")]
+    return _frozen(train(ProbeTask(*caches, recipe.training), recipe.loop, place.run / "probe"))
+
+
 def _latents(line: LineConfig, place: Place, codec: ReferenceCodec, split: str) -> LatentCache:
     """Latents and audio features, made on first use on the device that trains."""
     device = torch.device(line.stage2.loop.device)
-    out = place.run / "cache" / f"latents-{split}"
+    out = place.run / "cache" / f"latents-{split}-{place.data_hash}"
     audio_encoder = _load_audio(place).to(device)
     cache = build_latent_cache(place.pixels(codec.size_px, split), codec.to(device), audio_encoder, out)
     codec.cpu()
     return cache
+
+
+def _finished_codec(place: Place) -> Path:
+    """The codec with the decoder that learned longest; the latents are the same."""
+    better = place.run / "decoder" / "vae"
+    return better if better.exists() else place.run / "codec" / "vae"
 
 
 def _load_codec(line: LineConfig, place: Place) -> ReferenceCodec:

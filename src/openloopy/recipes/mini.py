@@ -22,12 +22,13 @@ from openloopy.models.loopy import GenerationDefaults, LoopyConfig
 from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
+from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig, ProbeRecipe
 from openloopy.recipes.speech_bank import SpeechBankConfig
 from openloopy.training.audio import AudioTrainingConfig
 from openloopy.training.codec import CodecTrainingConfig
 from openloopy.training.loop import LoopConfig
 from openloopy.training.optim import OptimConfig
+from openloopy.training.probe import ProbeConfig
 from openloopy.training.stages import DropoutConfig, StageConfig
 
 AUDIO_LAYERS, AUDIO_WIDTH = 4, 160
@@ -39,7 +40,14 @@ def mini() -> LineConfig:
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
             training=CodecTrainingConfig(batch_size=12),
-            loop=_loop(1600, learning_rate=5e-4, ema_decay=0.995),
+            loop=_loop(650, learning_rate=5e-4, ema_decay=0.995),
+        ),
+        decoder=CodecRecipe(
+            model=ReferenceCodecConfig(),
+            training=CodecTrainingConfig(
+                batch_size=12, trains_encoder=False, adversarial_weight=0.01, adversarial_start=200
+            ),
+            loop=_loop(1200, learning_rate=4e-4, ema_decay=0.995),
         ),
         audio=AudioRecipe(
             model=audio_encoder_config(),
@@ -57,12 +65,14 @@ def mini() -> LineConfig:
             training=StageConfig(
                 number=2,
                 batch_size=4,
-                batch=BatchConfig(),
-                dropout=DropoutConfig(motion_noise_max=0.15),
+                batch=BatchConfig(mouth_weight=6.0, eye_weight=6.0),
+                dropout=DropoutConfig(motion_noise_max=0.25),
                 motion_gradient="none",
+                state_weight=0.05,
             ),
-            loop=_loop(1650, learning_rate=5e-4, ema_decay=0.995),
+            loop=_loop(1500, learning_rate=4e-4, ema_decay=0.996),
         ),
+        probe=ProbeRecipe(training=ProbeConfig(), loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
     )
 
 

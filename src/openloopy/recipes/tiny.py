@@ -1,7 +1,7 @@
 """`tiny`: every step of the line at a size that two CPU cores walk in a minute or two. It proves the plumbing, no more.
 
 openloopy puppet OUT --num-clips 6 --clip-s 6     # drawn faces
-openloopy train tiny --data OUT --run RUN         # all four steps; writes RUN/model
+openloopy train tiny --data OUT --run RUN         # all steps; writes RUN/model
 """
 
 from __future__ import annotations
@@ -18,30 +18,35 @@ from openloopy.models.loopy import GenerationDefaults, LoopyConfig
 from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
+from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig, ProbeRecipe
 from openloopy.recipes.mini import audio_encoder_config
 from openloopy.recipes.speech_bank import SpeechBankConfig
 from openloopy.training.audio import AudioTrainingConfig
 from openloopy.training.codec import CodecTrainingConfig
 from openloopy.training.loop import LoopConfig
 from openloopy.training.optim import OptimConfig
+from openloopy.training.probe import ProbeConfig
 from openloopy.training.stages import StageConfig
 
 
 def tiny() -> LineConfig:
-    """All four steps, a few dozen iterations each."""
+    """All steps, a few dozen iterations each."""
+    codec = ReferenceCodecConfig(
+        size_px=64,
+        output_px=64,
+        latent_channels=4,
+        encoder_channels=(8, 12, 16),
+        reference_channels=(8, 8, 8),
+        decoder_channels=(8, 12, 16),
+    )
     return LineConfig(
-        codec=CodecRecipe(
-            model=ReferenceCodecConfig(
-                size_px=64,
-                output_px=64,
-                latent_channels=4,
-                encoder_channels=(8, 12, 16),
-                reference_channels=(8, 8, 8),
-                decoder_channels=(8, 12, 16),
+        codec=CodecRecipe(model=codec, training=CodecTrainingConfig(batch_size=8), loop=_loop(40)),
+        decoder=CodecRecipe(
+            model=codec,
+            training=CodecTrainingConfig(
+                batch_size=8, trains_encoder=False, adversarial_weight=0.01, adversarial_start=5
             ),
-            training=CodecTrainingConfig(batch_size=8),
-            loop=_loop(40),
+            loop=_loop(10),
         ),
         audio=AudioRecipe(
             model=_audio_encoder_config(),
@@ -53,8 +58,10 @@ def tiny() -> LineConfig:
         model=loopy_config(),
         stage1=DenoiseRecipe(training=StageConfig(number=1, batch_size=8), loop=_loop(30)),
         stage2=DenoiseRecipe(
-            training=StageConfig(number=2, batch_size=2, batch=BatchConfig()), loop=_loop(20)
+            training=StageConfig(number=2, batch_size=2, batch=BatchConfig(), state_weight=0.05),
+            loop=_loop(20),
         ),
+        probe=ProbeRecipe(training=ProbeConfig(width=8, batch_size=16), loop=_loop(20)),
     )
 
 

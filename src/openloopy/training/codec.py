@@ -58,6 +58,8 @@ class CodecTrainingConfig:
     """Standard deviation of the gain and half that of the offset given to each colour channel of a pair."""
     footage_share: float = 0.15
     """Share of pairs from footage, where there is some."""
+    trains_encoder: bool = True
+    """False: the latents stay as they are, so that the decoder can go on learning beside the denoiser."""
     adversarial_weight: float = 0.0
     """Weight of the patch discriminator; 0: none."""
     adversarial_start: int = 500
@@ -120,6 +122,7 @@ class CodecTask:
 
     def __init__(self, codec: ReferenceCodec, cache: PixelCache, config: CodecTrainingConfig):
         critic = PatchDiscriminator() if config.adversarial_weight else None
+        codec.encoder.requires_grad_(config.trains_encoder)
         self.network: nn.Module = CodecWithCritic(codec, critic)
         self.cache, self.config = cache, config
         self.states = np.stack([cache.arrays["lip_gap"], cache.arrays["eye_opening"]], 1)
@@ -140,6 +143,8 @@ class CodecTask:
         generator = step_generator(self.config.seed, step)
         pair = self._draw(generator)
         pair = PixelPair(*(x.to(device) for x in vars(pair).values()))
+        # A frozen encoder must not move its running mean and variance either.
+        codec.encoder.train(self.config.trains_encoder and codec.training)
         latents = codec.encode(pair.target)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         scale = torch.rand(len(latents), 1, 1, 1, generator=generator).to(device)
@@ -230,11 +235,12 @@ def jitter_colours(pair: PixelPair, sd: float, generator: torch.Generator) -> Pi
     if sd == 0:
         return pair
     b = len(pair.target)
-    common, own = torch.randn(2, b, 1, 1, 1, generator=generator), torch.randn(2, b, 3, 1, 1, generator=generator)
-    gain, offset = sd * (0.8 * common + 0.6 * own) * torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1, 1)
-    target, reference = (
-        (x * gain.exp() + offset).clamp(-1, 1) for x in (pair.target, pair.reference)
+    common, own = (
+        torch.randn(2, b, 1, 1, 1, generator=generator),
+        torch.randn(2, b, 3, 1, 1, generator=generator),
     )
+    gain, offset = sd * (0.8 * common + 0.6 * own) * torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1, 1)
+    target, reference = ((x * gain.exp() + offset).clamp(-1, 1) for x in (pair.target, pair.reference))
     return PixelPair(target, reference, pair.target_points, pair.reference_points)
 
 

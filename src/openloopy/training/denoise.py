@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from openloopy.data.batch import ClipBatch, sample_clip_batch, sample_frame_batch
 from openloopy.data.cache import LatentCache
 from openloopy.diffusion.loss import denoising_loss, per_sample_weight
-from openloopy.diffusion.prediction import add_noise, target
+from openloopy.diffusion.prediction import add_noise, target, to_x_0
 from openloopy.diffusion.schedule import alpha_bars
 from openloopy.models.audio_to_latents import (
     AudioCondition,
@@ -31,6 +31,7 @@ from openloopy.models.loopy import LoopyModel
 from openloopy.models.segments import gather_segments
 from openloopy.models.weight_files import mismatch_report, save_weights
 from openloopy.training.loop import step_generator
+from openloopy.training.probe import StateProbe, state_loss
 from openloopy.training.stages import AUDIO_KEYS, StageConfig, freeze_all_but
 
 WEIGHTS_NAME = "loopy.safetensors"
@@ -42,9 +43,20 @@ Preview = Callable[[nn.Module, Path], None]
 class DenoiseTask:
     """`TrainTask` of either stage."""
 
-    def __init__(self, loopy: LoopyModel, cache: LatentCache, config: StageConfig, *, preview: Preview):
+    def __init__(
+        self,
+        loopy: LoopyModel,
+        cache: LatentCache,
+        config: StageConfig,
+        *,
+        preview: Preview,
+        probe: StateProbe | None = None,
+    ):
+        """probe: trained and frozen; needed where `config.state_weight` is not 0."""
+        if (probe is None) != (config.state_weight == 0):
+            raise ValueError(f"state_weight is {config.state_weight}, but the probe is {probe and 'given'}")
         self.network: nn.Module = loopy
-        self.cache, self.config, self.preview = cache, config, preview
+        self.cache, self.config, self.preview, self.probe = cache, config, preview, probe
         self.alpha_bars = alpha_bars(loopy.config.schedule)
         freeze_all_but(loopy, config.trainable)
 
@@ -66,13 +78,14 @@ class DenoiseTask:
         )
         if self.config.number == 1:
             frames = sample_frame_batch(self.cache, **draw).to(device)
-            latents, region = frames.latents[:, None], frames.region_weight[:, None]
+            latents, region, states = frames.latents[:, None], frames.region_weight[:, None], None
             conditions = picture_conditions(network, frames.reference, self.config, generator)
         else:
             clips = sample_clip_batch(self.cache, **draw).to(device)
-            latents, region = clips.latents, clips.region_weight
+            latents, region, states = clips.latents, clips.region_weight, clips.states
             conditions = clip_conditions(network, clips, self.config, generator)
-        return self._denoising_losses(network, latents, region, conditions=conditions, generator=generator)
+        draws = dict(conditions=conditions, states=states, generator=generator)
+        return self._denoising_losses(network, latents, region, **draws)
 
     def sample(self, network: nn.Module, path: Path) -> None:
         self.preview(network, path)
@@ -87,6 +100,7 @@ class DenoiseTask:
         region: Tensor,
         *,
         conditions: Conditions,
+        states: Tensor | None,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         model = network.config
@@ -101,11 +115,17 @@ class DenoiseTask:
         # How it does where little of the signal is left, which is what the conditions must supply.
         dark = (t > 0.8 * model.schedule.num_timesteps).to(latents.device)
         error = ((prediction.float() - wanted) ** 2).flatten(1).mean(1).detach()
-        return {
+        losses = {
             "loss": loss,
             "mse": error.mean(),
             "mse_noisy": (error * dark).sum() / dark.sum().clamp(min=1),
         }
+        if self.probe is None or states is None:
+            return losses
+        x_0 = to_x_0(model.prediction, prediction.float(), x_t, alpha_bar)
+        state = state_loss(self.probe.to(latents.device), x_0, states)
+        noisy = ((state * dark).sum() / dark.sum().clamp(min=1)).detach()
+        return losses | {"loss": loss + self.config.state_weight * state.mean(), "state_noisy": noisy}
 
 
 def picture_conditions(

@@ -51,6 +51,8 @@ class StageConfig:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss_weight: LossWeight = "uniform"
+    state_weight: float = 0.0
+    """Weight of the state loss of `training.probe` (lip gap and eye opening of the predicted x_0); stage 2 only."""
     motion_gradient: Literal["full", "none"] = "full"
     """'none': the reference net learns from the reference picture alone; motion frames pass it without a gradient,
     which saves a third of a step where training is slow."""
@@ -58,6 +60,10 @@ class StageConfig:
     def __post_init__(self) -> None:
         if not set(self.trainable) <= set(ALL_PARTS):
             raise ValueError(f"trainable parts are {sorted(ALL_PARTS)}, got {sorted(self.trainable)}")
+        if self.state_weight < 0 or (self.state_weight and self.number == 1):
+            raise ValueError(
+                f"state_weight must be 0 in stage 1 and at least 0 in stage 2, got {self.state_weight}"
+            )
         if self.number == 2 and "audio" not in self.trainable:
             raise ValueError(
                 "stage 2 must train the 'audio' part: with it frozen the lips never learn to follow the sound; "
