@@ -33,8 +33,7 @@ from openloopy.diffusion.schedule import alpha_bars
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.vae import ReferenceCodec
-from openloopy.models.weight_files import load_weights
-from openloopy.recipes.line import Place, picture_model
+from openloopy.recipes.line import Place, picture_model, start_loopy
 from openloopy.recipes.mini import mini
 from openloopy.training.codec import CodecTask, CodecTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, clip_conditions, picture_conditions
@@ -159,7 +158,7 @@ def run_denoiser_arm(
     torch.manual_seed(0)
     loopy = LoopyModel(model)
     if config.number == 2:
-        load_weights(loopy, options.start / WEIGHTS_NAME)
+        start_loopy(loopy, options.start / WEIGHTS_NAME)
     cache = latents_of(options, "train")
     task = DenoiseTask(loopy, cache, config, preview=lambda network, path: None)
     rate = 6e-4 if config.number == 1 else 2e-4

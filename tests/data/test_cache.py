@@ -158,6 +158,8 @@ def test_sampling_weights_give_footage_its_share() -> None:
     np.testing.assert_allclose(sampling_weights([puppet, footage, footage], 0.5), [0.5, 0.25, 0.25])
     np.testing.assert_allclose(sampling_weights([footage, footage], 0.1), [0.5, 0.5])
     np.testing.assert_allclose(sampling_weights([puppet, puppet], 0.1), [0.5, 0.5])
+    longer = replace(puppet, num_frames=3 * puppet.num_frames)
+    np.testing.assert_allclose(sampling_weights([puppet, longer, footage], 0.2), [0.2, 0.6, 0.2])
     with pytest.raises(ValueError, match=r"1\.5"):
         sampling_weights([puppet], 1.5)
     with pytest.raises(ValueError, match="no clips"):

@@ -37,7 +37,7 @@ def test_resnet_adds_the_time_between_its_convolutions():
 
 
 def test_layers_along_time_follow_each_transformer():
-    anatomy = Anatomy(unet=MINI, context_width=128, temporal=TemporalConfig(num_heads=4))
+    anatomy = Anatomy(unet=MINI, context_width=128, temporal=TemporalConfig(num_heads=4), time_width=None)
     for level in range(3):
         down, up = DownBlock(anatomy, level), UpBlock(anatomy, level)
         assert len(down.attentions) == len(down.temporal) == 1
@@ -49,7 +49,7 @@ def test_layers_along_time_follow_each_transformer():
 
 def test_steps_see_the_parts_in_order():
     """A block calls its step once per transformer, with the layers along time that belong to it."""
-    anatomy = Anatomy(unet=MINI, context_width=None, temporal=TemporalConfig(num_heads=4))
+    anatomy = Anatomy(unet=MINI, context_width=None, temporal=TemporalConfig(num_heads=4), time_width=None)
     block, seen = DownBlock(anatomy, 1), []
 
     def step(x, attention, temporal):

@@ -94,7 +94,7 @@ def sample_clip_batch(
     config: BatchConfig = BatchConfig(),
     rank: int = 0,
 ) -> ClipBatch:
-    """A batch of random clips of random videos; puppets are drawn alike, whatever their length, and so is footage."""
+    """A batch of random clips of random videos; the longer a video, the likelier."""
     long_enough = _clips_of_at_least(cache, config.num_frames)
     shares = sampling_weights([cache.records[i] for i in long_enough], config.footage_share)
     rng = np.random.default_rng([seed, step, rank])

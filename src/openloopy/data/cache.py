@@ -312,18 +312,18 @@ def latent_cache_writer(
 def sampling_weights(records: Sequence[ClipRecord], footage_share: float) -> np.ndarray:
     """Probability of each clip, `num_clips` float64, such that footage is drawn with this share in all.
 
-    Alike within footage and within puppets; where one of the two is absent, alike for all.
+    Within footage and within puppets in proportion to length; where one of the two is absent, so for all.
     """
     if not 0 <= footage_share <= 1:
         raise ValueError(f"footage_share must be in [0, 1], got {footage_share}")
     if not records:
         raise ValueError("no clips to draw from")
+    lengths = np.array([record.num_frames for record in records], float)
     is_footage = np.array([record.is_footage for record in records])
-    num_footage = int(is_footage.sum())
-    if num_footage in (0, len(records)):
-        return np.full(len(records), 1 / len(records))
-    num_puppets = len(records) - num_footage
-    return np.where(is_footage, footage_share / num_footage, (1 - footage_share) / num_puppets)
+    if is_footage.all() or not is_footage.any():
+        return lengths / lengths.sum()
+    of_kind = np.where(is_footage, lengths[is_footage].sum(), lengths[~is_footage].sum())
+    return np.where(is_footage, footage_share, 1 - footage_share) * lengths / of_kind
 
 
 def decode_clip(sample: Sample, info: CacheInfo) -> tuple[ClipRecord, dict[str, np.ndarray]]:

@@ -58,7 +58,9 @@ class Denoiser(nn.Module):
         super().__init__()
         unet = config.unet
         context_width = None if config.audio is None else unet.context_dim
-        anatomy = Anatomy(unet=unet, context_width=context_width, temporal=config.temporal)
+        anatomy = Anatomy(
+            unet=unet, context_width=context_width, temporal=config.temporal, time_width=unet.time_dim
+        )
         in_channels = unet.in_channels * (2 if config.reference_input == "attention+concat" else 1)
         self.config = config
         self.conv_in = nn.Conv2d(in_channels, unet.block_channels[0], kernel_size=3, padding=1)

@@ -2,7 +2,8 @@
 
 `mini` v1 grew from v0 in this way (docs/training.md). v0's autoencoder worked on pictures of half the side; its
 convolutions find their place one level deeper, and folded pixels share out the weights of the pixel that was their
-mean, so that the grown encoder gives v0's latents and the denoiser trained on them goes on learning.
+mean, so that the grown encoder gives v0's latents and the grown decoder v0's pictures, and the denoiser trained on
+them goes on learning.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from openloopy.models.reference_net import fold_timestep
 from openloopy.models.vae import ReferenceCodec
 from openloopy.models.weight_files import mismatch_report
 
 _LEVELS = {"coarse": 3, "middle": 2, "fine": 1}
-_NEW_PREFIXES = ("decoder.reference_detail.", "decoder.levels.0.", "decoder.draw.", "decoder.mask.")
+_NEW_PREFIXES = ("decoder.reference_detail.", "decoder.levels.0.", "decoder.draw.0.", "decoder.mask.0.")
 """What the grown decoder learns from nothing: its finest level."""
 
 
@@ -32,7 +34,6 @@ def grow_codec(codec: ReferenceCodec, path: Path) -> list[str]:
     """
     state = codec.state_dict()
     grown = {_new_name(name): _new_value(name, value) for name, value in load_file(path).items()}
-    grown = {name: value for name, value in grown.items() if not name.startswith(_NEW_PREFIXES)}
     new = [name for name in state if name.startswith(_NEW_PREFIXES)]
     expected = {name: tuple(value.shape) for name, value in state.items() if name not in new}
     report = mismatch_report({name: tuple(value.shape) for name, value in grown.items()}, expected)
@@ -40,6 +41,16 @@ def grow_codec(codec: ReferenceCodec, path: Path) -> list[str]:
         raise ValueError(f"{path} is not a v0 codec of half the size of this one:\n{report}")
     codec.load_state_dict(state | grown)
     return new
+
+
+def fold_reference_net(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a v0 `LoopyModel`, whose reference net still had a timestep embedding, as those of today's."""
+    prefix = "reference_net."
+    net = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    others = {name: w for name, w in weights.items() if not name.startswith(prefix)}
+    if "time_embedding.linear_1.weight" not in net:
+        return weights
+    return others | {prefix + name: w for name, w in fold_timestep(net).items()}
 
 
 def _new_name(name: str) -> str:
@@ -53,7 +64,7 @@ def _new_name(name: str) -> str:
         return f"decoder.levels.{_LEVELS[part]}.{inner}"
     if part.startswith("flow_"):
         return f"decoder.levels.{_LEVELS[part.removeprefix('flow_')]}.flow.{rest}"
-    return name
+    return f"decoder.{part}.1.{rest}" if part in ("draw", "mask") else name
 
 
 def _new_value(name: str, value: Tensor) -> Tensor:

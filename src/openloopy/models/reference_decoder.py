@@ -239,14 +239,20 @@ class ReferenceDecoder(nn.Module):
         levels = []
         for i, width in enumerate(widths):
             below = 2 * config.latent_channels if i == len(widths) - 1 else widths[i + 1]
-            inputs = below + reference[i] + (12 if i < WINDOW_LEVEL else 0)
+            # The picture as it is so far: the moved reference, folded, and what the level below has drawn.
+            picture = 12 * (i < WINDOW_LEVEL) + 4 * (i == 0)
+            inputs = below + reference[i] + picture
             levels.append(DecoderLevel(inputs, width, FLOW_SCALES[min(i, len(FLOW_SCALES) - 1)]))
         self.levels = nn.ModuleList(levels)
         """Finest first, as the widths are."""
-        self.draw = nn.Conv2d(widths[0], 12, 3, padding=1)
-        self.mask = nn.Conv2d(widths[0], 4, 3, padding=1)
+        # The second level draws at half size, the finest corrects it; it starts by changing nothing.
+        self.draw = nn.ModuleList(nn.Conv2d(width, 12, 3, padding=1) for width in widths[:WINDOW_LEVEL])
+        self.mask = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for width in widths[:WINDOW_LEVEL])
         with torch.no_grad():
-            self.mask.bias.zero_()
+            self.mask[1].bias.zero_()
+            for fine in (self.draw[0], self.mask[0], self.levels[0].flow):
+                fine.weight.zero_()
+                fine.bias.zero_()
 
     def reference_features(self, picture: Tensor) -> tuple[Tensor, ...]:
         """picture: `b 3 h w` at the working size -> features at 1/2, 1/4, ..."""
@@ -265,15 +271,24 @@ class ReferenceDecoder(nn.Module):
         if window is not None:
             cell = 8 * flow.shape[-1] // self.config.size_px
             x, flow, places = (window.cut(y, cell) for y in (x, flow, places.expand(len(x), -1, -1, -1)))
-        for i in reversed(range(WINDOW_LEVEL)):
-            moved = warp(reference.features[i], flow, places)
-            x, step = self.levels[i]([x, moved, self._folded(reference, flow, places, i)])
-            flow, places = _enlarge(flow + step), _refined(places)
-            x = _enlarge(x) if i else x
-        drawn = F.pixel_shuffle(self.draw(x).float(), 2)
-        mask = torch.sigmoid(F.pixel_shuffle(self.mask(x).float(), 2))
+        x, flow, places, drawn, logit = self._half_size(x, flow, places, reference)
+        parts = [x, warp(reference.features[0], flow, places), self._folded(reference, flow, places, 0)]
+        x, step = self.levels[0]([*parts, drawn.to(x.dtype), logit.to(x.dtype)])
+        flow, places = _enlarge(flow + step), _refined(places)
+        drawn = F.interpolate(drawn, scale_factor=2, mode="bicubic", align_corners=False)
+        drawn = drawn + F.pixel_shuffle(self.draw[0](x).float(), 2)
+        mask = torch.sigmoid(_enlarge(logit) + F.pixel_shuffle(self.mask[0](x).float(), 2))
         image = _blend(drawn, mask, flow, reference.picture, places, self.config)
         return Decoded(image, drawn, mask, flow, coarse_flow)
+
+    def _half_size(
+        self, x: Tensor, flow: Tensor, places: Tensor, reference: ReferencePicture
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Features, flow and places for the finest level; what is drawn at half size and the logit of its mask."""
+        parts = [x, warp(reference.features[1], flow, places), self._folded(reference, flow, places, 1)]
+        x, step = self.levels[1](parts)
+        drawn, logit = (F.pixel_shuffle(head[1](x).float(), 2) for head in (self.draw, self.mask))
+        return _enlarge(x), _enlarge(flow + step), _refined(places), drawn, logit
 
     def _coarse_levels(self, latents: Tensor, reference: ReferencePicture) -> tuple[Tensor, Tensor]:
         """Features at 1/8 of the picture, and the flow at 1/4."""

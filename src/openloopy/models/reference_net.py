@@ -2,7 +2,8 @@
 
 Source: Loopy (arXiv:2409.02634), sec. 3.1 and 3.2. Clean latents at timestep 0. At every attention layer it gives the
 tokens that enter self-attention (for the reference picture) and the map that enters the layer (for the motion frames);
-whatever comes after the last of them is absent from the net.
+whatever comes after the last of them is absent from the net, and so is its timestep embedding: at one timestep it is a
+constant, and part of the biases (`fold_timestep`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ class ReferenceNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        anatomy = Anatomy(unet=config, context_width=None, temporal=None)
+        anatomy = Anatomy(unet=config, context_width=None, temporal=None, time_width=None)
         self.config = config
         self.conv_in = nn.Conv2d(config.in_channels, config.block_channels[0], kernel_size=3, padding=1)
-        self.time_embedding = TimeEmbedding(config.block_channels[0], config.time_dim)
         self.down_blocks = down_blocks(anatomy)
         self.mid_block = MidBlock(anatomy)
         self.up_blocks = up_blocks(anatomy)
@@ -66,8 +66,35 @@ class ReferenceNet(nn.Module):
             features.append((to_tokens(x), normed))
             return x if isinstance(attention, TransformerEntry) else attention.finish(x, tokens, normed)
 
-        t = torch.zeros(1, device=frames.device)
-        time_features = F.silu(self.time_embedding(t)).expand(len(frames), -1)
-        x = self.conv_in(frames)
-        run_blocks(self, x, time_features, step)
+        run_blocks(self, self.conv_in(frames), None, step)
         return features
+
+
+def fold_timestep(weights: dict[str, Tensor], t: int = 0) -> dict[str, Tensor]:
+    """The weights of a U-Net that shall run at one timestep only: what the timestep adds becomes bias; exact.
+
+    Args:
+        weights: with diffusers' names, `time_embedding.*` and `*.time_emb_proj.*` among them.
+        t: that timestep (the reference net's is 0).
+
+    Returns:
+        The same weights without these, `*.conv1.bias` changed.
+    """
+    width, in_width = weights["time_embedding.linear_1.weight"].shape
+    embedding = TimeEmbedding(in_width, width)
+    embedding.load_state_dict(
+        {
+            name.removeprefix("time_embedding."): w
+            for name, w in weights.items()
+            if name.startswith("time_embedding.")
+        }
+    )
+    with torch.no_grad():
+        features = F.silu(embedding.float()(torch.tensor([t])))[0]
+    folded = {name: w for name, w in weights.items() if "time_emb" not in name}
+    for name in [name for name in weights if name.endswith(".time_emb_proj.weight")]:
+        block = name.removesuffix(".time_emb_proj.weight")
+        added = weights[name].float() @ features + weights[f"{block}.time_emb_proj.bias"].float()
+        bias = weights[f"{block}.conv1.bias"]
+        folded[f"{block}.conv1.bias"] = (bias.float() + added).to(bias.dtype)
+    return folded

@@ -10,23 +10,27 @@ from torch import Tensor, nn
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions, each after GroupNorm and SiLU, with the timestep embedding added in between."""
+    """Two convolutions, each after GroupNorm and SiLU, with the timestep embedding added in between.
 
-    def __init__(self, in_channels: int, out_channels: int, time_width: int, norm_groups: int) -> None:
+    time_width: None in a net that knows one timestep only; what it would add is then part of the first bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, time_width: int | None, norm_groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(norm_groups, in_channels, eps=1e-5)
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.time_emb_proj = nn.Linear(time_width, out_channels)
+        self.time_emb_proj = None if time_width is None else nn.Linear(time_width, out_channels)
         self.norm2 = nn.GroupNorm(norm_groups, out_channels, eps=1e-5)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         self.conv_shortcut = None
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
 
-    def forward(self, x: Tensor, time_features: Tensor) -> Tensor:
-        """x: `b c h w`; time_features: SiLU of the timestep embedding, `b d`."""
+    def forward(self, x: Tensor, time_features: Tensor | None) -> Tensor:
+        """x: `b c h w`; time_features: SiLU of the timestep embedding, `b d`; None without a time width."""
         hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = hidden + self.time_emb_proj(time_features)[:, :, None, None]
+        if self.time_emb_proj is not None:
+            hidden = hidden + self.time_emb_proj(time_features)[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -76,10 +76,12 @@ class Anatomy:
     """Width of the tokens of cross-attention; None: no cross-attention."""
     temporal: TemporalConfig | None
     """None: no layers along time."""
+    time_width: int | None
+    """Width of the timestep embedding; None: the net knows one timestep only."""
 
     def resnet(self, in_channels: int, out_channels: int) -> ResnetBlock:
         """A convolution block of this net."""
-        return ResnetBlock(in_channels, out_channels, self.unet.time_dim, self.unet.norm_groups)
+        return ResnetBlock(in_channels, out_channels, self.time_width, self.unet.norm_groups)
 
     def transformers(self, channels: int, count: int) -> nn.ModuleList:
         """Spatial transformers of this net."""
@@ -110,7 +112,9 @@ class DownBlock(nn.Module):
         is_last = level == unet.num_levels - 1
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(channels)])
 
-    def forward(self, x: Tensor, time_features: Tensor, step: AttentionStep) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, time_features: Tensor | None, step: AttentionStep
+    ) -> tuple[Tensor, list[Tensor]]:
         """Returns the map for the next level, and the maps that skip to the way up."""
         skips = []
         for resnet, attention, temporal in zip_longest(self.resnets, self.attentions, self.temporal):
@@ -134,7 +138,7 @@ class MidBlock(nn.Module):
         self.attentions = anatomy.transformers(channels, 1)
         self.temporal = anatomy.temporals(channels, 1)
 
-    def forward(self, x: Tensor, time_features: Tensor, step: AttentionStep) -> Tensor:
+    def forward(self, x: Tensor, time_features: Tensor | None, step: AttentionStep) -> Tensor:
         """`(b f) d h w` -> the same shape."""
         x = self.resnets[0](x, time_features)
         x = step(x, self.attentions[0], self.temporal[0] if self.temporal else None)
@@ -158,7 +162,9 @@ class UpBlock(nn.Module):
         self.temporal = anatomy.temporals(channels, num_attentions)
         self.upsamplers = nn.ModuleList([Upsample(channels)] if level > 0 else [])
 
-    def forward(self, x: Tensor, time_features: Tensor, skips: list[Tensor], step: AttentionStep) -> Tensor:
+    def forward(
+        self, x: Tensor, time_features: Tensor | None, skips: list[Tensor], step: AttentionStep
+    ) -> Tensor:
         """Takes its maps from the end of `skips`."""
         for resnet, attention, temporal in zip_longest(self.resnets, self.attentions, self.temporal):
             x = resnet(torch.cat([x, skips.pop()], dim=1), time_features)
@@ -179,12 +185,12 @@ def up_blocks(anatomy: Anatomy) -> nn.ModuleList:
     return nn.ModuleList(UpBlock(anatomy, level) for level in reversed(range(anatomy.unet.num_levels)))
 
 
-def run_blocks(net: nn.Module, x: Tensor, time_features: Tensor, step: AttentionStep) -> Tensor:
+def run_blocks(net: nn.Module, x: Tensor, time_features: Tensor | None, step: AttentionStep) -> Tensor:
     """Down, middle and up through `net.down_blocks`, `net.mid_block` and `net.up_blocks`.
 
     Args:
         x: output of the first convolution, `(b f) d h w`.
-        time_features: SiLU of the timestep embedding, `(b f) d`.
+        time_features: SiLU of the timestep embedding, `(b f) d`; None in a net that knows one timestep only.
         step: called at every attention layer, in order of execution.
     """
     skips = [x]

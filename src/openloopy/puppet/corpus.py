@@ -37,6 +37,7 @@ from openloopy.data.shards import (
     write_index,
     write_shard,
 )
+from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import CROP_FACE_HEIGHTS, FACE_CENTRE_Y, Crop, apply_crop, portrait_crop
 from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68

@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache, shards_sha256
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.folder import save_model
-from openloopy.models.growth import grow_codec
+from openloopy.models.growth import fold_reference_net, grow_codec
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.vae import CODEC_WEIGHTS, FIRST_CODEC_KIND, ReferenceCodec, load_codec
-from openloopy.models.weight_files import load_weights
+from openloopy.models.weight_files import load_weights, mismatch_report
 from openloopy.puppet.augment import augment
 from openloopy.recipes.preview import clip_preview, frame_preview
 from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
@@ -176,7 +177,7 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
         print(f"stage 2 starts from stage 1 with {len(new)} new tensors")
     else:
-        load_weights(loopy, place.start / WEIGHTS_NAME)
+        start_loopy(loopy, place.start / WEIGHTS_NAME)
         print(f"stage 2 goes on from {place.start}")
     task = DenoiseTask(
         loopy,
@@ -200,6 +201,16 @@ def start_codec(codec: ReferenceCodec, folder: Path) -> None:
         print(f"the autoencoder grows from {folder}: {len(new)} new tensors")
     else:
         load_weights(codec, folder / CODEC_WEIGHTS)
+
+
+def start_loopy(loopy: LoopyModel, path: Path) -> None:
+    """Fill denoiser and reference net from a trained model of the same size, v0's form included."""
+    weights, wanted = fold_reference_net(load_file(path)), loopy.state_dict()
+    shapes = [{name: tuple(w.shape) for name, w in each.items()} for each in (weights, wanted)]
+    report = mismatch_report(*shapes)
+    if report:
+        raise ValueError(f"{path} is not a model of this recipe's size:\n{report}")
+    loopy.load_state_dict(weights)
 
 
 def remember_start(place: Place) -> None:

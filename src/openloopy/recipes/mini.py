@@ -12,6 +12,8 @@ Hardware: two CPU cores (better with bfloat16), or any GPU (`--set loop.device=c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openloopy.data.batch import BatchConfig
 from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_encoder import AudioEncoderConfig
@@ -39,14 +41,12 @@ def mini() -> LineConfig:
     return LineConfig(
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
-            training=CodecTrainingConfig(batch_size=12),
-            loop=_loop(650, learning_rate=5e-4, ema_decay=0.995),
+            training=codec_training(),
+            loop=_loop(320, learning_rate=5e-4, ema_decay=0.99),
         ),
         decoder=CodecRecipe(
             model=ReferenceCodecConfig(),
-            training=CodecTrainingConfig(
-                batch_size=12, trains_encoder=False, adversarial_weight=0.01, adversarial_start=200
-            ),
+            training=replace(codec_training(), trains_encoder=False, adversarial_weight=0.01),
             loop=_loop(1200, learning_rate=4e-4, ema_decay=0.995),
         ),
         audio=AudioRecipe(
@@ -73,6 +73,18 @@ def mini() -> LineConfig:
             loop=_loop(1500, learning_rate=4e-4, ema_decay=0.996),
         ),
         probe=ProbeRecipe(training=ProbeConfig(), loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
+    )
+
+
+def codec_training() -> CodecTrainingConfig:
+    """Mouth and eyes matter most, and most references are of another state or covered there."""
+    return CodecTrainingConfig(
+        batch_size=12,
+        other_state_share=0.8,
+        hide_region_share=0.5,
+        mouth_weight=10.0,
+        eye_weight=10.0,
+        adversarial_start=200,
     )
 
 
