@@ -50,7 +50,7 @@ def points() -> torch.Tensor:
 
 def pair_of(points: torch.Tensor, shift: float = 0.0) -> PixelPair:
     target = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return PixelPair(target, target.clone(), points, points + shift)
+    return PixelPair(target, target.clone(), points, points + shift, torch.zeros(2, 2))
 
 
 def test_perfect_decoding_costs_nothing(points):
@@ -107,7 +107,7 @@ def test_covering_hides_what_it_says(points, region):
 def test_pairs_stay_in_their_clip_and_prefer_another_state():
     cache = TwoClips()
     states = np.stack([np.tile([0.0] * 19 + [5.0], 2)] * 2, 1)
-    config = CodecTrainingConfig(batch_size=64, other_state_share=1.0, state_candidates=40)
+    config = CodecTrainingConfig(batch_size=64, other_state_share=1.0, state_candidates=40, extreme_share=0.0)
     pairs = sample_pairs(cache, states, config, torch.Generator().manual_seed(1))
     target = ((pairs.target[:, 0, 0, 0] + 1) * 127.5).round().int()
     reference = ((pairs.reference[:, 0, 0, 0] + 1) * 127.5).round().int()
@@ -157,3 +157,14 @@ def test_the_decoder_learns_against_the_discriminator():
     torch.nn.functional.relu(1 + critic(decoded)).mean().backward()
     torch.testing.assert_close(turned, -0.5 * decoded.grad)
     assert all(p.grad is not None for p in critic.parameters())
+
+
+def test_extreme_targets_have_shut_eyes_or_an_open_mouth():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(40, 2))
+    config = CodecTrainingConfig(batch_size=64, extreme_share=1.0)
+    pairs = sample_pairs(TwoClips(), states, config, torch.Generator().manual_seed(1))
+    for target in ((pairs.target[:, 0, 0, 0] + 1) * 127.5).round().int().tolist():
+        clip = states[target // 20 * 20 :][:20]
+        lids, lips = (clip[:, 1] < states[target, 1]).sum(), (clip[:, 0] > states[target, 0]).sum()
+        assert lids < 2 or lips < 4

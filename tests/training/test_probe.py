@@ -19,8 +19,7 @@ def latents_of(states: Tensor, generator: torch.Generator) -> Tensor:
 def trained_probe() -> StateProbe:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    probe = StateProbe(4, 8)
-    probe(torch.zeros(1, 4, 8, 8))
+    probe = StateProbe(4, 8, 8)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-2)
     for _ in range(150):
         states = torch.randn(32, 2, generator=generator)
@@ -44,7 +43,7 @@ def test_the_probe_reads_and_its_loss_pulls_latents_to_the_true_state():
 
 
 def test_standardised_states_use_the_data_s_units():
-    probe = StateProbe(4, 8)
+    probe = StateProbe(4, 8, 8)
     probe.mean.copy_(torch.tensor([1.0, 2.0]))
     probe.sd.copy_(torch.tensor([0.5, 2.0]))
     assert torch.equal(probe.standardised(torch.tensor([[1.5, 0.0]])), torch.tensor([[1.0, -1.0]]))

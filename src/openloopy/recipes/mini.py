@@ -42,12 +42,12 @@ def mini() -> LineConfig:
         codec=CodecRecipe(
             model=ReferenceCodecConfig(),
             training=codec_training(),
-            loop=_loop(320, learning_rate=5e-4, ema_decay=0.99),
+            loop=_loop(700, learning_rate=6e-4, ema_decay=0.99),
         ),
         decoder=CodecRecipe(
             model=ReferenceCodecConfig(),
             training=replace(codec_training(), trains_encoder=False, adversarial_weight=0.01),
-            loop=_loop(1200, learning_rate=4e-4, ema_decay=0.995),
+            loop=_loop(800, learning_rate=5e-4, ema_decay=0.99),
         ),
         audio=AudioRecipe(
             model=audio_encoder_config(),
@@ -68,7 +68,7 @@ def mini() -> LineConfig:
                 batch=BatchConfig(mouth_weight=6.0, eye_weight=6.0),
                 dropout=DropoutConfig(motion_noise_max=0.25),
                 motion_gradient="none",
-                state_weight=0.05,
+                state_weight=0.1,
             ),
             loop=_loop(1500, learning_rate=4e-4, ema_decay=0.996),
         ),

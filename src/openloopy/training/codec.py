@@ -1,8 +1,9 @@
 """Training of the reference autoencoder (see `models.reference_decoder`).
 
-Its trap: a mouth or an eye whose state differs from the reference stays as the reference had it. Three remedies are
-combined: references of another state are drawn on purpose, the mouth and the eyes of the reference are hidden part of
-the time, and the boxes of mouth and eyes weigh more, also for what is drawn before the reference joins.
+Its trap: a mouth or an eye whose state differs from the reference stays as the reference had it. The remedies are
+combined: shut eyes and open mouths are drawn as targets on purpose, and references of another state; the mouth and the
+eyes of the reference are hidden part of the time; the boxes of mouth and eyes weigh more, also for what is drawn before
+the reference joins; and lip gap and eye opening must be readable from the latents.
 
 The fine levels are computed in a window of each picture, mostly around the face: a quarter of the work of the whole.
 Texture comes from a small discriminator of patches (Isola et al. 2017) with the hinge loss (Lim and Ye 2017). It learns
@@ -26,6 +27,9 @@ from openloopy.data.regions import region_boxes, region_weights
 from openloopy.models.reference_decoder import Decoded, ReferencePicture, Window
 from openloopy.models.vae import ReferenceCodec, save_codec
 from openloopy.training.loop import step_generator
+from openloopy.training.probe import StateProbe
+
+READER_WIDTH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class CodecTrainingConfig:
 
     batch_size: int = 32
     seed: int = 0
+    extreme_share: float = 0.5
+    """Share of targets chosen for the most closed eyes or the most open mouth of their clip: a blink is rare."""
     other_state_share: float = 0.6
     """Share of references chosen for the most different mouth or eyes among `state_candidates` frames."""
     state_candidates: int = 8
@@ -64,6 +70,8 @@ class CodecTrainingConfig:
     """Weight of the patch discriminator; 0: none."""
     adversarial_start: int = 500
     """Step from which it acts on the decoder."""
+    state_weight: float = 0.3
+    """Weight of reading lip gap and eye opening from the latents (`training.probe.StateProbe`)."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -100,21 +108,22 @@ class ReversedGradient(torch.autograd.Function):
 
 
 class CodecWithCritic(nn.Module):
-    """What is trained: the codec, and the discriminator where there is one; only the codec is exported."""
+    """What is trained: the codec, a reader of its latents, a discriminator (or none); only the codec is exported."""
 
-    def __init__(self, codec: ReferenceCodec, critic: PatchDiscriminator | None):
+    def __init__(self, codec: ReferenceCodec, reader: StateProbe, critic: PatchDiscriminator | None):
         super().__init__()
-        self.codec, self.critic = codec, critic
+        self.codec, self.reader, self.critic = codec, reader, critic
 
 
 @dataclass(frozen=True)
 class PixelPair:
-    """target, reference: `b 3 H W` in [-1, 1]; points: `b 68 2` in [0, 1] of each."""
+    """target, reference: `b 3 H W` in [-1, 1]; points: `b 68 2` in [0, 1] of each; states: the target's, `b 2`."""
 
     target: Tensor
     reference: Tensor
     target_points: Tensor
     reference_points: Tensor
+    states: Tensor
 
 
 class CodecTask:
@@ -123,10 +132,12 @@ class CodecTask:
     def __init__(self, codec: ReferenceCodec, cache: PixelCache, config: CodecTrainingConfig):
         critic = PatchDiscriminator() if config.adversarial_weight else None
         codec.encoder.requires_grad_(config.trains_encoder)
-        self.network: nn.Module = CodecWithCritic(codec, critic)
         self.cache, self.config = cache, config
-        self.states = np.stack([cache.arrays["lip_gap"], cache.arrays["eye_opening"]], 1)
-        self.states = self.states / (self.states.std(0) + 1e-6)
+        states = np.stack([cache.arrays["lip_gap"], cache.arrays["eye_opening"]], 1)
+        self.states = (states - states.mean(0)) / (states.std(0) + 1e-6)
+        side = codec.config.size_px // codec.config.downsample
+        reader = StateProbe(codec.config.latent_channels, READER_WIDTH, side)
+        self.network: nn.Module = CodecWithCritic(codec, reader, critic)
         self.clip_weights = sampling_weights(cache.records, config.footage_share)
 
     def describe(self) -> dict:
@@ -155,6 +166,8 @@ class CodecTask:
             window,
         )
         losses = codec_losses(decoded, pair, self.config, window)
+        state = F.smooth_l1_loss(network.reader(latents).float(), pair.states)
+        losses |= {"loss": losses["loss"] + self.config.state_weight * state, "state": state}
         if critic is None:
             return losses
         true = pair.target if window is None else window.cut(pair.target, 8)
@@ -208,6 +221,8 @@ def sample_pairs(
     clips = rng.choice(len(cache), size=config.batch_size, p=clip_weights)
     begins, lengths = offsets[clips], offsets[clips + 1] - offsets[clips]
     targets = begins + (rng.random(config.batch_size) * lengths).astype(int)
+    for i in np.flatnonzero(rng.random(config.batch_size) < config.extreme_share):
+        targets[i] = begins[i] + _extreme_frame(states[begins[i] : begins[i] + lengths[i]], rng)
     shape = (config.batch_size, config.state_candidates)
     candidates = begins[:, None] + (rng.random(shape) * lengths[:, None]).astype(int)
     # Mouth or eyes, drawn per pair: the candidate that differs most in it.
@@ -222,7 +237,15 @@ def sample_pairs(
         _pixels(cache.frames, references),
         torch.from_numpy((points[targets] + 0.5) / side).float(),
         torch.from_numpy((points[references] + 0.5) / side).float(),
+        torch.from_numpy(states[targets]).float(),
     )
+
+
+def _extreme_frame(states: np.ndarray, rng: np.random.Generator) -> int:
+    """One of the two frames with the most closed eyes, or one of the four with the most open mouth; states `f 2`."""
+    if rng.random() < 0.5:
+        return int(rng.choice(np.argsort(states[:, 1])[:2]))
+    return int(rng.choice(np.argsort(states[:, 0])[-4:]))
 
 
 def _pixels(frames: np.ndarray, indices: np.ndarray) -> Tensor:
@@ -241,7 +264,7 @@ def jitter_colours(pair: PixelPair, sd: float, generator: torch.Generator) -> Pi
     )
     gain, offset = sd * (0.8 * common + 0.6 * own) * torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1, 1)
     target, reference = ((x * gain.exp() + offset).clamp(-1, 1) for x in (pair.target, pair.reference))
-    return PixelPair(target, reference, pair.target_points, pair.reference_points)
+    return PixelPair(target, reference, pair.target_points, pair.reference_points, pair.states)
 
 
 def draw_window(

@@ -42,8 +42,10 @@ class ProbeConfig:
 class StateProbe(nn.Module):
     """Latents `n c h w` -> lip gap and eye opening `n 2`, in units of their standard deviation over the data."""
 
-    def __init__(self, latent_channels: int, width: int):
+    def __init__(self, latent_channels: int, width: int, side: int):
+        """side: of the latents' grid."""
         super().__init__()
+        coarse = (side + 3) // 4  # two strided convolutions, each rounding up
         self.layers = nn.Sequential(
             nn.Conv2d(latent_channels, width, 3, padding=1),
             nn.SiLU(),
@@ -52,7 +54,7 @@ class StateProbe(nn.Module):
             nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Flatten(),
-            nn.LazyLinear(2 * width),
+            nn.Linear(2 * width * coarse**2, 2 * width),
             nn.SiLU(),
             nn.Linear(2 * width, NUM_STATES),
         )
@@ -72,8 +74,7 @@ class ProbeTask:
 
     def __init__(self, cache: LatentCache, held_out: LatentCache, config: ProbeConfig):
         channels, side = cache.arrays["latents"].shape[1:3]
-        probe = StateProbe(channels, config.width)
-        probe(torch.zeros(1, channels, side, side))  # fixes the size of the lazy layer
+        probe = StateProbe(channels, config.width, side)
         states = sample_frame_batch(cache, seed=0, step=0, batch_size=512, config=config.batch).states
         probe.mean.copy_(states.mean(0))
         probe.sd.copy_(states.std(0) + 1e-6)
