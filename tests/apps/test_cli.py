@@ -207,7 +207,21 @@ def test_puppet_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     assert code == 0 and "45 clips (0.10 h) of 7 people; 2 of 9 portraits refused" in out
     config = configs[0]
     assert (config.portraits, str(config.out), config.size_px, config.workers) == (tmp_path, "corpus", 128, 3)
-    assert config.total_clips == 45
+    assert config.total_clips == 45 and config.lengths_s == (8.0,)
+    several = [
+        "--clip-s",
+        "20",
+        "--clip-s",
+        "2.4",
+        "--name",
+        "long",
+        "--val-share",
+        "0.5",
+        "--num-clips",
+        "4",
+    ]
+    assert _run(["puppet", "corpus", *several], capsys)[0] == 0
+    assert (configs[1].lengths_s, configs[1].name, configs[1].val_share) == ((20.0, 2.4), "long", 0.5)
     assert _run(["puppet", "corpus", "--hours", "1", "--num-clips", "3"], capsys)[0] == 1
 
 
@@ -241,10 +255,10 @@ def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     settings = ["--set", "loop.num_steps=5", "--set", "loop.precision=float32"]
     assert _run([*arguments, *settings], capsys)[0] == 0
     expected = {"loop.num_steps": "5", "loop.precision": "float32"}
-    assert _run([*arguments, "--data", "more"], capsys)[0] == 0
+    assert _run([*arguments, "--data", "more", "--start", "model"], capsys)[0] == 0
     assert calls == [
-        ("tiny.stage1", [tmp_path], tmp_path / "run", expected),
-        ("tiny.stage1", [tmp_path, Path("more")], tmp_path / "run", {}),
+        ("tiny.stage1", [tmp_path], tmp_path / "run", expected, None),
+        ("tiny.stage1", [tmp_path, Path("more")], tmp_path / "run", {}, Path("model")),
     ]
     code, _, err = _run([*arguments, "--set", "loop.num_steps"], capsys)
     assert code == 2 and "KEY=VALUE" in err

@@ -209,6 +209,14 @@ def test_clips_take_their_lengths_in_turn() -> None:
     assert [clip.num_frames for clip in clips] == [50, 100, 50, 100, 50]
 
 
+def test_a_name_sets_the_clips_of_two_corpora_apart() -> None:
+    named = [
+        [clip.clip_id for shard in plan_shards(config, people(4, 2)) for clip in shard]
+        for config in (CorpusConfig(out=Path("unused"), num_clips=4, name=name) for name in ("one", "two"))
+    ]
+    assert named[0][0].startswith("one-val-") and not set(named[0]) & set(named[1])
+
+
 def test_several_lengths_in_one_corpus_resume(tmp_path: Path) -> None:
     config = CorpusConfig(out=tmp_path, more_clip_s=(0.2,), **{**SMALL, "num_clips": 3})
     assert write_corpus(config).num_frames == 15 + 15 + 5

@@ -70,7 +70,7 @@ def mini() -> LineConfig:
                 motion_gradient="none",
                 state_weight=0.1,
             ),
-            loop=_loop(1500, learning_rate=4e-4, ema_decay=0.996),
+            loop=_loop(700, learning_rate=4e-4, ema_decay=0.996),
         ),
         probe=ProbeRecipe(training=ProbeConfig(), loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
     )
