@@ -87,7 +87,9 @@ PARTS = {
     "puppets": Part(run_puppets, needs=("data",), uses=("people",)),
     "real": Part(run_real, needs=("videos",), uses=("held_out",)),
     "portraits": Part(run_portraits, needs=("portraits", "sounds"), uses=("pairs", "portrait_seconds")),
-    "drift": Part(run_drift, needs=("data",), uses=("people", "drift_people", "drift_minutes")),
+    "drift": Part(
+        run_drift, needs=("data",), uses=("people", "drift_people", "drift_minutes", "drift_steps")
+    ),
 }
 AIMS = (
     Aim(
@@ -237,6 +239,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--portrait-seconds", type=float, default=4.0)
     parser.add_argument("--drift-minutes", type=float, default=2.0)
     parser.add_argument("--drift-people", type=int, default=1)
+    parser.add_argument("--drift-steps", type=int, help="of sampling, for drift alone [as --steps]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of sampling; fewer are faster")
     parser.add_argument("--audio-guidance", type=float)

@@ -116,6 +116,8 @@ def run_portraits(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 def run_drift(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """Long videos of puppets: their sounds one after the other, over and over; second half against first."""
     num_frames = 2 * round(options.drift_minutes * 60 * FPS / 2)
+    if options.drift_steps is not None:
+        bench = replace(bench, generation=replace(bench.generation, steps=options.drift_steps))
     cases = list(read_puppets(options.data, options.people, options.seconds, bench.pipeline.size_px))
     sounds = [case.waveform for case in cases]
     sheets, people = Sheets(), []
@@ -124,7 +126,8 @@ def run_drift(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         waveform = np.resize(speech, len(fit_sound(speech, num_frames)))
         people.append(long_video(bench, replace(case, waveform=waveform, truth=None), num_frames, sheets))
     sheets.write(bench.out / "drift")
-    return {**summary(people), "minutes": options.drift_minutes, "people": people}
+    steps = bench.generation.steps or bench.pipeline.model.config.defaults.steps
+    return {**summary(people), "minutes": options.drift_minutes, "steps": steps, "people": people}
 
 
 def against_truth(
