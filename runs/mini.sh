@@ -23,7 +23,10 @@ start=(${START:+--start "$START"})
 
 # Many people for the autoencoder, long clips for the denoiser, a little footage for both.
 "$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/short" --name short --seed 1 --num-clips 640 --clip-s 2.4 --workers 2
-"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/long" --name long --seed 2 --num-clips 150 --clip-s 20 --workers 2
+"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/long" --name long --seed 2 --num-clips 86 --clip-s 20 --val-share 0.07 \
+  --workers 2
+"$OPENLOOPY" puppet --portraits "$PORTRAITS" "$WORK/eval" --name eval --seed 3 --num-clips 14 --clip-s 10 --val-share 0.86 \
+  --workers 2  # people, voices and sentences that training never sees
 footage=()
 if [ -n "$FOOTAGE" ]; then
   "$OPENLOOPY" prepare "$FOOTAGE" "$WORK/grid" --person-pattern '(grid_(?:s\d+|[fm]_\w+))' --held-out "$HELD_OUT" \
@@ -33,9 +36,9 @@ fi
 
 "$OPENLOOPY" train mini.codec  --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
 "$OPENLOOPY" train mini.audio  --data "$WORK/short" --run "$RUN" "${start[@]}"
-"$OPENLOOPY" train mini.stage1 --data "$WORK/long" "${footage[@]}" --run "$RUN" "${start[@]}"
+"$OPENLOOPY" train mini.stage1 --data "$WORK/long" --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
 "$OPENLOOPY" train mini.decoder --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"  # or beside stage 2
-"$OPENLOOPY" train mini.stage2 --data "$WORK/long" "${footage[@]}" --run "$RUN" "${start[@]}"
-.venv/bin/python benchmarks/quality.py --model "$RUN/model" --data "$WORK/long" --people 10 --out "$RUN/quality" \
+"$OPENLOOPY" train mini.stage2 --data "$WORK/long" --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
+.venv/bin/python benchmarks/quality.py --model "$RUN/model" --data "$WORK/eval" --people 10 --seconds 5 --out "$RUN/quality" \
   ${FOOTAGE:+--videos "$FOOTAGE"}
 echo "the model folder is $RUN/model; copy it to src/openloopy/weights/mini to embed it"

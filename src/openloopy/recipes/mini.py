@@ -1,6 +1,6 @@
 """`mini`: the embedded model, 256x256, trained on puppets and a little footage.
 
-Commands (see runs/mini.sh for the whole line, docs/training.md for what it gave). v1 goes on from v0, whose latents
+Commands (see runs/mini.sh for the whole line, docs/training.md for what it gave). v1 goes on from v0, whose latents' grid
 (16x16, 8 channels) it keeps; without --start every step begins from nothing, and needs several times as long:
 
     openloopy train mini.codec  --data SHARDS --run runs/mini --start V0
