@@ -1,7 +1,7 @@
 """`mini`: the embedded model, 256x256, trained on puppets and a little footage.
 
-Commands (see runs/mini.sh for the whole line, docs/training.md for what it gave). v1 goes on from v0, whose latents' grid
-(16x16, 8 channels) it keeps; without --start every step begins from nothing, and needs several times as long:
+Commands (see runs/mini.sh for the whole line, docs/training.md for what it gave). v1 goes on from v0, whose grid of
+latents (16x16, 8 channels) it keeps; without --start every step begins from nothing, and needs several times as long:
 
     openloopy train mini.codec  --data SHARDS --run runs/mini --start V0
     openloopy train mini.audio  --data SHARDS --run runs/mini --start V0
@@ -46,7 +46,9 @@ def mini() -> LineConfig:
         ),
         decoder=CodecRecipe(
             model=ReferenceCodecConfig(),
-            training=replace(codec_training(), trains_encoder=False, adversarial_weight=0.01),
+            training=replace(
+                codec_training(), trains_encoder=False, adversarial_weight=0.01, reading_weight=0.3
+            ),
             loop=_loop(800, learning_rate=5e-4, ema_decay=0.99),
         ),
         audio=AudioRecipe(

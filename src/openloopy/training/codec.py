@@ -26,6 +26,7 @@ from openloopy.data.cache import PixelCache, sampling_weights
 from openloopy.data.regions import region_boxes, region_weights
 from openloopy.models.reference_decoder import Decoded, ReferencePicture, Window
 from openloopy.models.vae import ReferenceCodec, save_codec
+from openloopy.training.face_reader import FaceReader, Placed, reader_losses
 from openloopy.training.loop import step_generator
 from openloopy.training.probe import StateProbe
 
@@ -72,6 +73,8 @@ class CodecTrainingConfig:
     """Step from which it acts on the decoder."""
     state_weight: float = 0.3
     """Weight of reading lip gap and eye opening from the latents (`training.probe.StateProbe`)."""
+    reading_weight: float = 0.0
+    """Weight of what a reader of pixels sees in decoded mouths and eyes (`training.face_reader`); 0: none."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -108,11 +111,18 @@ class ReversedGradient(torch.autograd.Function):
 
 
 class CodecWithCritic(nn.Module):
-    """What is trained: the codec, a reader of its latents, a discriminator (or none); only the codec is exported."""
+    """What is trained: the codec, a reader of its latents, and where asked for a discriminator and a reader of its
+    pictures; only the codec is exported."""
 
-    def __init__(self, codec: ReferenceCodec, reader: StateProbe, critic: PatchDiscriminator | None):
+    def __init__(
+        self,
+        codec: ReferenceCodec,
+        reader: StateProbe,
+        critic: PatchDiscriminator | None,
+        face_reader: FaceReader | None,
+    ):
         super().__init__()
-        self.codec, self.reader, self.critic = codec, reader, critic
+        self.codec, self.reader, self.critic, self.face_reader = codec, reader, critic, face_reader
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,8 @@ class CodecTask:
         self.states = (states - states.mean(0)) / (states.std(0) + 1e-6)
         side = codec.config.size_px // codec.config.downsample
         reader = StateProbe(codec.config.latent_channels, READER_WIDTH, side)
-        self.network: nn.Module = CodecWithCritic(codec, reader, critic)
+        face_reader = FaceReader() if config.reading_weight else None
+        self.network: nn.Module = CodecWithCritic(codec, reader, critic, face_reader)
         self.clip_weights = sampling_weights(cache.records, config.footage_share)
 
     def describe(self) -> dict:
@@ -168,9 +179,19 @@ class CodecTask:
         losses = codec_losses(decoded, pair, self.config, window)
         state = F.smooth_l1_loss(network.reader(latents).float(), pair.states)
         losses |= {"loss": losses["loss"] + self.config.state_weight * state, "state": state}
+        true = pair.target if window is None else window.cut(pair.target, 8)
+        if network.face_reader is not None:
+            read, look = reader_losses(
+                network.face_reader,
+                placed(decoded.image, window, pair.target.shape[-1]),
+                placed(true, window, pair.target.shape[-1]),
+                pair.target_points,
+                pair.states,
+            )
+            total = losses["loss"] + read + self.config.reading_weight * look
+            losses |= {"loss": total, "read": read, "look": look}
         if critic is None:
             return losses
-        true = pair.target if window is None else window.cut(pair.target, 8)
         scale = self.config.adversarial_weight * (step >= self.config.adversarial_start)
         against = critic_loss(critic, decoded.image, true, scale)
         return losses | {"loss": losses["loss"] + against, "critic": against}
@@ -282,6 +303,14 @@ def draw_window(
     is_near = torch.rand(b, 1, generator=generator) < config.face_window_share
     place = torch.where(is_near, near, anywhere).round().clamp(0, cells - side).int()
     return Window(top=tuple(place[:, 1].tolist()), left=tuple(place[:, 0].tolist()), side=side)
+
+
+def placed(pixels: Tensor, window: Window | None, size_px: int) -> Placed:
+    """A window's pixels `b 3 h w` with their place in the whole picture of side `size_px`."""
+    if window is None:
+        return Placed(pixels, pixels.new_zeros(len(pixels), 2), 1.0)
+    corners = torch.tensor([window.left, window.top], dtype=torch.float32, device=pixels.device).T
+    return Placed(pixels, corners * 8 / size_px, window.side * 8 / size_px)
 
 
 def critic_loss(critic: nn.Module, decoded: Tensor, true: Tensor, scale: float) -> Tensor:
