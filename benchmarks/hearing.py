@@ -22,8 +22,8 @@ import torch
 from identity import area_under_curve
 from provenance import ROOT, folder_hash, provenance, rounded, save_result
 
-from openloopy.face.landmarks import MediapipeLandmarker
 from openloopy.face.movement import lip_gap
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.sync import lip_gap_correlation, pearson
 from openloopy.media.audio import open_waveform
 from openloopy.media.video import FPS, read_frames

@@ -22,7 +22,8 @@ import numpy as np
 from provenance import ROOT, provenance, rounded, save_result
 
 from openloopy.face.crop import apply_crop, portrait_crop
-from openloopy.face.landmarks import Face, MediapipeLandmarker
+from openloopy.face.landmarks import Face
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.identity import (
     BACKGROUND_FILE,
     FaceBackground,

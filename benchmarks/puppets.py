@@ -24,9 +24,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import read_index, read_shard
-from openloopy.face.landmarks import Face, MediapipeLandmarker
+from openloopy.face.landmarks import Face
 from openloopy.face.mesh import Pose, rotation_of
 from openloopy.face.movement import eye_opening
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.motion import blinks, exp, glo, head_speed, points_of
 from openloopy.media.audio import open_waveform
 from openloopy.media.video import FPS, read_frames

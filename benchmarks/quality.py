@@ -32,7 +32,7 @@ from quality_parts import Bench, run_drift, run_portraits, run_puppets, run_real
 
 import openloopy
 from openloopy.apps.doctor import choose
-from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.media.files import sha256_file
 from openloopy.models.folder import find_model_folder

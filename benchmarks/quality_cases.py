@@ -14,7 +14,7 @@ from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import PhonemeSpan
 from openloopy.data.shards import Sample, read_shards
 from openloopy.face.crop import apply_crop, portrait_crop, select_face
-from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.motion import points_of
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import FPS, VideoError, probe_video, read_frames

@@ -33,8 +33,8 @@ from quality_numbers import (
 )
 from quality_pictures import SHEET_COLUMNS, STRIP_FRAMES, Sheets, write_video
 
-from openloopy.face.landmarks import MediapipeLandmarker
 from openloopy.face.movement import lip_gap
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.measures.drift import Colours, colour_drift, colours_of, mean_colours, relative_change
 from openloopy.measures.identity import face_descriptor, face_similarity, texture_similarity

@@ -11,8 +11,8 @@ import pytest
 from skimage import data
 
 from openloopy.face.crop import apply_crop, portrait_crop
-from openloopy.face.landmarks import MediapipeLandmarker
 from openloopy.face.movement import lip_gap
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.media.audio import open_waveform
 from openloopy.models.folder import EMBEDDED_MINI

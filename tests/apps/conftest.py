@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from openloopy.apps import generate
-from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import LoopyPipeline
 from tests.media.sounds import speechlike, write_sound
 from tests.tiny import tiny_model

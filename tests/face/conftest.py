@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openloopy.face.landmarks import MediapipeLandmarker
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.puppet.drawn import DrawnFace, draw_face
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from openloopy.face.crop import Crop, apply_crop, portrait_crop
-from openloopy.face.landmarks import Face, MediapipeLandmarker, mirror_face
+from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.movement import eye_distance, lip_gap
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.media.image import read_image
 from openloopy.puppet.drawn import draw_face
 

@@ -232,7 +232,7 @@ def test_photographs_get_new_backgrounds_at_times(tmp_path: Path, monkeypatch: p
     photo = replace(plan, portrait=replace(plan.portrait, file="a.png", kind="photo_color"))
     painting = replace(photo, portrait=replace(photo.portrait, kind="painting"))
     for meshed, low, high in ((photo, 1, 19), (painting, 0, 0)):
-        scenes = [corpus._stage(config, meshed, corpus.Camera(), np.random.default_rng(i)) for i in range(20)]
+        scenes = [corpus.stage(config, meshed, corpus.Camera(), np.random.default_rng(i)) for i in range(20)]
         assert low <= sum(scene.background is not None for scene in scenes) <= high
 
 

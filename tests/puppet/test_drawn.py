@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from openloopy.face.landmarks import Face, MediapipeLandmarker
+from openloopy.face.landmarks import Face
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.drawn_person import draw_proportions
 from openloopy.puppet.rig import check_portrait

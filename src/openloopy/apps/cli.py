@@ -212,6 +212,33 @@ def prepare(
 
 
 @app.command()
+def label(
+    portraits: Annotated[Path, typer.Argument(metavar="PORTRAITS", help="Folder of pictures with faces.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the bank.")],
+    footage: Annotated[
+        list[Path] | None, typer.Option(help="Folder of shards whose frames join; repeatable.")
+    ] = None,
+    puppet_frames: Annotated[
+        int, typer.Option(min=0, help="Frames of each portrait as a speaking puppet.")
+    ] = 6,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Label pictures for training the face networks (needs mediapipe, the extra `teacher`)."""
+    from openloopy.recipes.face_bank import FaceBankConfig, build_face_bank
+
+    config = FaceBankConfig(
+        portraits=portraits,
+        out=out,
+        footage=tuple(footage or ()),
+        puppet_frames=puppet_frames,
+        workers=workers,
+    )
+    with _interruptible("the same command goes on where it stopped"):
+        bank = build_face_bank(config)
+    typer.echo(f"{out} holds {len(bank.views)} views of faces and {len(bank.scenes)} scenes")
+
+
+@app.command()
 def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="LINE or LINE.STEP, such as mini or mini.stage1.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from openloopy import __version__
-from openloopy.face.landmarks import import_mediapipe, quiet_stderr
+from openloopy.face.teacher import import_mediapipe, quiet_stderr
 from openloopy.models.folder import EMBEDDED_MINI, load_config
 from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
 

@@ -15,7 +15,8 @@ import numpy as np
 from openloopy import __version__
 from openloopy.apps.doctor import Choice, choose, versions
 from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face
-from openloopy.face.landmarks import Face, FaceLandmarker, MediapipeLandmarker
+from openloopy.face.landmarks import Face, FaceLandmarker
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioInfo, open_waveform, probe_audio
 from openloopy.media.files import MediaError, atomic_write, require_folder_of, sha256_file

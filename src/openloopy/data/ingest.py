@@ -36,8 +36,9 @@ from openloopy.data.shards import (
 )
 from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import MIN_FACE_PX, Crop, apply_crop, portrait_crop
-from openloopy.face.landmarks import Face, MediapipeLandmarker
+from openloopy.face.landmarks import Face
 from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_waveform
 from openloopy.media.files import MediaError, atomic_write, require_file
 from openloopy.media.video import FPS, VideoError, read_frames

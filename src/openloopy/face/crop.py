@@ -74,6 +74,17 @@ def apply_crop(rgb: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(cut).resize((size_px, size_px), bicubic, box=box, reducing_gap=3.0))
 
 
+def warp(picture: np.ndarray, linear: np.ndarray, offset: np.ndarray, size_px: int) -> np.ndarray:
+    """The picture `H W ...` moved by x -> linear x + offset (px), border repeated, drawn at `size_px size_px ...`."""
+    # OpenCV counts from pixel centres.
+    centre = offset + linear @ [0.5, 0.5] - 0.5
+    shrink = float(np.sqrt(abs(np.linalg.det(linear))))
+    if shrink < 0.6:  # else fine detail would alias
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.35 / shrink)
+    matrix, size = np.concatenate([linear, centre[:, None]], 1), (size_px, size_px)
+    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def portrait_crop(face: Face, image_size: tuple[int, int]) -> Crop:
     """The square that a portrait is animated in: head and shoulders, the face a little above the middle.
 

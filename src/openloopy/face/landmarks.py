@@ -1,7 +1,4 @@
-"""Faces and their landmarks: the `FaceLandmarker` seam, and mediapipe behind it.
-
-Source: MediaPipe Face Detection and Face Mesh with iris (Apache-2.0), 478 points; its last wheel that
-carries its models is 0.10.21.
+"""Faces and their landmarks: the `FaceLandmarker` seam, and our own networks behind it.
 
 Coordinates everywhere: pixels of the picture, x right, y down, z to the viewer; continuous, so that the
 first pixel covers 0..1 and its centre is at 0.5.
@@ -9,45 +6,46 @@ first pixel covers 0..1 and its centre is at 0.5.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 
-from openloopy.face.crop import Crop, apply_crop
+from openloopy.face.crop import Crop, apply_crop, warp
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68, Pose, canonical_mesh, pose_of
+from openloopy.face.networks import (
+    FINDER_PX,
+    MESH_PX,
+    VIEW_FACE_HEIGHTS,
+    FaceNetworks,
+    find_peaks,
+    shipped_networks,
+    to_input,
+)
 
 SEARCH_PX = 2048
 """Larger pictures are searched in a copy of this longest side; landmarks always come from the original."""
-DETECTION_PX = 384
-"""The detectors look at pictures of this longest side (their own input is 128 or 192 px)."""
 TILE_LEVELS = (2, 4)
 """Where no face is seen in the whole picture, tiles of 1/2 and then 1/4 of its longer side are searched."""
-MIN_SCORE = 0.4
-MESH_ZOOMS = (1.6, 2.0, 2.5)
-"""The mesh is the mean over square views of these many detection boxes: steadier than any one of them."""
-MESH_PX = 384
-MAX_MESH_SPREAD = 0.06
-"""Views of a true face agree; meshes that differ by more (standard deviation, in face heights) are of none."""
-TRACK_ZOOM = 2.4
-"""Tracking looks at a fixed square of this many face heights until the face leaves it."""
+MIN_HEAT = 0.3
+"""The finder proposes faces from this on; the mesh network decides."""
+MIN_CONFIDENCE, MIN_TRACKED_CONFIDENCE = 0.5, 0.3
+MAX_PROPOSALS = 24
+REFINEMENTS = 2
+"""Passes of the mesh network from the finder's rough place to the final view."""
+FINAL_ZOOMS = (0.92, 1.0, 1.1)
+"""A single picture's mesh is the mean over views of these zooms and their mirror images."""
+TRACK_CHUNK = 8
+"""Frames that go through the mesh network at once while tracking."""
+MAX_DRIFT = 0.12
+"""A tracked face that is off its view's centre by more of its height, or larger or smaller by more, gets a new view."""
+MAX_DRIFT_RAD = 0.3
 THOROUGH_EVERY = 25
 """While the face is lost, one in so many frames is searched in tiles too."""
-NUM_QUIET_PICTURES = 10
-"""Mediapipe's native code prints its warnings with the first faces it sees."""
-INSTALL_HINT = (
-    "face landmarks need mediapipe 0.10.21, the last release that carries its models (Python 3.9-3.12). "
-    "Install it without its outdated pins:\n"
-    "    pip install --no-deps mediapipe==0.10.21\n"
-    "    pip install absl-py attrs flatbuffers matplotlib protobuf opencv-python-headless"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,222 +98,239 @@ def mirror_face(face: Face, image_width_px: int) -> Face:
     return Face.from_mesh(mesh, face.score)
 
 
-def import_mediapipe() -> Any:
-    """The mediapipe package, or an ImportError that says how to install it."""
-    try:
-        import mediapipe
-    except ImportError as error:
-        version = ".".join(str(part) for part in sys.version_info[:2])
-        raise ImportError(f"{error} (Python {version}). {INSTALL_HINT}") from error
-    return mediapipe
+@dataclass(frozen=True)
+class FaceSquare:
+    """A square that stands as the face stands: centre `2` px, side px, roll in radians (clockwise)."""
+
+    centre: np.ndarray
+    side: float
+    roll: float = 0.0
+    is_mirrored: bool = False
+
+    @classmethod
+    def about(cls, mesh: np.ndarray) -> FaceSquare:
+        """The view that the mesh network is best at, from a mesh `478 3` px."""
+        down = mesh[CHIN, :2] - mesh[FOREHEAD, :2]
+        roll = float(np.arctan2(-down[0], down[1]))
+        square = cls(np.zeros(2), VIEW_FACE_HEIGHTS * float(np.linalg.norm(down)), roll)
+        upright = mesh[:, :2] @ square._turn.T
+        middle = (upright.min(0) + upright.max(0)) / 2
+        return cls(square._turn.T @ middle, square.side, roll)
+
+    @property
+    def _turn(self) -> np.ndarray:
+        """Rotates the picture so that the face stands upright."""
+        c, s = np.cos(self.roll), np.sin(self.roll)
+        mirror = np.diag([-1.0 if self.is_mirrored else 1.0, 1.0])
+        return mirror @ np.array([[c, s], [-s, c]])
+
+    def cut(self, rgb: np.ndarray) -> np.ndarray:
+        """What the mesh network sees, `128 128 3` uint8; what lies outside repeats the border."""
+        linear = self._turn * (MESH_PX / self.side)
+        return warp(rgb, linear, MESH_PX / 2 - linear @ self.centre, MESH_PX)
+
+    def to_picture(self, mesh: np.ndarray) -> np.ndarray:
+        """The network's mesh `478 3` (view sides from the centre) in px of the picture."""
+        if self.is_mirrored:
+            mesh = mesh[canonical_mesh().mirror]
+        flat = mesh[:, :2] @ self._turn * self.side + self.centre
+        return np.concatenate([flat, mesh[:, 2:] * self.side], 1)
+
+    def varied(self, zoom: float, is_mirrored: bool) -> FaceSquare:
+        """The same place at another size, or seen in a mirror."""
+        return FaceSquare(self.centre, self.side * zoom, self.roll, is_mirrored)
+
+    def still_fits(self, mesh: np.ndarray) -> bool:
+        """Whether a mesh lies well enough in this view."""
+        ideal = FaceSquare.about(mesh)
+        turn = abs((ideal.roll - self.roll + np.pi) % (2 * np.pi) - np.pi)
+        away = np.linalg.norm(ideal.centre - self.centre) * VIEW_FACE_HEIGHTS / ideal.side
+        return bool(
+            away < MAX_DRIFT and abs(np.log(ideal.side / self.side)) < MAX_DRIFT and turn < MAX_DRIFT_RAD
+        )
 
 
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keeps the messages of mediapipe's native code off the terminal; Python exceptions still pass."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)
+class NetworkLandmarker:
+    """The face networks at work on pictures and faces of any size. The default of the whole package.
 
-
-class Graph:
-    """A mediapipe solution, silent while it starts."""
-
-    def __init__(self, open_solution: Callable[[], Any]) -> None:
-        with quiet_stderr():
-            self._solution = open_solution()
-            self._solution.process(np.zeros((64, 64, 3), np.uint8))
-        self._num_processed = 0
-
-    def process(self, rgb: np.ndarray) -> Any:
-        """The solution's result for one picture, `H W 3` uint8."""
-        self._num_processed += 1
-        if self._num_processed > NUM_QUIET_PICTURES:
-            return self._solution.process(rgb)
-        with quiet_stderr():
-            return self._solution.process(rgb)
-
-    def restart(self) -> None:
-        """Forgets the pictures before."""
-        with quiet_stderr():
-            self._solution.reset()
-            self._solution.process(np.zeros((64, 64, 3), np.uint8))
-
-
-class MediapipeLandmarker:
-    """Mediapipe's detectors and face mesh, made to work on pictures and faces of any size.
-
-    Not for sharing between threads; make one per process.
+    `Face.score` is a calibrated confidence: of the faces at 0.9, about nine in ten are right (docs/evaluation.md).
     """
 
-    def __init__(self, max_faces: int = 8) -> None:
+    def __init__(self, max_faces: int = 8, networks: FaceNetworks | None = None) -> None:
+        """networks: others than those that come with the package."""
         if max_faces < 1:
             raise ValueError(f"max_faces must be at least 1, got {max_faces}")
         self.max_faces = max_faces
-        with quiet_stderr():
-            solutions = import_mediapipe().solutions
-        detection, mesh = solutions.face_detection.FaceDetection, solutions.face_mesh.FaceMesh
-        self._detectors = [
-            Graph(lambda: detection(model_selection=1, min_detection_confidence=MIN_SCORE)),  # full range
-            Graph(lambda: detection(model_selection=0, min_detection_confidence=MIN_SCORE)),  # short range
-        ]
-        mesh = partial(mesh, refine_landmarks=True, min_detection_confidence=MIN_SCORE)
-        self._mesh = Graph(lambda: mesh(static_image_mode=True, max_num_faces=4))
-        self._tracking_mesh = Graph(lambda: mesh(static_image_mode=False, max_num_faces=1))
+        self._networks = networks or shipped_networks()
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """The faces of a picture, `H W 3` uint8, largest first, at most `max_faces`."""
         return self._find(rgb, max_searches=2 + len(TILE_LEVELS))
 
+    def track(self, frames: Iterable[np.ndarray]) -> list[Face | None]:
+        """The largest face of each frame of one shot; None where it is lost.
+
+        The view stays where it is until the face leaves it, so that a still face gives still landmarks; there is no
+        smoothing over time, hence no lag.
+        """
+        tracker = _Tracker(self)
+        frames = iter(frames)
+        track: list[Face | None] = []
+        while chunk := list(islice(frames, TRACK_CHUNK)):
+            track += tracker.follow(chunk)
+        return track
+
+    def fit(self, pictures: list[np.ndarray], squares: list[FaceSquare]) -> list[tuple[np.ndarray, float]]:
+        """Mesh `478 3` px of the picture and logit of the confidence, for each picture and its square."""
+        views = np.stack([square.cut(rgb) for rgb, square in zip(pictures, squares, strict=True)])
+        with torch.inference_mode():
+            meshes, logits = self._networks.mesh(to_input(views))
+        return [
+            (square.to_picture(mesh), logit)
+            for square, mesh, logit in zip(squares, meshes.numpy(), logits.tolist(), strict=True)
+        ]
+
+    def confidence(self, logit: float) -> float:
+        """0..1 from the mesh network's logit."""
+        return float(self._networks.confidence(torch.tensor(logit)))
+
     def _find(self, rgb: np.ndarray, max_searches: int) -> list[Face]:
-        _check_picture(rgb)
+        check_picture(rgb)
         scale = max(1.0, max(rgb.shape[:2]) / SEARCH_PX)
-        searched = rgb if scale == 1 else _shrink(rgb, scale)
-        for boxes in islice(self._searches(searched), max_searches):
-            faces = [self._fit_mesh(rgb, box.scaled(scale)) for box in boxes]
-            faces = _drop_doubles([face for face in faces if face is not None])
+        searched = rgb if scale == 1 else shrink(rgb, scale)
+        for proposals in islice(self._searches(searched), max_searches):
+            squares = [FaceSquare(s.centre * scale, s.side * scale, s.roll) for s in proposals]
+            faces = drop_doubles(self._refine(rgb, squares)) if squares else []
             if faces:
                 return sorted(faces, key=lambda face: -face.height_px)[: self.max_faces]
         return []
 
-    def track(self, frames: Iterable[np.ndarray]) -> list[Face | None]:
-        """The largest face of each frame of one shot; None where it is lost.
-
-        No smoothing over time, hence no lag; about 5 ms a frame for head clips. `score` is the
-        detector's when the track began.
-        """
-        tracker = _Tracker(self.detect, partial(self._find, max_searches=1), self._tracking_mesh)
-        return [tracker.step(rgb) for rgb in frames]
-
-    def _searches(self, rgb: np.ndarray) -> Iterator[list[_Box]]:
-        """Detections of ever more thorough searches: the picture, the picture with a border, tiles."""
+    def _searches(self, rgb: np.ndarray) -> Iterator[list[FaceSquare]]:
+        """Proposals of ever more thorough searches: the picture, the picture with a border, tiles."""
         height, width = rgb.shape[:2]
         longest = max(height, width)
-        yield self._boxes(rgb, [_whole(rgb)])
-        yield self._boxes(rgb, [Crop(width / 2 - longest, height / 2 - longest, 2 * longest)])
+        yield self._propose(rgb, [whole_picture(rgb)])
+        yield self._propose(rgb, [Crop(width / 2 - longest, height / 2 - longest, 2 * longest)])
         for level in TILE_LEVELS:
-            yield self._boxes(rgb, _tiles(width, height, longest / level))
+            yield self._propose(rgb, tiles(width, height, longest / level))
 
-    def _boxes(self, rgb: np.ndarray, views: Iterable[Crop]) -> list[_Box]:
-        boxes = []
-        for view in views:
-            pixels = apply_crop(rgb, view, DETECTION_PX)
-            for detector in self._detectors:
-                boxes += [_to_box(found, view) for found in detector.process(pixels).detections or ()]
+    def _propose(self, rgb: np.ndarray, views: list[Crop]) -> list[FaceSquare]:
         height, width = rgb.shape[:2]
-        return _suppress([box for box in boxes if 0 < box.x < width and 0 < box.y < height])
+        pixels = np.stack([apply_crop(rgb, view, FINDER_PX) for view in views])
+        with torch.inference_mode():
+            found = self._networks.finder(to_input(pixels))
+        proposals = []
+        for i, view in enumerate(views):
+            for centre, size, roll, heat in find_peaks(found, i, MIN_HEAT):
+                x, y = place = np.array([view.x0, view.y0]) + centre * view.size
+                if 0 < x < width and 0 < y < height:
+                    square = FaceSquare(place, VIEW_FACE_HEIGHTS * size * view.size, roll)
+                    proposals.append((heat, square))
+        proposals.sort(key=lambda pair: -pair[0])
+        return [square for _, square in proposals[:MAX_PROPOSALS]]
 
-    def _fit_mesh(self, rgb: np.ndarray, box: _Box) -> Face | None:
-        meshes = []
-        for zoom in MESH_ZOOMS:
-            size = zoom * box.size
-            view = Crop(box.x - size / 2, box.y - size / 2, size)
-            mesh = _nearest_mesh(self._mesh, apply_crop(rgb, view, MESH_PX), view)
-            if mesh is not None:
-                meshes.append(mesh)
-        return _mean_face(meshes, box.score)
-
-
-@dataclass(frozen=True)
-class _Box:
-    """A detection: square about the centre x y, in px."""
-
-    x: float
-    y: float
-    size: float
-    score: float
-
-    def scaled(self, scale: float) -> _Box:
-        """The same box in a picture `scale` times as large."""
-        return _Box(self.x * scale, self.y * scale, self.size * scale, self.score)
-
-    def overlap(self, other: _Box) -> float:
-        """Intersection over union, of the squares."""
-        reach = (self.size + other.size) / 2
-        wide = min(reach - abs(self.x - other.x), self.size, other.size)
-        high = min(reach - abs(self.y - other.y), self.size, other.size)
-        shared = max(wide, 0) * max(high, 0)
-        return shared / (self.size**2 + other.size**2 - shared)
-
-
-_Search = Callable[[np.ndarray], list[Face]]
+    def _refine(self, rgb: np.ndarray, squares: list[FaceSquare]) -> list[Face]:
+        """The proposals that are faces, each from the mean of several views."""
+        for _ in range(REFINEMENTS):
+            fitted = self.fit([rgb] * len(squares), squares)
+            squares = [FaceSquare.about(mesh) for mesh, _ in fitted]
+            squares = [square for square in squares if square.side > 1]
+            if not squares:
+                return []
+        variants = [(zoom, mirrored) for mirrored in (False, True) for zoom in FINAL_ZOOMS]
+        faces = []
+        for square in squares:
+            views = [square.varied(*variant) for variant in variants]
+            meshes, logits = zip(*self.fit([rgb] * len(views), views), strict=True)
+            score = self.confidence(float(np.mean(logits)))
+            if score >= MIN_CONFIDENCE:
+                faces.append(Face.from_mesh(np.mean(meshes, axis=0), score))
+        return faces
 
 
 class _Tracker:
-    """Follows one face: a fixed view around it, and mediapipe's own region tracking within the view."""
+    """Follows one face: a fixed view about it, moved when the face leaves it."""
 
-    def __init__(self, search: _Search, glance: _Search, mesh: Graph) -> None:
-        self._search = search
-        self._glance = glance
-        self._mesh = mesh
-        self._view: Crop | None = None
+    def __init__(self, landmarker: NetworkLandmarker) -> None:
+        self._landmarker = landmarker
+        self._square: FaceSquare | None = None
         self._shape: tuple[int, ...] = ()
-        self._score = 0.0
         self._num_lost = 0
 
-    def step(self, rgb: np.ndarray) -> Face | None:
-        """The face in the next frame, or None."""
-        _check_picture(rgb)
-        if rgb.shape != self._shape:
-            self._view, self._shape = None, rgb.shape
-        face = self._look(rgb)
-        if face is None and self._begin(rgb):
-            face = self._look(rgb)
-        if face is None or not _well_inside(face, self._view, rgb):
-            self._view = None
-        self._num_lost = self._num_lost + 1 if face is None else 0
-        return face
+    def follow(self, frames: list[np.ndarray]) -> list[Face | None]:
+        """The face in each of the next frames, or None."""
+        for rgb in frames:
+            check_picture(rgb)
+        found: list[Face | None] = []
+        while len(found) < len(frames):
+            rest = frames[len(found) :]
+            if rest[0].shape != self._shape:
+                self._square, self._shape = None, rest[0].shape
+            if self._square is None and not self._begin(rest[0]):
+                found.append(None)
+                self._num_lost += 1
+                continue
+            found += self._look([rgb for rgb in rest if rgb.shape == self._shape])
+        return found
 
     def _begin(self, rgb: np.ndarray) -> bool:
         is_thorough = self._num_lost % THOROUGH_EVERY == 0
-        faces = self._search(rgb) if is_thorough else self._glance(rgb)
-        if not faces:
-            return False
-        face, longest = faces[0], max(rgb.shape[:2])
-        if longest <= MESH_PX and face.height_px > longest / 4:
-            self._view = _whole(rgb)
-        else:
-            size = TRACK_ZOOM * face.height_px
-            centre = (face.box[:2] + face.box[2:]) / 2
-            self._view = Crop(float(centre[0] - size / 2), float(centre[1] - size / 2), size)
-        self._score = face.score
-        self._mesh.restart()
-        return True
+        faces = self._landmarker._find(rgb, max_searches=2 + len(TILE_LEVELS) if is_thorough else 1)
+        if faces:
+            self._square, self._num_lost = FaceSquare.about(faces[0].mesh), 0
+        return bool(faces)
 
-    def _look(self, rgb: np.ndarray) -> Face | None:
-        if self._view is None:
+    def _look(self, frames: list[np.ndarray]) -> list[Face | None]:
+        """Faces up to the first frame that needs another view; at least one entry."""
+        found: list[Face | None] = []
+        fitted = self._landmarker.fit(frames, [self._square] * len(frames))
+        for rgb, (mesh, logit) in zip(frames, fitted, strict=True):
+            if not self._square.still_fits(mesh):
+                return [*found, self._move(rgb, mesh)]
+            score = self._landmarker.confidence(logit)
+            if score < MIN_TRACKED_CONFIDENCE:
+                self._square = None
+                return [*found, None] if found else [self._again(rgb)]
+            found.append(Face.from_mesh(mesh, score))
+        return found
+
+    def _move(self, rgb: np.ndarray, mesh: np.ndarray) -> Face | None:
+        """Look again from where the face has gone; a search where it is not there either."""
+        self._square = FaceSquare.about(mesh)
+        ((mesh, logit),) = self._landmarker.fit([rgb], [self._square])
+        score = self._landmarker.confidence(logit)
+        if score >= MIN_TRACKED_CONFIDENCE and self._square.still_fits(mesh):
+            return Face.from_mesh(mesh, score)
+        return self._again(rgb)
+
+    def _again(self, rgb: np.ndarray) -> Face | None:
+        """A new search in this frame."""
+        self._square = None
+        if not self._begin(rgb):
+            self._num_lost += 1
             return None
-        is_whole = self._view == _whole(rgb) and rgb.shape[0] == rgb.shape[1]
-        pixels = rgb if is_whole else apply_crop(rgb, self._view, MESH_PX)
-        mesh = _nearest_mesh(self._mesh, pixels, self._view)
-        return None if mesh is None else Face.from_mesh(mesh, self._score)
+        ((mesh, logit),) = self._landmarker.fit([rgb], [self._square])
+        return Face.from_mesh(mesh, self._landmarker.confidence(logit))
 
 
-def _check_picture(rgb: np.ndarray) -> None:
+def check_picture(rgb: np.ndarray) -> None:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected an RGB picture of shape (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
 
 
-def _shrink(rgb: np.ndarray, scale: float) -> np.ndarray:
+def shrink(rgb: np.ndarray, scale: float) -> np.ndarray:
     size = (max(round(rgb.shape[1] / scale), 1), max(round(rgb.shape[0] / scale), 1))
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
-def _whole(rgb: np.ndarray) -> Crop:
+def whole_picture(rgb: np.ndarray) -> Crop:
     """The square about the whole picture."""
     height, width = rgb.shape[:2]
     size = float(max(height, width))
     return Crop((width - size) / 2, (height - size) / 2, size)
 
 
-def _tiles(width: int, height: int, size: float) -> list[Crop]:
+def tiles(width: int, height: int, size: float) -> list[Crop]:
     """Squares of `size` px over the picture, overlapping by half."""
     columns = _starts(width, size)
     return [Crop(x, y, size) for y in _starts(height, size) for x in columns]
@@ -329,26 +344,7 @@ def _starts(length: float, size: float) -> list[float]:
     return [float(start) for start in np.linspace(0, length - size, count)]
 
 
-def _to_box(detection: Any, view: Crop) -> _Box:
-    box = detection.location_data.relative_bounding_box
-    return _Box(
-        x=view.x0 + (box.xmin + box.width / 2) * view.size,
-        y=view.y0 + (box.ymin + box.height / 2) * view.size,
-        size=max(box.width, box.height) * view.size,
-        score=min(float(detection.score[0]), 1.0),
-    )
-
-
-def _suppress(boxes: list[_Box], max_overlap: float = 0.3) -> list[_Box]:
-    """Keeps the surest of the boxes that cover each other."""
-    kept: list[_Box] = []
-    for box in sorted(boxes, key=lambda box: -box.score):
-        if all(box.overlap(other) <= max_overlap for other in kept):
-            kept.append(box)
-    return kept
-
-
-def _drop_doubles(faces: list[Face]) -> list[Face]:
+def drop_doubles(faces: list[Face]) -> list[Face]:
     """Keeps the surest of the faces whose centres lie within one another's middle."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
@@ -357,32 +353,3 @@ def _drop_doubles(faces: list[Face]) -> list[Face]:
         if not any(near):
             kept.append(face)
     return kept
-
-
-def _mean_face(meshes: list[np.ndarray], score: float) -> Face | None:
-    """The mean of several views' meshes; None where they disagree, for then there is no face."""
-    if len(meshes) < 2:
-        return None
-    face = Face.from_mesh(np.mean(meshes, axis=0), score)
-    spread = np.linalg.norm(np.std(meshes, axis=0)[:, :2], axis=1).mean()
-    return face if spread < MAX_MESH_SPREAD * face.height_px else None
-
-
-def _nearest_mesh(graph: Graph, pixels: np.ndarray, view: Crop) -> np.ndarray | None:
-    """The mesh nearest to the middle of the view, in picture coordinates: `478 3` px, or None."""
-    found = graph.process(pixels).multi_face_landmarks
-    if not found:
-        return None
-    meshes = [np.array([(p.x, p.y, -p.z) for p in face.landmark]) for face in found]
-    distances = [np.abs(mesh[:, :2].mean(0) - 0.5).max() for mesh in meshes]
-    return meshes[int(np.argmin(distances))] * view.size + [view.x0, view.y0, 0.0]
-
-
-def _well_inside(face: Face, view: Crop | None, rgb: np.ndarray) -> bool:
-    """Whether a fixed view still holds the face; the whole picture always does."""
-    if view is None or view == _whole(rgb):
-        return True
-    margin = 0.08 * view.size
-    low = face.box[:2] - [view.x0, view.y0]
-    high = [view.x0 + view.size, view.y0 + view.size] - face.box[2:]
-    return bool(min(low.min(), high.min()) > margin)

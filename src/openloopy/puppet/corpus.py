@@ -281,7 +281,7 @@ def _render(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames `H W 3` and their meshes `f 478 2` px."""
     camera = Camera.draw(rng)
-    scene = _stage(config, plan.meshed, camera, rng)
+    scene = stage(config, plan.meshed, camera, rng)
     rig = PuppetRig(
         scene.rgb,
         scene.mesh,
@@ -298,7 +298,7 @@ def _render(
     return camera.shoot(list(frames)), meshes
 
 
-def _stage(config: CorpusConfig, meshed: MeshedPortrait, camera: Camera, rng: np.random.Generator) -> Scene:
+def stage(config: CorpusConfig, meshed: MeshedPortrait, camera: Camera, rng: np.random.Generator) -> Scene:
     """The square picture that a clip starts from: cropped, developed, at times mirrored or cut out."""
     picture, work_px = _picture(config, meshed), round(config.size_px * SOURCE_SCALE)
     crop = draw_crop(rng, Face.from_mesh(picture.mesh), picture.rgb.shape[1::-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from openloopy.face.landmarks import Graph, import_mediapipe, quiet_stderr
+from openloopy.face.teacher import Graph, import_mediapipe, quiet_stderr
 
 SEGMENTATION_PX = 512
 """Larger pictures are segmented in a copy of this longest side; the network itself sees 256 px."""

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 LINES = ("mini", "tiny")
+FACE_STEPS = ("mesh", "finder", "mask")
+"""Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
 
 
 def recipe_names() -> list[str]:
     """All names that `run_recipe` takes."""
     from openloopy.recipes.line import STEPS
 
-    return [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
+    lines = [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
+    return [*lines, "face", *(f"face.{step}" for step in FACE_STEPS)]
 
 
 def load_line(name: str):
@@ -42,7 +45,7 @@ def run_recipe(
 
     Args:
         name: see `recipe_names`.
-        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`).
+        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`); for `face` one bank.
         run: the line's run folder; each step has a subfolder.
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
@@ -53,6 +56,9 @@ def run_recipe(
         raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}")
     line_name, _, only = name.partition(".")
     folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
+    if line_name == "face":
+        _run_face(only, folders, Path(run), settings or {}, start)
+        return
     line, place = load_line(line_name), Place(folders, Path(run), start)
     remember_start(place)
     if settings:
@@ -63,6 +69,19 @@ def run_recipe(
         if only in ("", step):
             print(f"{line_name}.{step}")
             run_step(line, place)
+
+
+def _run_face(
+    only: str, folders: tuple[Path, ...], run: Path, settings: Mapping[str, str], start: Path | None
+) -> None:
+    from openloopy.recipes.face import face, train_face
+
+    if len(folders) != 1 or start is not None:
+        raise ValueError("the recipe face takes one bank as --data (see `openloopy label`), and no --start")
+    if settings and not only:
+        raise ValueError("settings belong to one step; name it, for example face.mesh")
+    config = overridden(face(), only, settings) if settings else face()
+    train_face(config, folders[0], run, (only,) if only else FACE_STEPS)
 
 
 def overridden(line: Any, step: str, settings: Mapping[str, str]) -> Any:

@@ -1,0 +1,127 @@
+"""`face`: the networks that find faces, their landmarks and the person, trained on a bank of labelled pictures.
+
+    openloopy label PORTRAITS BANK --footage SHARDS      # needs the extra `teacher`
+    openloopy train face --data BANK --run runs/face     # or one of face.mesh, face.finder, face.mask
+    # writes runs/face/face/face.safetensors
+
+Hardware: two CPU cores (about an hour and a half), or any GPU (`--set loop.device=cuda`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openloopy.face.networks import FaceNetworks, load_step, save_face_networks
+from openloopy.puppet.camera import draw_background
+from openloopy.training.face import (
+    STEP_WEIGHTS,
+    FaceBank,
+    FinderTask,
+    FinderTrainingConfig,
+    MaskTask,
+    MaskTrainingConfig,
+    MeshTask,
+    MeshTrainingConfig,
+    calibrate,
+)
+from openloopy.training.loop import LoopConfig, train
+from openloopy.training.optim import OptimConfig
+
+FOLDER = "face"
+STEPS = ("mesh", "finder", "mask")
+
+
+def _loop(num_steps: int, learning_rate: float, decay_fraction: float = 0.5) -> LoopConfig:
+    optim = OptimConfig(
+        learning_rate=learning_rate, ema_decay=0.995, decay_fraction=decay_fraction, max_grad_norm=5.0
+    )
+    return LoopConfig(num_steps=num_steps, optim=optim, checkpoint_every=200, sample_every=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshRecipe:
+    """The mesh network."""
+
+    training: MeshTrainingConfig = field(default_factory=MeshTrainingConfig)
+    loop: LoopConfig = field(default_factory=lambda: _loop(2400, 2e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinderRecipe:
+    """The finder."""
+
+    training: FinderTrainingConfig = field(default_factory=FinderTrainingConfig)
+    loop: LoopConfig = field(default_factory=lambda: _loop(1800, 2e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRecipe:
+    """The person mask."""
+
+    training: MaskTrainingConfig = field(default_factory=MaskTrainingConfig)
+    loop: LoopConfig = field(default_factory=lambda: _loop(900, 2e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+    """All steps."""
+
+    mesh: MeshRecipe = field(default_factory=MeshRecipe)
+    finder: FinderRecipe = field(default_factory=FinderRecipe)
+    mask: MaskRecipe = field(default_factory=MaskRecipe)
+
+
+def face() -> FaceConfig:
+    """The configuration of the networks that come with the package."""
+    return FaceConfig()
+
+
+def face_tiny() -> FaceConfig:
+    """The same for tests: a few steps on a few pictures."""
+    loop = _loop(2, 1e-3)
+    return FaceConfig(
+        mesh=MeshRecipe(training=MeshTrainingConfig(batch_size=4), loop=loop),
+        finder=FinderRecipe(training=FinderTrainingConfig(batch_size=2), loop=loop),
+        mask=MaskRecipe(training=MaskTrainingConfig(batch_size=2), loop=loop),
+    )
+
+
+def train_face(config: FaceConfig, bank_folder: Path, run: Path, steps: tuple[str, ...] = STEPS) -> None:
+    """Train the steps; when all three are there, calibrate and write them together to run/face."""
+    bank = FaceBank.open(bank_folder)
+    for step in steps:
+        print(f"face.{step}")
+        recipe = getattr(config, step)
+        torch.manual_seed(recipe.training.seed)
+        train(_task(step, recipe, bank), recipe.loop, run / step)
+    if all((run / step / STEP_WEIGHTS).exists() for step in STEPS):
+        networks = FaceNetworks()
+        for step in STEPS:
+            load_step(getattr(networks, step), run / step / STEP_WEIGHTS)
+        calibrate(networks, bank, replace(config.mesh.training, batch_size=64), face_free_background)
+        save_face_networks(networks, run / FOLDER)
+        print(f"face networks: {run / FOLDER}")
+
+
+def face_free_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """A picture made by code, at times with a strong texture: `size size 3` uint8."""
+    picture = draw_background(rng, size_px, rng.uniform(20, 220, 3))
+    if rng.random() < 0.4:
+        angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(60)))
+        y, x = np.mgrid[:size_px, :size_px]
+        wave = np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / period)
+        if rng.random() < 0.5:
+            wave = wave * np.sin(2 * np.pi * (np.cos(angle) * y - np.sin(angle) * x) / period)
+        picture = picture + rng.uniform(5, 60) * wave[..., None] * rng.uniform(0.5, 1, 3)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _task(step: str, recipe: Any, bank: FaceBank) -> Any:
+    networks = FaceNetworks()
+    tasks = {"mesh": MeshTask, "finder": FinderTask, "mask": MaskTask}
+    return tasks[step](getattr(networks, step), bank, recipe.training, face_free_background)
