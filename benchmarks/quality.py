@@ -81,7 +81,16 @@ class Aim:
         return f"{self.at_least} to {self.at_most}"
 
 
-EVERY_PART_USES = ("seed", "steps", "audio_guidance", "reference_guidance", "device", "dtype", "seconds")
+EVERY_PART_USES = (
+    "seed",
+    "steps",
+    "audio_guidance",
+    "reference_guidance",
+    "temperature",
+    "device",
+    "dtype",
+    "seconds",
+)
 CODE_ROOMS = ("diffusion", "face", "inference", "measures", "media", "models")
 PARTS = {
     "puppets": Part(run_puppets, needs=("data",), uses=("people",)),
@@ -155,6 +164,7 @@ def generation(options: argparse.Namespace) -> GenerationOptions:
         steps=options.steps,
         audio_guidance=options.audio_guidance,
         reference_guidance=options.reference_guidance,
+        temperature=options.temperature,
     )
 
 
@@ -205,6 +215,7 @@ def settings(options: argparse.Namespace, pipeline: LoopyPipeline) -> dict[str, 
         "steps": plan.sampler.steps,
         "audio_guidance": plan.guidance.audio,
         "reference_guidance": plan.guidance.reference,
+        "temperature": plan.temperature,
         "seconds_per_clip": options.seconds,
         **provenance(),
     }
@@ -244,6 +255,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of sampling; fewer are faster")
     parser.add_argument("--audio-guidance", type=float)
     parser.add_argument("--reference-guidance", type=float)
+    parser.add_argument("--temperature", type=float)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)

@@ -93,6 +93,7 @@ def test_the_sidecar_tells_how_to_make_the_video_again(request_, landmarker):
         "steps": 1,
         "audio_guidance": 2.5,
         "reference_guidance": 2.0,  # the model's own
+        "temperature": 1.0,
         "device": "cpu",
         "dtype": "float32",
     }

@@ -231,11 +231,30 @@ def test_options_override_the_models_defaults():
     config = tiny_config()
     plan = plan_clips(config, GenerationOptions(seed=7), CPU)
     assert (plan.seed, plan.sampler.steps, plan.sampler.spacing) == (7, 2, "trailing")
-    assert plan.guidance == Guidance(audio=3.0, reference=2.0)
-    asked = GenerationOptions(steps=5, audio_guidance=1.5, reference_guidance=0.0, branches="batched")
+    assert plan.guidance == Guidance(audio=3.0, reference=2.0) and plan.temperature == 1.0
+    asked = GenerationOptions(
+        steps=5, audio_guidance=1.5, reference_guidance=0.0, temperature=0.5, branches="batched"
+    )
     plan = plan_clips(config, asked, CPU)
+    assert plan.temperature == 0.5
     assert plan.sampler.steps == 5 and plan.is_batched
     assert plan.guidance == Guidance(audio=1.5, reference=0.0)
+
+
+def test_the_temperature_scales_the_noise_and_must_not_be_negative(monkeypatch):
+    started_from = []
+
+    def remember(denoise, noise, **settings):
+        started_from.append(noise)
+        return noise
+
+    monkeypatch.setattr("openloopy.inference.pipeline.sample", remember)
+    pipeline = LoopyPipeline(tiny_model())
+    for temperature in (1.0, 0.5):
+        run(pipeline, 0.2, steps=1, temperature=temperature)
+    assert torch.equal(started_from[1], started_from[0] * 0.5)
+    with pytest.raises(ValueError, match="temperature"):
+        GenerationOptions(temperature=-0.1)
 
 
 def test_branches_are_batched_where_the_device_is_large(monkeypatch):

@@ -100,6 +100,9 @@ def generate(
     reference_guidance: Annotated[
         float | None, typer.Option(min=0, help="How closely the portrait is kept.")
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Below 1: a calmer head; above 1: a livelier one.")
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
     face: Annotated[int | None, typer.Option(min=0, help="Which face, 0 is the largest.")] = None,
@@ -114,7 +117,11 @@ def generate(
     disable_progress_bar()
 
     options = GenerationOptions(
-        seed=seed, steps=steps, audio_guidance=audio_guidance, reference_guidance=reference_guidance
+        seed=seed,
+        steps=steps,
+        audio_guidance=audio_guidance,
+        reference_guidance=reference_guidance,
+        temperature=temperature,
     )
     request = GenerateRequest(
         portrait=portrait,

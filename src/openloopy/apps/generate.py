@@ -276,6 +276,7 @@ def _settings(request: GenerateRequest, pipeline: LoopyPipeline) -> dict[str, An
         "steps": plan.sampler.steps,
         "audio_guidance": plan.guidance.audio,
         "reference_guidance": plan.guidance.reference,
+        "temperature": plan.temperature,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
     }

@@ -47,12 +47,15 @@ class GenerationOptions:
     steps: int | None = None
     audio_guidance: float | None = None
     reference_guidance: float | None = None
+    temperature: float | None = None
     branches: BranchOrder = "auto"
     """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
         if self.branches not in get_args(BranchOrder):
             raise ValueError(f"branches must be one of {get_args(BranchOrder)}, got {self.branches!r}")
 
@@ -64,6 +67,7 @@ class ClipPlan:
     seed: int
     sampler: SamplerConfig
     guidance: Guidance
+    temperature: float
     is_batched: bool
 
 
@@ -183,7 +187,7 @@ class LoopyPipeline:
                 guidance_branches(conditions, plan.guidance),
                 plan.guidance,
             ),
-            noise.to(self.model.device),
+            noise.to(self.model.device) * plan.temperature,
             config=plan.sampler,
             schedule=config.schedule,
             prediction=config.prediction,
@@ -248,10 +252,11 @@ def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.de
         guidance = replace(guidance, audio=options.audio_guidance)
     if options.reference_guidance is not None:
         guidance = replace(guidance, reference=options.reference_guidance)
+    temperature = defaults.temperature if options.temperature is None else options.temperature
     is_batched = options.branches == "batched"
     if options.branches == "auto":
         is_batched = fits_batched(config, len(branches_needed(guidance)), device)
-    return ClipPlan(options.seed, sampler, guidance, is_batched)
+    return ClipPlan(options.seed, sampler, guidance, temperature, is_batched)
 
 
 def fits_batched(config: LoopyConfig, num_branches: int, device: torch.device) -> bool:

@@ -35,9 +35,13 @@ class GenerationDefaults:
     spacing: Spacing = "leading"
     audio_guidance: float = 5.0
     reference_guidance: float = 3.0
+    temperature: float = 1.0
+    """Standard deviation of the noise that sampling starts from; below 1 a small model is calmer. Not in the paper."""
 
     def __post_init__(self) -> None:
         SamplerConfig(steps=self.steps, spacing=self.spacing)
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
 
 
 @dataclass(frozen=True, kw_only=True)
