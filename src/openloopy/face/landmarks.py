@@ -289,8 +289,7 @@ class _Tracker:
                 return [*found, self._move(rgb, mesh)]
             score = self._landmarker.confidence(logit)
             if score < MIN_TRACKED_CONFIDENCE:
-                self._square = None
-                return [*found, None] if found else [self._again(rgb)]
+                return [*found, self._again(rgb)]
             found.append(Face.from_mesh(mesh, score))
         return found
 

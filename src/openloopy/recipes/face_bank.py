@@ -1,4 +1,5 @@
-"""What the face networks learn from: portraits and footage labelled by a teacher, and puppets labelled exactly.
+"""What the face networks learn from: portraits and footage labelled by a teacher, puppets and drawn faces with their
+exact labels.
 
 Every picture is a *scene* (the whole of it, small, with all its faces: for the finder and the mask) and gives a *view*
 of each face (a square about it: for the mesh). Puppets of the portraits speak, and some of their frames join as views,
@@ -29,7 +30,8 @@ from openloopy.media.image import read_image
 from openloopy.media.video import FPS
 from openloopy.puppet.camera import Camera
 from openloopy.puppet.corpus import CorpusConfig, generator, stage
-from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.motion import Curves, curves, draw_style
 from openloopy.puppet.portraits import MeshedPortrait, Portrait, describe_error, list_portraits
 from openloopy.puppet.rig import PuppetRig, check_portrait
 from openloopy.puppet.rig_shade import Lamp
@@ -67,6 +69,8 @@ class FaceBankConfig:
     """Folders of shards."""
     puppet_frames: int = 10
     """Of each portrait that can be a puppet."""
+    drawn: int = 300
+    """Faces drawn by code."""
     val_share: float = 0.06
     seed: int = 0
     workers: int = 1
@@ -84,6 +88,7 @@ def build_face_bank(config: FaceBankConfig) -> FaceBank:
         for folder in config.footage
         for name in sorted(read_index(folder).shards)
     ]
+    tasks += [(f"drawn-{i}", i) for i in range(config.drawn)]
     missing = [task for task in tasks if not _part_path(parts, task[0]).exists()]
     for _ in map_tasks(partial(_write_part, config), missing, workers=config.workers, title="labels"):
         continue
@@ -93,10 +98,10 @@ def build_face_bank(config: FaceBankConfig) -> FaceBank:
     return FaceBank.open(config.out)
 
 
-def _write_part(config: FaceBankConfig, task: tuple[str, Portrait | Path]) -> None:
+def _write_part(config: FaceBankConfig, task: tuple[str, Portrait | Path | int]) -> None:
     cv2.setNumThreads(1)
     name, source = task
-    label = _label_portrait if isinstance(source, Portrait) else _label_shard
+    label = {Portrait: _label_portrait, int: _label_drawn}.get(type(source), _label_shard)
     try:
         views, scenes, reason = *label(config, source), ""
     except ValueError as error:
@@ -117,6 +122,31 @@ def _label_portrait(config: FaceBankConfig, portrait: Portrait) -> tuple[list[Fa
     if faces and check_portrait(faces[0], rgb) is None and config.puppet_frames:
         views += _puppet_views(config, MeshedPortrait(portrait=portrait, mesh=faces[0].mesh))
     return views, [scene]
+
+
+def _label_drawn(config: FaceBankConfig, number: int) -> tuple[list[FaceView], list[dict]]:
+    rng = generator(config.seed, "drawn face", number)
+    drawn = draw_face(rng, SCENE_PX)
+    split = "val" if number < config.val_share * config.drawn else "train"
+    about = dict(split=split, kind="drawn", person=f"drawn-{number}")
+    views = [view_of(drawn.rgb, drawn.mesh, **about)]
+    rig = PuppetRig(drawn.rgb, drawn.mesh, drawn.mask, out_px=VIEW_PX, rng=rng)
+    for i in _chosen_frames(moves := _speech(config, split, rng), 3, rng):
+        rig.reset()
+        views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
+    return views, [_scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)]
+
+
+def _speech(config: FaceBankConfig, split: str, rng: np.random.Generator) -> Curves:
+    """How somebody's face moves for a few seconds."""
+    return curves(utter(rng, draw_speaker(rng, split), UTTERANCE_S, split), draw_style(rng), rng)
+
+
+def _exact_view(frame: np.ndarray, points: np.ndarray, **about: str) -> FaceView:
+    """A puppet's frame: exact points `478 2`, unknown depth."""
+    return FaceView(
+        frame, np.concatenate([points, np.full((MESH_POINTS, 1), np.nan, np.float32)], 1), **about
+    )
 
 
 def _label_shard(config: FaceBankConfig, shard: Path) -> tuple[list[FaceView], list[dict]]:
@@ -146,8 +176,7 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
     portrait = meshed.portrait
     rng = generator(config.seed, "face bank", portrait.file)
     try:
-        utterance = utter(rng, draw_speaker(rng, portrait.split), UTTERANCE_S, portrait.split)
-        moves = curves(utterance, draw_style(rng), rng)
+        moves = _speech(config, portrait.split, rng)
         corpus = CorpusConfig(out=config.out, portraits=config.portraits, num_clips=1, size_px=VIEW_PX)
         scene = stage(corpus, meshed, Camera.draw(rng), rng)
         lamp = Lamp.draw(rng) if rng.random() < 0.5 else None
@@ -163,15 +192,14 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
         views = []
         for i in _chosen_frames(moves, config.puppet_frames, rng):
             rig.reset()
-            frame, points = rig.frame(moves.frame(i))
-            mesh = np.concatenate([points, np.full((MESH_POINTS, 1), np.nan, np.float32)], 1)
-            views.append(FaceView(frame, mesh, portrait.split, "puppet", portrait.person_id))
+            about = dict(split=portrait.split, kind="puppet", person=portrait.person_id)
+            views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
     except (ValueError, cv2.error):
         return []  # this portrait stays as it is; the still view has its labels
     return [view for view in views if np.isfinite(view.mesh[:, :2]).all()]
 
 
-def _chosen_frames(moves, count: int, rng: np.random.Generator) -> list[int]:
+def _chosen_frames(moves: Curves, count: int, rng: np.random.Generator) -> list[int]:
     """The most closed eyes, two wide mouths, and random ones."""
     frames = [int(np.argmax(moves["blink"])), *np.argsort(moves["jaw"])[-2:].tolist()]
     others = rng.permutation(round(UTTERANCE_S * FPS))[:count].tolist()

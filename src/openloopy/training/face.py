@@ -48,7 +48,7 @@ from openloopy.training.face_pictures import change_light, cover_part, spoil
 from openloopy.training.loop import step_generator
 
 STEP_WEIGHTS = "weights.safetensors"
-KINDS = ("portrait", "puppet", "footage")
+KINDS = ("portrait", "puppet", "footage", "drawn")
 RIGHT_ERROR = 0.08
 """A face counts as right when its 68 points are off by less than this on average (outer-eye distances)."""
 IRISES = tuple(range(468, MESH_POINTS))
@@ -202,8 +202,8 @@ class MeshTrainingConfig:
 
     batch_size: int = 64
     seed: int = 0
-    kind_shares: tuple[float, float, float] = (0.45, 0.42, 0.13)
-    """Of portraits, puppets, footage, where there are some."""
+    kind_shares: tuple[float, float, float, float] = (0.42, 0.36, 0.12, 0.1)
+    """Of portraits, puppets, footage, drawn faces, where there are some."""
     faceless_share: float = 0.08
     """Views without a face; they train the confidence alone."""
     max_roll_deg: float = 35.0
