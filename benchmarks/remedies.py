@@ -8,7 +8,7 @@ start from nothing, at 128 px with one level less and the same 16x16 grid of lat
 and eyes of `val` frames whose state differs from the reference, and where it is alike. Denoiser arms start from a
 finished model (those that change the prediction from nothing, on single frames) and are judged by the error of x_0 on
 `val` clips: in the boxes of mouth and eyes and everywhere, at three noise levels, with true history and sound. A
-finished arm is not repeated; the last line is one JSON object.
+finished arm is not repeated; arms with another seed show how far chance alone goes; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def codec_arms(options: argparse.Namespace) -> dict[str, Any]:
     full = CodecTrainingConfig(batch_size=CODEC_BATCH)
     training = {
         "all remedies": full,
+        "all remedies, another seed": replace(full, seed=1),
         "no references of another state": replace(full, other_state_share=0.0),
         "nothing hidden": replace(full, hide_region_share=0.0, hide_all_share=0.0),
         "boxes not weighted": replace(full, mouth_weight=1.0, eye_weight=1.0),
@@ -94,7 +95,7 @@ def run_codec_arm(
     options: argparse.Namespace, out: Path, model: ReferenceCodecConfig, config: CodecTrainingConfig
 ) -> dict[str, float]:
     """Train one autoencoder from nothing and judge it."""
-    torch.manual_seed(0)
+    torch.manual_seed(config.seed)
     cache = options.place.pixels(model.size_px, "train")
     network = train(CodecTask(ReferenceCodec(model), cache, config), _loop(options.steps, 1e-3), out)
     return judge_codec(network.codec, options.place.pixels(model.size_px, "val"))
@@ -132,9 +133,9 @@ def denoiser_arms(options: argparse.Namespace) -> dict[str, Any]:
         model = replace(picture_model(line.model), prediction=prediction)
         return lambda out: run_denoiser_arm(options, out, model, replace(stage1, loss_weight=weight))
 
-    def going_on(batch: BatchConfig, noise: float):
+    def going_on(batch: BatchConfig, noise: float, **others):
         dropout = replace(stage2.dropout, motion_noise_max=noise)
-        config = replace(stage2, batch=batch, dropout=dropout)
+        config = replace(stage2, batch=batch, dropout=dropout, **others)
         return lambda out: run_denoiser_arm(options, out, line.model, config)
 
     batch, noise = stage2.batch, stage2.dropout.motion_noise_max
@@ -142,6 +143,7 @@ def denoiser_arms(options: argparse.Namespace) -> dict[str, Any]:
         "stage 1: v": from_nothing("v", "uniform"),
         "stage 1: x0, clipped SNR weight": from_nothing("x0", "min_snr"),
         "stage 2: as in the recipe": going_on(batch, noise),
+        "stage 2: the same, another seed": going_on(batch, noise, seed=1),
         "stage 2: mouth and eyes not weighted": going_on(
             replace(batch, mouth_weight=1.0, eye_weight=1.0), noise
         ),
@@ -155,7 +157,7 @@ def run_denoiser_arm(
     options: argparse.Namespace, out: Path, model: LoopyConfig, config: StageConfig
 ) -> dict[str, float]:
     """Train one denoiser and judge it."""
-    torch.manual_seed(0)
+    torch.manual_seed(config.seed)
     loopy = LoopyModel(model)
     if config.number == 2:
         start_loopy(loopy, options.start / WEIGHTS_NAME)

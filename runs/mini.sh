@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole line that made the embedded `mini` v1, from portraits and footage to the model folder.
-#   PORTRAITS=folder FOOTAGE=folder runs/mini.sh         (two CPU cores: about two and a half hours; every command resumes)
+# The whole line that made the embedded `mini` v1.1, from portraits and footage to the model folder.
+#   PORTRAITS=folder FOOTAGE=folder runs/mini.sh         (two CPU cores: about four hours; every command resumes)
 # PORTRAITS: pictures of one face each, with or without a MANIFEST.csv. FOOTAGE: the GRID clips named in docs/training.md;
 # leave it out to train on puppets alone.
 # v1 goes on from v0, which is in this repository's history. START= (empty) trains every step from nothing.
@@ -37,8 +37,20 @@ fi
 "$OPENLOOPY" train mini.codec  --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
 "$OPENLOOPY" train mini.audio  --data "$WORK/short" --run "$RUN" "${start[@]}"
 "$OPENLOOPY" train mini.stage1 --data "$WORK/long" --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
-"$OPENLOOPY" train mini.decoder --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"  # or beside stage 2
+"$OPENLOOPY" train mini.decoder --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}" \
+  --set training.reading_weight=0  # or beside stage 2
 "$OPENLOOPY" train mini.stage2 --data "$WORK/long" --data "$WORK/short" "${footage[@]}" --run "$RUN" "${start[@]}"
-.venv/bin/python benchmarks/quality.py --model "$RUN/model" --data "$WORK/eval" --people 10 --seconds 5 --out "$RUN/quality" \
+
+# Second round, v1.1: decoder and denoiser of v1 go on; encoder, audio encoder, caches and probe stay.
+NEXT=$RUN-2
+mkdir -p "$NEXT/codec" "$NEXT/audio"
+cp -r "$RUN/decoder/vae" "$NEXT/codec/"
+cp -r "$RUN/audio/audio_encoder" "$NEXT/audio/"
+for same in cache probe; do ln -sfn "$(realpath "$RUN/$same")" "$NEXT/$same"; done
+"$OPENLOOPY" train mini.decoder --data "$WORK/short" "${footage[@]}" --run "$NEXT" --start "$RUN/model" \
+  --set training.seed=2 --set loop.num_steps=900  # or beside stage 2
+"$OPENLOOPY" train mini.stage2 --data "$WORK/long" --data "$WORK/short" "${footage[@]}" --run "$NEXT" \
+  --start "$RUN/model" --set training.seed=1 --set training.state_weight=0.3 --set loop.num_steps=950
+.venv/bin/python benchmarks/quality.py --model "$NEXT/model" --data "$WORK/eval" --people 10 --seconds 5 --out "$NEXT/quality" \
   ${FOOTAGE:+--videos "$FOOTAGE"}
-echo "the model folder is $RUN/model; copy it to src/openloopy/weights/mini to embed it"
+echo "the model folder is $NEXT/model; copy it to src/openloopy/weights/mini to embed it"

@@ -133,7 +133,9 @@ def loopy_config() -> LoopyConfig:
         a2l=A2LConfig(num_embeddings=16, width=64, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
-        defaults=GenerationDefaults(steps=6, spacing="trailing", audio_guidance=5.0, reference_guidance=1.0),
+        defaults=GenerationDefaults(
+            steps=6, spacing="trailing", audio_guidance=5.0, reference_guidance=1.0, temperature=0.7
+        ),
     )
 
 
