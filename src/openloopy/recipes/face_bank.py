@@ -23,8 +23,7 @@ from openloopy.data.shards import read_index, read_shard
 from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.landmarks import Face
-from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68
-from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS
 from openloopy.media.files import atomic_write
 from openloopy.media.image import read_image
 from openloopy.media.video import FPS
@@ -245,9 +244,3 @@ def _remember(config: FaceBankConfig) -> None:
         path.write_text(json.dumps(wanted, indent=1) + "\n")
     if json.loads(path.read_text()) != wanted:
         raise ValueError(f"{config.out} holds a bank with other settings; choose another folder")
-
-
-def describe_openings(mesh: np.ndarray) -> tuple[float, float]:
-    """Lip gap and eye opening of one mesh, in outer-eye distances: for histograms of the bank."""
-    points = mesh[None, MESH_TO_68, :2]
-    return float(lip_gap(points)[0]), float(eye_opening(points)[0])

@@ -134,7 +134,7 @@ def loopy_config() -> LoopyConfig:
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
         defaults=GenerationDefaults(
-            steps=6, spacing="trailing", audio_guidance=5.0, reference_guidance=1.0, temperature=0.7
+            steps=6, spacing="trailing", audio_guidance=3.0, reference_guidance=1.0, temperature=0.7
         ),
     )
 

@@ -146,8 +146,7 @@ class FaceBank:
                 at += len(rows)
             stored.flush()
         np.savez(folder / "labels.npz", **{name: np.concatenate(rows) for name, rows in small.items()})
-        kept = {name: count for name, count in counts.items()}
-        (folder / cls.INDEX).write_text(json.dumps(kept | {"sources": len(parts)}) + "\n")
+        (folder / cls.INDEX).write_text(json.dumps(counts | {"sources": len(parts)}) + "\n")
 
     @classmethod
     def open(cls, folder: Path) -> FaceBank:
