@@ -1,4 +1,4 @@
-"""The bank of labelled faces: portraits through a teacher, exact puppets and drawn faces, reasons for broken pictures."""
+"""The bank of labelled faces: portraits through a teacher, exact puppets and drawings, reasons for broken pictures."""
 
 from __future__ import annotations
 
