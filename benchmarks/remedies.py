@@ -126,7 +126,8 @@ def judge_codec(codec: ReferenceCodec, cache: PixelCache) -> dict[str, float]:
 def denoiser_arms(options: argparse.Namespace) -> dict[str, Any]:
     """Prediction (from nothing, single frames); loss weights and noise on motion frames (going on, clips)."""
     line = mini()
-    stage1, stage2 = line.stage1.training, line.stage2.training
+    # Without the state loss: its probe would be one more thing to train.
+    stage1, stage2 = line.stage1.training, replace(line.stage2.training, state_weight=0.0)
     stage1 = replace(stage1, batch_size=32)
 
     def from_nothing(prediction: str, weight: str):

@@ -153,7 +153,7 @@ class FaceSquare:
 class NetworkLandmarker:
     """The face networks at work on pictures and faces of any size. The default of the whole package.
 
-    `Face.score` is a calibrated confidence: of the faces at 0.9, about nine in ten are right (docs/evaluation.md).
+    `Face.score` is a calibrated confidence: of the faces at 0.9, about nine in ten are right (docs/face.md).
     """
 
     def __init__(self, max_faces: int = 8, networks: FaceNetworks | None = None) -> None:
