@@ -176,14 +176,13 @@ class MediapipeLandmarker:
         return _mean_face(meshes, box.score)
 
 
-class MediapipeTeacher(MediapipeLandmarker):
-    """The landmarker and the person's mask. Not for sharing between threads; make one per process."""
+class MediapipeSegmenter:
+    """Mediapipe's selfie segmentation, opened once. Not for sharing between threads; make one per process."""
 
     def __init__(self) -> None:
-        super().__init__()
         with quiet_stderr():
             solutions = import_mediapipe().solutions
-        self._segmenter = Graph(lambda: solutions.selfie_segmentation.SelfieSegmentation(model_selection=0))
+        self._graph = Graph(lambda: solutions.selfie_segmentation.SelfieSegmentation(model_selection=0))
 
     def mask(self, rgb: np.ndarray) -> np.ndarray:
         """`H W 3` uint8 -> `H W` float32 in 0..1, 1 where the person is."""
@@ -191,9 +190,17 @@ class MediapipeTeacher(MediapipeLandmarker):
         scale = min(SEGMENTATION_PX / max(height, width), 1.0)
         shrunk = (max(round(width * scale), 1), max(round(height * scale), 1))
         pixels = cv2.resize(rgb, shrunk, interpolation=cv2.INTER_AREA)
-        mask = self._segmenter.process(np.ascontiguousarray(pixels)).segmentation_mask
+        mask = self._graph.process(np.ascontiguousarray(pixels)).segmentation_mask
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
         return np.clip(mask, 0.0, 1.0).astype(np.float32)
+
+
+class MediapipeTeacher(MediapipeLandmarker):
+    """The landmarker and the person's mask. Not for sharing between threads; make one per process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = MediapipeSegmenter().mask
 
 
 @dataclass(frozen=True)
