@@ -30,6 +30,17 @@ def test_canonical_mesh_stands_upright_faces_the_viewer_and_is_symmetric():
         mesh.vertices[0] = 0
 
 
+def test_irises_keep_the_order_of_their_rings_in_the_mirror():
+    mesh = canonical_mesh()
+    ring = {0: (0, 0), 1: (1, 0), 2: (0, -1), 3: (-1, 0), 4: (0, 1)}  # centre, right, top, left, bottom
+    for eye, other in ((468, 473), (473, 468)):
+        for k, (x, y) in ring.items():
+            np.testing.assert_allclose(
+                mesh.vertices[eye + k, :2] - mesh.vertices[eye, :2], [0.585 * x, 0.585 * y], atol=1e-5
+            )
+            assert mesh.mirror[eye + k] == other + {1: 3, 3: 1}.get(k, k)
+
+
 def test_mirror_68_pairs_left_with_right():
     mirror = mirror_68()
     np.testing.assert_array_equal(mirror[mirror], np.arange(68))

@@ -48,7 +48,7 @@ class MeshRecipe:
     """The mesh network."""
 
     training: MeshTrainingConfig = field(default_factory=MeshTrainingConfig)
-    loop: LoopConfig = field(default_factory=lambda: _loop(2400, 2e-3))
+    loop: LoopConfig = field(default_factory=lambda: _loop(4000, 2e-3))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,7 +213,7 @@ class MeshTrainingConfig:
     mouth_weight: float = 4.0
     eye_weight: float = 4.0
     depth_weight: float = 0.3
-    opening_weight: float = 1.0
+    opening_weight: float = 2.0
     sure_weight: float = 0.05
 
 
