@@ -38,7 +38,7 @@ from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet, read_frames
 from openloopy.puppet.portraits import list_portraits
 from openloopy.recipes.face import face_free_background
-from openloopy.training.face import RIGHT_ERROR
+from openloopy.training.face_mesh import RIGHT_ERROR
 from openloopy.training.face_pictures import change_light, spoil
 
 SCENE_PX = 640

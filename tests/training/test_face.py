@@ -12,19 +12,20 @@ from openloopy.face.networks import FINDER_PX, FaceNetworks, find_peaks
 from openloopy.puppet.drawn import draw_face
 from openloopy.recipes.face import face_free_background, face_tiny, train_face
 from openloopy.recipes.face_bank import view_of
-from openloopy.training.face import (
-    FaceBank,
+from openloopy.training.face_bank import FaceBank
+from openloopy.training.face_finder import (
     FinderTask,
     FinderTrainingConfig,
-    MaskTask,
-    MaskTrainingConfig,
+    compose,
+    finder_losses,
+    finder_targets,
+)
+from openloopy.training.face_mask import MaskTask, MaskTrainingConfig
+from openloopy.training.face_mesh import (
     MeshTask,
     MeshTrainingConfig,
     ViewPlace,
-    compose,
     draw_views,
-    finder_losses,
-    finder_targets,
     fit_platt,
     mesh_errors,
     mesh_losses,

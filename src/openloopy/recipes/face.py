@@ -18,17 +18,10 @@ import torch
 
 from openloopy.face.networks import FaceNetworks, load_step, save_face_networks
 from openloopy.puppet.camera import draw_background
-from openloopy.training.face import (
-    STEP_WEIGHTS,
-    FaceBank,
-    FinderTask,
-    FinderTrainingConfig,
-    MaskTask,
-    MaskTrainingConfig,
-    MeshTask,
-    MeshTrainingConfig,
-    calibrate,
-)
+from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
+from openloopy.training.face_finder import FinderTask, FinderTrainingConfig
+from openloopy.training.face_mask import MaskTask, MaskTrainingConfig
+from openloopy.training.face_mesh import MeshTask, MeshTrainingConfig, calibrate
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 

@@ -35,7 +35,7 @@ from openloopy.puppet.portraits import MeshedPortrait, Portrait, describe_error,
 from openloopy.puppet.rig import PuppetRig, check_portrait
 from openloopy.puppet.rig_shade import Lamp
 from openloopy.puppet.speech import draw_speaker, utter
-from openloopy.training.face import FaceBank, FaceView
+from openloopy.training.face_bank import FaceBank, FaceView
 
 VIEW_PX = 192
 VIEW_SIDE = 2.4

@@ -1,0 +1,321 @@
+"""Training of the mesh network: it sees one face in a square that lies as badly as finder and tracker may place it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from openloopy.face.crop import warp
+from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68, canonical_mesh
+from openloopy.face.movement import (
+    EYE_LID_PAIRS,
+    INNER_LIP_PAIRS,
+    OUTER_EYE_CORNERS,
+    eye_opening,
+    lip_gap,
+)
+from openloopy.face.networks import MESH_PX, VIEW_FACE_HEIGHTS, FaceNetworks, MeshNet, to_input
+from openloopy.models.weight_files import save_weights
+from openloopy.training.face_bank import KINDS, STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
+from openloopy.training.face_pictures import change_light, cover_part, spoil
+
+RIGHT_ERROR = 0.08
+"""A face counts as right when its 68 points are off by less than this on average (outer-eye distances)."""
+IRISES = tuple(range(468, MESH_POINTS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshTrainingConfig:
+    """How the mesh network is trained."""
+
+    batch_size: int = 64
+    seed: int = 0
+    kind_shares: tuple[float, float, float, float] = (0.42, 0.36, 0.12, 0.1)
+    """Of portraits, puppets, footage, drawn faces, where there are some."""
+    faceless_share: float = 0.08
+    """Views without a face; they train the confidence alone."""
+    max_roll_deg: float = 35.0
+    zoom_sd: float = 0.14
+    shift_sd: float = 0.06
+    """Of the view's side."""
+    covered_share: float = 0.3
+    mouth_weight: float = 4.0
+    eye_weight: float = 4.0
+    depth_weight: float = 0.3
+    opening_weight: float = 2.0
+    sure_weight: float = 0.05
+
+
+class MeshTask:
+    """`TrainTask` of the mesh network."""
+
+    def __init__(self, network: MeshNet, bank: FaceBank, config: MeshTrainingConfig, background: Background):
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)
+        self.bank, self.config, self.background = bank, config, background
+        self.point_weights = mesh_point_weights(config)
+
+    def describe(self) -> dict:
+        return {"stage": "face.mesh", "config": asdict(self.config), "data": self.bank.sha256}
+
+    def losses(self, network: MeshNet, step: int) -> dict[str, Tensor]:
+        rng = step_rng(self.config.seed, step)
+        pictures, meshes, has_face = draw_views(self.bank, self.config, rng, self.background)
+        device = next(network.parameters()).device
+        found, sure = network(to_input(pictures).to(device))
+        return mesh_losses(
+            found.float(),
+            sure.float(),
+            meshes.to(device),
+            has_face.to(device),
+            self.point_weights,
+            self.config,
+        )
+
+    def sample(self, network: MeshNet, path: Path) -> None:
+        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        rng, config = step_rng(self.config.seed, 10**9), replace(self.config, batch_size=24)
+        pictures, _, _ = draw_views(self.bank, config, rng, self.background, "val")
+        with torch.inference_mode():
+            found, _ = network(to_input(pictures).to(next(network.parameters()).device))
+        drawn = [
+            draw_points(picture, (mesh[MESH_TO_68, :2] + 0.5) * MESH_PX)
+            for picture, mesh in zip(pictures, found.cpu().numpy(), strict=True)
+        ]
+        rows = [np.concatenate(drawn[i : i + 8], 1) for i in range(0, len(drawn), 8)]
+        Image.fromarray(np.concatenate(rows)).save(path.with_suffix(".png"))
+
+    def export(self, network: MeshNet, folder: Path) -> None:
+        save_weights(network, folder / STEP_WEIGHTS)
+
+    @torch.inference_mode()
+    def evaluate(self, network: MeshNet, count: int = 384) -> dict[str, float]:
+        """Errors on held-out people in well-placed views, as shares of the outer-eye distance, and of openings."""
+        device, results = next(network.parameters()).device, {}
+        for kind, indices in self.bank.views_of("val").items():
+            chosen = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]
+            placed = [place_view(self.bank, int(i), ViewPlace()) for i in chosen]
+            pictures, meshes = (np.stack(part) for part in zip(*placed, strict=True))
+            found = [
+                network(to_input(part).to(device))[0].cpu()
+                for part in np.array_split(pictures, min(8, len(pictures)))
+            ]
+            results |= {f"{kind}_{k}": v for k, v in mesh_errors(torch.cat(found).numpy(), meshes).items()}
+        return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlace:
+    """How a view lies about its face; the default is the ideal view."""
+
+    roll_deg: float = 0.0
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    mirrored: bool = False
+    squeeze: float = 1.0
+    """Width over height of what is shown, relative to the truth."""
+
+
+@torch.inference_mode()
+def calibrate(
+    networks: FaceNetworks,
+    bank: FaceBank,
+    config: MeshTrainingConfig,
+    background: Background,
+    batches: int = 12,
+) -> None:
+    """Fit slope and offset of the confidence on held-out people, so that it is a frequency (Platt 1999)."""
+    networks.mesh.eval()
+    logits, rights = [], []
+    for number in range(batches):
+        pictures, meshes, has_face = draw_views(
+            bank, config, step_rng(config.seed, 10**8 + number), background, "val"
+        )
+        found, sure = networks.mesh(to_input(pictures))
+        logits.append(sure.float())
+        rights.append(has_face & (off_68(found.float(), meshes) < RIGHT_ERROR))
+    slope, offset = fit_platt(torch.cat(logits).double(), torch.cat(rights).double())
+    networks.calibration.copy_(torch.tensor([slope, offset]))
+
+
+@torch.inference_mode(False)
+def fit_platt(logits: Tensor, rights: Tensor) -> tuple[float, float]:
+    """The slope and offset under which sigmoid(slope * logit + offset) fits the outcomes best."""
+    logits, rights = logits.clone(), rights.clone()
+    values = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([values], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(values[0] * logits + values[1], rights)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return tuple(values.detach().tolist())
+
+
+def off_68(found: Tensor, meshes: Tensor) -> Tensor:
+    """Mean error of the 68 points in outer-eye distances, `n`."""
+    true = torch.nan_to_num(meshes)
+    outer = MESH_TO_68[list(OUTER_EYE_CORNERS)]
+    unit = torch.linalg.vector_norm(true[:, outer[0], :2] - true[:, outer[1], :2], dim=-1).clamp(min=0.05)
+    off = torch.linalg.vector_norm((found - true)[:, MESH_TO_68, :2], dim=-1).mean(1)
+    return off / unit
+
+
+def draw_views(
+    bank: FaceBank,
+    config: MeshTrainingConfig,
+    rng: np.random.Generator,
+    background: Background,
+    split: str = "train",
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Pictures `n 128 128 3` uint8, meshes `n 478 3` in view sides from the centre, whether a face is there `n`."""
+    kinds = bank.views_of(split)
+    shares = np.array([config.kind_shares[KINDS.index(kind)] for kind in kinds])
+    pictures, meshes, has_face = [], [], []
+    for _ in range(config.batch_size):
+        if rng.random() < config.faceless_share:
+            picture, mesh = _faceless_view(bank, rng, background, split), np.full((MESH_POINTS, 3), np.nan)
+            has_face.append(False)
+        else:
+            kind = list(kinds)[rng.choice(len(kinds), p=shares / shares.sum())]
+            picture, mesh = place_view(bank, int(rng.choice(kinds[kind])), _draw_place(config, rng))
+            has_face.append(True)
+        if rng.random() < config.covered_share:
+            picture = cover_part(picture, bank.scenes[rng.integers(len(bank.scenes))], rng)
+        pictures.append(spoil(change_light(picture, rng), rng))
+        meshes.append(mesh)
+    return (
+        np.stack(pictures),
+        torch.from_numpy(np.stack(meshes)).float(),
+        torch.tensor(has_face),
+    )
+
+
+def _draw_place(config: MeshTrainingConfig, rng: np.random.Generator) -> ViewPlace:
+    roll = rng.normal(0, 10) if rng.random() < 0.6 else rng.uniform(-1, 1) * config.max_roll_deg
+    return ViewPlace(
+        roll_deg=float(np.clip(roll, -config.max_roll_deg, config.max_roll_deg)),
+        zoom=float(np.exp(rng.normal(0, config.zoom_sd))),
+        shift=tuple(rng.normal(0, config.shift_sd, 2).tolist()),
+        mirrored=bool(rng.random() < 0.5),
+        squeeze=float(np.exp(rng.normal(0, 0.05))),
+    )
+
+
+def place_view(bank: FaceBank, index: int, place: ViewPlace) -> tuple[np.ndarray, np.ndarray]:
+    """A stored view as the network sees it: `128 128 3` uint8, and the mesh in view sides from the centre."""
+    picture, mesh = np.asarray(bank.views[index]), bank.meshes[index].astype(np.float64)
+    if place.mirrored:
+        picture = np.ascontiguousarray(picture[:, ::-1])
+        mesh = mesh[canonical_mesh().mirror] * [-1, 1, 1] + [picture.shape[1], 0, 0]
+    height = np.linalg.norm(mesh[FOREHEAD, :2] - mesh[CHIN, :2])
+    scale = MESH_PX / (VIEW_FACE_HEIGHTS * height * place.zoom)
+    middle = (mesh[:, :2].min(0) + mesh[:, :2].max(0)) / 2
+    angle = np.deg2rad(place.roll_deg)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * turn @ np.diag([np.sqrt(place.squeeze), 1 / np.sqrt(place.squeeze)])
+    offset = MESH_PX * (0.5 + np.array(place.shift)) - linear @ middle
+    warped = warp(picture, linear, offset, MESH_PX)
+    moved = mesh[:, :2] @ linear.T + offset
+    return warped, np.concatenate([moved / MESH_PX - 0.5, mesh[:, 2:] * scale / MESH_PX], 1)
+
+
+def _faceless_view(
+    bank: FaceBank, rng: np.random.Generator, background: Background, split: str
+) -> np.ndarray:
+    if rng.random() < 0.3:
+        return background(rng, MESH_PX)
+    picture = faceless_part(bank, rng, split)
+    side = min(picture.shape[:2])
+    return cv2.resize(picture[:side, :side], (MESH_PX, MESH_PX), interpolation=cv2.INTER_AREA)
+
+
+def mesh_point_weights(config: MeshTrainingConfig) -> Tensor:
+    """Weight of each mesh point in the loss, `478`."""
+    weights = torch.full((MESH_POINTS,), 0.6)
+    weights[torch.from_numpy(MESH_TO_68)] = 2.0
+    weights[torch.from_numpy(MESH_TO_68[36:48])] = config.eye_weight
+    weights[list(IRISES)] = config.eye_weight
+    weights[torch.from_numpy(MESH_TO_68[48:])] = config.mouth_weight
+    return weights
+
+
+def mesh_losses(
+    found: Tensor,
+    sure: Tensor,
+    meshes: Tensor,
+    has_face: Tensor,
+    point_weights: Tensor,
+    config: MeshTrainingConfig,
+) -> dict[str, Tensor]:
+    """Errors in outer-eye distances: points, depth where it is known, openings of lips and lids; confidence."""
+    true = torch.nan_to_num(meshes)
+    outer = MESH_TO_68[list(OUTER_EYE_CORNERS)]
+    unit = torch.linalg.vector_norm(true[:, outer[0], :2] - true[:, outer[1], :2], dim=-1).clamp(min=0.05)
+    error = (found - true) / unit[:, None, None]
+    weights = point_weights.to(found) / point_weights.mean()
+    count = has_face.sum().clamp(min=1)
+    points = _per_face(_robust(error[..., :2]).sum(-1) * weights) * has_face
+    known = has_face & torch.isfinite(meshes[..., 2]).all(1)
+    depth = _per_face(_robust(error[..., 2])) * known
+    openings = _per_face(_robust(_pair_vectors(error[..., :2])).sum(-1)) * has_face
+    off = off_68(found, meshes).detach()
+    right = (has_face & (off < RIGHT_ERROR)).float()
+    confidence = F.binary_cross_entropy_with_logits(sure, right)
+    losses = {
+        "points": points.sum() / count,
+        "depth": depth.sum() / known.sum().clamp(min=1),
+        "openings": openings.sum() / count,
+        "sure": confidence,
+        "off68": (off * has_face).sum() / count,
+    }
+    total = losses["points"] + config.depth_weight * losses["depth"]
+    total = total + config.opening_weight * losses["openings"] + config.sure_weight * confidence
+    return {"loss": total} | losses
+
+
+def _robust(error: Tensor) -> Tensor:
+    """Smooth L1: square below 2 % of the eye distance."""
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.02, reduction="none")
+
+
+def _per_face(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1)
+
+
+def _pair_vectors(points: Tensor) -> Tensor:
+    """Differences between upper and lower lip and lid points, `n 478 2` -> `n 7 2`."""
+    upper, lower = MESH_TO_68[np.array(INNER_LIP_PAIRS + EYE_LID_PAIRS)].T
+    return points[:, upper] - points[:, lower]
+
+
+def mesh_errors(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Median error of the 68 points, mouth, eyes, irises (outer-eye distances); correlation of openings."""
+    outer = MESH_TO_68[list(OUTER_EYE_CORNERS)]
+    unit = np.linalg.norm(true[:, outer[0], :2] - true[:, outer[1], :2], axis=-1)
+    off = np.linalg.norm(found[..., :2] - true[..., :2], axis=-1) / unit[:, None]
+    parts = {"all68": MESH_TO_68, "mouth": MESH_TO_68[48:], "eyes": MESH_TO_68[36:48], "iris": list(IRISES)}
+    errors = {f"error_{name}": float(np.median(off[:, index].mean(1))) for name, index in parts.items()}
+    for name, opening in {"lip_gap": lip_gap, "eye_opening": eye_opening}.items():
+        pairs = [opening(mesh[:, None, MESH_TO_68, :2])[:, 0] for mesh in (found, true)]
+        if len(true) > 2:
+            errors[f"{name}_r"] = float(np.corrcoef(*pairs)[0, 1])
+    return errors
+
+
+def draw_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A copy of the picture with its points marked."""
+    shown = picture.copy()
+    for x, y in np.round(points - 0.5).astype(int):
+        cv2.circle(shown, (int(x), int(y)), 1, (0, 255, 0), -1)
+    return shown
