@@ -18,7 +18,7 @@ POSITIONS = SIZE[0] * SIZE[1]
 def make_layers(request) -> TemporalLayers:
     torch.manual_seed(0)
     config = TemporalConfig(kind=request.param, num_heads=2, max_clip_frames=5, max_motion_frames=6)
-    return awake(TemporalLayers(WIDTH, config)).eval()
+    return awake(TemporalLayers(WIDTH, config, 4)).eval()
 
 
 def random_clip() -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,7 +32,7 @@ def shared(layers: TemporalLayers, motion: torch.Tensor, bias: torch.Tensor | No
 
 def test_fresh_layers_are_the_identity():
     x, motion = random_clip()
-    layers = TemporalLayers(WIDTH, TemporalConfig(num_heads=2))
+    layers = TemporalLayers(WIDTH, TemporalConfig(num_heads=2), 4)
     assert torch.equal(layers(x, FRAMES, shared(layers, motion)), x)
 
 
@@ -85,8 +85,8 @@ def test_no_motion_frames_at_all(layers):
 
 
 def test_single_is_the_inter_clip_layer_alone():
-    single = TemporalLayers(WIDTH, TemporalConfig(kind="single", num_heads=2)).state_dict()
-    dual = TemporalLayers(WIDTH, TemporalConfig(num_heads=2)).state_dict()
+    single = TemporalLayers(WIDTH, TemporalConfig(kind="single", num_heads=2), 4).state_dict()
+    dual = TemporalLayers(WIDTH, TemporalConfig(num_heads=2), 4).state_dict()
     assert set(dual) - set(single) == {name for name in dual if name.startswith("intra.")} != set()
 
 

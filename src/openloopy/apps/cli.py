@@ -56,6 +56,14 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
+class StoredDtype(str, Enum):
+    """In which numbers to write weights."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Errors are one readable line on stderr; OPENLOOPY_DEBUG=1 shows where they arose."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin starve the others
@@ -228,6 +236,7 @@ def label(
     puppet_frames: Annotated[
         int, typer.Option(min=0, help="Frames of each portrait as a speaking puppet.")
     ] = 6,
+    drawn: Annotated[int, typer.Option(min=0, help="Faces drawn by code that join.")] = 300,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Label pictures for training the face networks (needs mediapipe, the extra `teacher`)."""
@@ -238,11 +247,39 @@ def label(
         out=out,
         footage=tuple(footage or ()),
         puppet_frames=puppet_frames,
+        drawn=drawn,
         workers=workers,
     )
     with _interruptible("the same command goes on where it stopped"):
         bank = build_face_bank(config)
     typer.echo(f"{out} holds {len(bank.views)} views of faces and {len(bank.scenes)} scenes")
+
+
+@app.command("import")
+def import_weights(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Files and folders of weights; see below.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to write; must be new.")],
+    size_px: Annotated[
+        int, typer.Option("--size", min=64, help="Side of the pictures, px; a multiple of 64.")
+    ] = 512,
+    dtype: Annotated[StoredDtype, typer.Option(help="Of the weights on disk.")] = StoredDtype.float16,
+    seed: Annotated[int, typer.Option(help="Of the parts that no source has.")] = 0,
+) -> None:
+    """Make a model folder to train from, out of other projects' weights.
+
+    Give a U-Net, an autoencoder and an audio encoder together: Stable Diffusion 1.x (diffusers folder or single
+    file), sd-vae-ft-mse, wav2vec2-base (transformers folder); and, if you like, AnimateDiff's motion modules. Hallo
+    and Moore-AnimateAnyone can take Stable Diffusion's place. Of two sources with the same part the later one wins.
+    OUT/import.json names every tensor: taken, reshaped, left, new.
+    """
+    import torch
+
+    from openloopy.models.importing import import_model
+
+    report = import_model(sources, out, size_px=size_px, storage=getattr(torch, dtype.value), seed=seed)
+    typer.echo(f"{report.summary()}\n{out}: train it with `openloopy train sd15.stage1 --start {out} ...`")
 
 
 @app.command()

@@ -186,13 +186,16 @@ def load_audio_encoder(folder: Path) -> AudioEncoder:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar, which is for files a thousand times larger."""
+    """Without transformers' progress bar, which is for files a thousand times larger, and without its report of the
+    tensors that files for speech recognition have besides; whoever loads checks the names."""
     from transformers.utils import logging
 
-    was_enabled = logging.is_progress_bar_enabled()
+    was_enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if was_enabled:
             logging.enable_progress_bar()

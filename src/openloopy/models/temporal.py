@@ -13,9 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from openloopy.models.attention import Attention, SharedKeys, attend, to_map, to_tokens
+from openloopy.models.attention import Attention, FeedForward, SharedKeys, attend, to_map, to_tokens
 
 TemporalKind = Literal["dual", "single"]
+IntraKind = Literal["attention", "transformer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class TemporalConfig:
 
     kind: TemporalKind = "dual"
     """"dual": inter-clip, then intra-clip; "single": the inter-clip layer alone (as EMO and Hallo; an ablation)."""
+    intra: IntraKind = "attention"
+    """The intra-clip layer: one attention, or a transformer of AnimateDiff's form, which its weights fit."""
     num_heads: int = 8
     max_clip_frames: int = 12
     max_motion_frames: int = 20
@@ -31,6 +34,8 @@ class TemporalConfig:
     def __post_init__(self) -> None:
         if self.kind not in get_args(TemporalKind):
             raise ValueError(f"unknown temporal kind {self.kind!r}; choose one of {get_args(TemporalKind)}")
+        if self.intra not in get_args(IntraKind):
+            raise ValueError(f"unknown intra-clip layer {self.intra!r}; choose one of {get_args(IntraKind)}")
 
 
 class ClipAttention(nn.Module):
@@ -81,14 +86,48 @@ def _time_bias(earlier: SharedKeys, x: Tensor) -> Tensor | None:
     return bias.repeat_interleave(num_positions, dim=0)[:, None, None]
 
 
+class MotionTransformer(nn.Module):
+    """Two attentions over time and a feed-forward between projections: AnimateDiff's motion module (its fig. 3).
+
+    Each frame is normalised by itself, as there (diffusers' copy normalises over all frames of a clip together).
+    """
+
+    def __init__(self, width: int, config: TemporalConfig, norm_groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width)
+        self.attentions = nn.ModuleList(ClipAttention(width, config) for _ in range(2))
+        self.ff_norm = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+        self.proj_out = nn.Linear(width, width)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: `b f n d` -> what to add to it."""
+        normed = self.norm(x.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, x.shape[:2])
+        x = self.proj_in(normed)
+        for attention in self.attentions:
+            x = x + attention(x)
+        x = x + self.ff(self.ff_norm(x))
+        return self.proj_out(x)
+
+
 class TemporalLayers(nn.Module):
     """The layers along time that follow one spatial transformer. Start as the identity."""
 
-    def __init__(self, width: int, config: TemporalConfig) -> None:
+    def __init__(self, width: int, config: TemporalConfig, norm_groups: int) -> None:
         super().__init__()
         self.inter = ClipAttention(width, config)
         self.motion_embedding = nn.Parameter(torch.randn(config.max_motion_frames, width) * 0.02)
-        self.intra = ClipAttention(width, config) if config.kind == "dual" else None
+        self.intra = None
+        if config.kind == "dual":
+            is_attention = config.intra == "attention"
+            self.intra = (
+                ClipAttention(width, config)
+                if is_attention
+                else MotionTransformer(width, config, norm_groups)
+            )
 
     def motion_keys(self, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the motion features `b s n d`, oldest first: `(b n) heads s dh` each."""

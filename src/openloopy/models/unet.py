@@ -94,7 +94,8 @@ class Anatomy:
     def temporals(self, channels: int, count: int) -> nn.ModuleList:
         """Layers along time, as many as there are spatial transformers; none in a net without them."""
         count = 0 if self.temporal is None else count
-        return nn.ModuleList(TemporalLayers(channels, self.temporal) for _ in range(count))
+        groups = self.unet.norm_groups
+        return nn.ModuleList(TemporalLayers(channels, self.temporal, groups) for _ in range(count))
 
 
 class DownBlock(nn.Module):
