@@ -92,14 +92,15 @@ def test_short_clips_are_left_out(cache: LatentCache) -> None:
         sample_clip_batch(cache, seed=0, step=0, batch_size=1, config=BatchConfig(num_frames=151))
 
 
-def test_seed_step_and_rank_decide_everything(cache: LatentCache) -> None:
-    def drawn(**change: int) -> torch.Tensor:
-        where = {"seed": 3, "step": 7, "rank": 0, **change}
+def test_seed_step_and_place_in_the_batch_decide_everything(cache: LatentCache) -> None:
+    def drawn(**change) -> torch.Tensor:
+        where = {"seed": 3, "step": 7, **change}
         return sample_clip_batch(cache, batch_size=8, config=CONFIG, **where).latents
 
     torch.testing.assert_close(drawn(), drawn(), rtol=0, atol=0)
-    for change in ({"seed": 4}, {"step": 8}, {"rank": 1}):
+    for change in ({"seed": 4}, {"step": 8}):
         assert not torch.equal(drawn(), drawn(**change))
+    assert torch.equal(drawn(samples=range(4, 8)), drawn()[4:])
 
 
 def test_points_are_relative_to_the_crop(cache: LatentCache) -> None:

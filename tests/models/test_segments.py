@@ -74,8 +74,9 @@ def test_mean_of_the_present_frames():
 
 def test_random_frames_stay_in_their_intervals_and_repeat_with_the_seed():
     config, history = SegmentConfig(sampling="random"), numbered_history(64, 124)
-    motion, _ = gather_segments(history, torch.ones(64, 124), config, torch.Generator().manual_seed(3))
-    again, _ = gather_segments(history, torch.ones(64, 124), config, torch.Generator().manual_seed(3))
+    fractions = torch.rand(64, config.num_kept, generator=torch.Generator().manual_seed(3))
+    motion, _ = gather_segments(history, torch.ones(64, 124), config, fractions)
+    again, _ = gather_segments(history, torch.ones(64, 124), config, fractions)
     assert torch.equal(motion, again)
     offsets = motion.flatten(1) - 1000 * torch.arange(64)[:, None]
     oldest, newest = offsets[:, 0], offsets[:, -1]

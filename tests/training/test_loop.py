@@ -121,5 +121,7 @@ def test_moving_average_follows_with_its_decay():
     nn.init.zeros_(network.weight)
     average = MovingAverage(network, decay=0.9)
     nn.init.ones_(network.weight)
-    average.update(network, step=10_000)
-    assert average.network.weight.item() == pytest.approx(0.1, abs=1e-6)
+    average.update(step=10_000)
+    with average.in_place() as averaged:
+        assert averaged.weight.item() == pytest.approx(0.1, abs=1e-6)
+    assert network.weight.item() == 1

@@ -1,4 +1,5 @@
-"""Training batches out of a latent cache: pure sampling, decided by (seed, step, rank) alone.
+"""Training batches out of a latent cache: pure sampling, decided by (seed, step) and a sample's
+number in the batch alone.
 
 Source: Loopy (arXiv:2409.02634), sec. 3.2-3.4: clips of 12 frames with up to 124 frames before them, the reference
 being a random frame of the same video. A resumed run sees the batches it would have seen.
@@ -92,17 +93,20 @@ def sample_clip_batch(
     step: int,
     batch_size: int,
     config: BatchConfig = BatchConfig(),
-    rank: int = 0,
+    samples: range | None = None,
 ) -> ClipBatch:
-    """A batch of random clips of random videos; the longer a video, the likelier."""
+    """A batch of random clips of random videos; the longer a video, the likelier.
+
+    samples: which of the batch are wanted (all unless given): what several processes take between them is one batch.
+    """
     long_enough = _clips_of_at_least(cache, config.num_frames)
     shares = sampling_weights([cache.records[i] for i in long_enough], config.footage_share)
-    rng = np.random.default_rng([seed, step, rank])
-    drawn = rng.choice(long_enough, size=batch_size, p=shares)
-    items = [_draw_clip(cache, int(i), rng, config) for i in drawn]
+    drawn = np.random.default_rng([seed, step]).choice(long_enough, size=batch_size, p=shares)
+    wanted = range(batch_size) if samples is None else samples
+    items = [_draw_clip(cache, int(drawn[n]), np.random.default_rng([seed, step, n]), config) for n in wanted]
     values = _stacked(items)
     weights = _weights(values["points68"].flatten(0, 1), values["latents"], config)
-    return ClipBatch(**values, region_weight=weights.unflatten(0, (batch_size, config.num_frames)))
+    return ClipBatch(**values, region_weight=weights.unflatten(0, (len(wanted), config.num_frames)))
 
 
 def sample_frame_batch(
@@ -112,13 +116,18 @@ def sample_frame_batch(
     step: int,
     batch_size: int,
     config: BatchConfig = BatchConfig(),
-    rank: int = 0,
+    samples: range | None = None,
 ) -> FrameBatch:
-    """A batch of random frames, each with another random frame of its video as the reference."""
-    rng = np.random.default_rng([seed, step, rank])
+    """A batch of random frames, each with another random frame of its video as the reference.
+
+    samples: as in `sample_clip_batch`.
+    """
     shares = sampling_weights(cache.records, config.footage_share)
-    drawn = rng.choice(len(cache), size=batch_size, p=shares)
-    items = [_draw_frame(cache, int(i), rng, config) for i in drawn]
+    drawn = np.random.default_rng([seed, step]).choice(len(cache), size=batch_size, p=shares)
+    wanted = range(batch_size) if samples is None else samples
+    items = [
+        _draw_frame(cache, int(drawn[n]), np.random.default_rng([seed, step, n]), config) for n in wanted
+    ]
     values = _stacked(items)
     return FrameBatch(**values, region_weight=_weights(values["points68"], values["latents"], config))
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from openloopy.models.recompute import recomputable
+
 BLOCK_LOGITS = 2**18
 """Logits computed at a time on the CPU: 1 MB in float32, about what a core keeps at hand. Four times as many took twice
 as long in the backward pass on a core with 512 KB of second-level cache."""
@@ -31,6 +33,19 @@ class SharedKeys:
 
     k: Tensor
     v: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """What `SharedKeys` are projected from, by the layer that uses them: in training, once per step anyhow.
+
+    Attributes:
+        tokens: of the reference `b m d`, or of the motion frames `b s n d`.
+        bias: as there.
+    """
+
+    tokens: Tensor
     bias: Tensor | None
 
 
@@ -257,13 +272,17 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, num_heads, context_width)])
         self.proj_out = nn.Conv2d(channels, channels, kernel_size=1)
 
+    @recomputable
     def finish(self, x: Tensor, tokens: Tensor, normed: Tensor) -> Tensor:
         """The rest of the layer for a picture on its own, after `enter_transformer`."""
         return self._leave(x, self.transformer_blocks[0](tokens, normed, None, None))
 
-    def forward(self, x: Tensor, shared: SharedKeys | None, context: Tensor | None) -> Tensor:
-        """x: `(b f) d h w` -> the same shape; shared: the reference's keys; context: audio tokens, `(b f) k d`."""
+    @recomputable
+    def forward(self, x: Tensor, shared: SharedKeys | SharedTokens | None, context: Tensor | None) -> Tensor:
+        """x: `(b f) d h w` -> the same shape; shared: the reference's; context: audio tokens, `(b f) k d`."""
         tokens, normed = enter_transformer(self, x)
+        if isinstance(shared, SharedTokens):
+            shared = SharedKeys(*self.transformer_blocks[0].attn1.project_keys(shared.tokens), shared.bias)
         return self._leave(x, self.transformer_blocks[0](tokens, normed, shared, context))
 
     def _leave(self, x: Tensor, tokens: Tensor) -> Tensor:

@@ -71,19 +71,6 @@ SingleCondition = AudioCondition | LandmarkCondition | HeadVariance | Expression
 MotionCondition = SingleCondition | DrawnCondition
 
 
-def draw_condition(
-    generator: torch.Generator,
-    audio: AudioCondition,
-    landmarks: LandmarkCondition,
-    head: HeadVariance,
-    expression: ExpressionVariance,
-) -> DrawnCondition:
-    """Draw one of the four for each sample, with equal probability (on the CPU)."""
-    conditions = (audio, landmarks, head, expression)
-    choice = torch.randint(len(conditions), (len(audio.tokens),), generator=generator)
-    return DrawnCondition(conditions, choice.to(audio.tokens.device))
-
-
 class AudioToLatents(nn.Module):
     """Motion latents `b f d`, d the width of the timestep embedding. Starts neutral: its last layer is zero."""
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openloopy.models.attention import SharedKeys, SpatialTransformer, hiding_bias
+from openloopy.models.attention import SharedKeys, SharedTokens, SpatialTransformer, hiding_bias
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.conditions import Conditions, LayerCache, ReferenceCache, ReferenceFeatures
 from openloopy.models.resnet import TimeEmbedding
@@ -29,6 +29,7 @@ from openloopy.models.unet import (
     up_blocks,
 )
 
+Shared = SharedKeys | SharedTokens | None
 ReferenceInput = Literal["attention", "attention+concat"]
 
 
@@ -132,34 +133,37 @@ class Denoiser(nn.Module):
 
         return step
 
-    def _layer_keys(self, conditions: Conditions) -> list[tuple[SharedKeys | None, SharedKeys | None]]:
-        """Reference and motion keys of every layer, for the batch of the conditions."""
-        cache = conditions.reference
-        if cache is None:
+    def _layer_keys(self, conditions: Conditions) -> list[tuple[Shared, Shared]]:
+        """Reference and motion keys of every layer, for the batch of the conditions; or what to project them from."""
+        given = conditions.reference
+        if given is None:
             return [(None, None)] * len(attention_layers(self))
-        if isinstance(cache, ReferenceFeatures):
-            cache = self.cache_reference(cache)
-        branches = len(conditions.keep_reference) // len(cache.motion_mask)
-        reference_bias, motion_bias = (
-            hiding_bias(conditions.keep_reference),
-            hiding_bias(conditions.keep_motion),
-        )
+        branches = len(conditions.keep_reference) // len(given.motion_mask)
+        reference, motion = hiding_bias(conditions.keep_reference), hiding_bias(conditions.keep_motion)
+        if isinstance(given, ReferenceFeatures):
+            return [
+                (
+                    SharedTokens(_repeated(layer.reference, branches), reference),
+                    SharedTokens(_repeated(layer.motion, branches), motion),
+                )
+                for layer in given.layers
+            ]
         return [
             (
-                _shared_keys(layer.reference_k, layer.reference_v, reference_bias, branches),
-                _shared_keys(layer.motion_k, layer.motion_v, motion_bias, branches),
+                _shared_keys(layer.reference_k, layer.reference_v, reference, branches),
+                _shared_keys(layer.motion_k, layer.motion_v, motion, branches),
             )
-            for layer in cache.layers
+            for layer in given.layers
         ]
 
 
 def _shared_keys(k: Tensor | None, v: Tensor | None, bias: Tensor | None, branches: int) -> SharedKeys | None:
     """Keys for all guidance branches, which follow one another in the batch."""
-    if k is None:
-        return None
-    if branches > 1:
-        k, v = k.repeat(branches, 1, 1, 1), v.repeat(branches, 1, 1, 1)
-    return SharedKeys(k, v, bias)
+    return None if k is None else SharedKeys(_repeated(k, branches), _repeated(v, branches), bias)
+
+
+def _repeated(x: Tensor, branches: int) -> Tensor:
+    return x if branches == 1 else x.repeat(branches, *[1] * (x.ndim - 1))
 
 
 def silence_audio(denoiser: Denoiser) -> None:

@@ -129,5 +129,7 @@ class LoopyModel(nn.Module):
             history_mask: `b m`, 1 = present.
             generator: for "random" sampling of the segments; on the CPU.
         """
-        motion, motion_mask = gather_segments(history, history_mask, self.config.segments, generator)
+        segments = self.config.segments
+        fractions = torch.rand(len(history), segments.num_kept, generator=generator)
+        motion, motion_mask = gather_segments(history, history_mask, segments, fractions)
         return self.reference_net(reference, motion, motion_mask)

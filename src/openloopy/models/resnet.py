@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openloopy.models.recompute import recomputable
+
 
 class ResnetBlock(nn.Module):
     """Two convolutions, each after GroupNorm and SiLU, with the timestep embedding added in between.
@@ -26,6 +28,7 @@ class ResnetBlock(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
 
+    @recomputable
     def forward(self, x: Tensor, time_features: Tensor | None) -> Tensor:
         """x: `b c h w`; time_features: SiLU of the timestep embedding, `b d`; None without a time width."""
         hidden = self.conv1(F.silu(self.norm1(x)))

@@ -64,14 +64,15 @@ def segment_offsets(config: SegmentConfig) -> list[int]:
 
 
 def gather_segments(
-    history: Tensor, mask: Tensor, config: SegmentConfig, generator: torch.Generator | None = None
+    history: Tensor, mask: Tensor, config: SegmentConfig, fractions: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The motion frames of a history; what lies further back than `config.span` is not looked at.
 
     Args:
         history: latents before the clip, oldest first, `b m c h w`.
         mask: `b m`, 1 where a history frame is present.
-        generator: draws the frames of "random" sampling (on the CPU); not used otherwise.
+        fractions: where in its interval each frame of "random" sampling lies, furthest first, `b s` in [0, 1); drawn
+            where it is None, not used otherwise.
 
     Returns:
         Motion frames `b s c h w`, oldest first and zero where missing, and their mask `b s`.
@@ -83,17 +84,18 @@ def gather_segments(
         )
     if config.sampling == "mean":
         return _mean_frames(history, mask, config)
-    frames = history.shape[1] - 1 - _kept_offsets(config, history.shape[0], generator).to(history.device)
+    frames = history.shape[1] - 1 - _kept_offsets(config, history.shape[0], fractions).to(history.device)
     samples = torch.arange(history.shape[0], device=history.device)[:, None]
     present = mask[samples, frames]
     return history[samples, frames] * present[:, :, None, None, None].to(history.dtype), present
 
 
-def _kept_offsets(config: SegmentConfig, batch: int, generator: torch.Generator | None) -> Tensor:
+def _kept_offsets(config: SegmentConfig, batch: int, fractions: Tensor | None) -> Tensor:
     """Offsets of the kept frames, furthest first, `b s`."""
     starts, lengths = torch.tensor(segment_intervals(config)[::-1]).unbind(dim=1)
     if config.sampling == "random":
-        return starts + (torch.rand(batch, len(starts), generator=generator) * lengths).long()
+        fractions = torch.rand(batch, len(starts)) if fractions is None else fractions.cpu()
+        return starts + (fractions * lengths).long()
     return (starts + lengths // 2).expand(batch, -1)
 
 

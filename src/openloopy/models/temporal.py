@@ -13,7 +13,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from openloopy.models.attention import Attention, FeedForward, SharedKeys, attend, to_map, to_tokens
+from openloopy.models.attention import (
+    Attention,
+    FeedForward,
+    SharedKeys,
+    SharedTokens,
+    attend,
+    to_map,
+    to_tokens,
+)
+from openloopy.models.recompute import recomputable
 
 TemporalKind = Literal["dual", "single"]
 IntraKind = Literal["attention", "transformer"]
@@ -141,8 +150,11 @@ class TemporalLayers(nn.Module):
         tokens = (self.inter.norm(motion) + embedding[:, None]).transpose(1, 2).flatten(0, 1)
         return self.inter.attention.project_keys(tokens)
 
-    def forward(self, x: Tensor, num_frames: int, motion: SharedKeys) -> Tensor:
-        """x: `(b f) d h w` -> the same shape; motion: keys and values, `(b n) heads s dh`."""
+    @recomputable
+    def forward(self, x: Tensor, num_frames: int, motion: SharedKeys | SharedTokens | None) -> Tensor:
+        """x: `(b f) d h w` -> the same shape; motion: keys and values `(b n) heads s dh`, or features `b s n d`."""
+        if isinstance(motion, SharedTokens):
+            motion = SharedKeys(*self.motion_keys(motion.tokens), motion.bias)
         x = x + self._as_map(self.inter(self._as_clips(x, num_frames), motion), x)
         if self.intra is None:
             return x

@@ -20,10 +20,10 @@ from openloopy.diffusion.prediction import add_noise, target, to_x_0
 from openloopy.diffusion.schedule import alpha_bars
 from openloopy.models.audio_to_latents import (
     AudioCondition,
+    DrawnCondition,
     ExpressionVariance,
     HeadVariance,
     LandmarkCondition,
-    draw_condition,
 )
 from openloopy.models.conditions import Conditions
 from openloopy.models.config_json import to_json_dict
@@ -32,6 +32,7 @@ from openloopy.models.segments import gather_segments
 from openloopy.models.weight_files import mismatch_report, save_weights
 from openloopy.training.loop import step_generator
 from openloopy.training.probe import StateProbe, state_loss
+from openloopy.training.processes import WHOLE, Piece
 from openloopy.training.stages import AUDIO_KEYS, StageConfig, freeze_all_but
 
 WEIGHTS_NAME = "loopy.safetensors"
@@ -40,8 +41,37 @@ Preview = Callable[[nn.Module, Path], None]
 """Writes what the network makes now; given by the recipe, since it needs the whole pipeline."""
 
 
+class Draws:
+    """The random numbers of a step: drawn for the whole batch, returned for some of its samples.
+
+    So processes that share a batch draw what one process with all of it would have drawn.
+    """
+
+    def __init__(self, seed: int, step: int, batch_size: int, samples: range) -> None:
+        self._generator = step_generator(seed, step)
+        self._batch_size, self._samples = batch_size, slice(samples.start, samples.stop)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """`b shape...` in [0, 1)."""
+        return torch.rand(self._batch_size, *shape, generator=self._generator)[self._samples]
+
+    def normal(self, *shape: int) -> Tensor:
+        """`b shape...` of the standard normal distribution."""
+        return torch.randn(self._batch_size, *shape, generator=self._generator)[self._samples]
+
+    def integers(self, stop: int) -> Tensor:
+        """`b` in 0 .. stop - 1."""
+        return torch.randint(stop, (self._batch_size,), generator=self._generator)[self._samples]
+
+    def keep(self, rate: float) -> Tensor:
+        """1 for samples that keep a condition dropped at `rate`, `b`."""
+        return (self.uniform() >= rate).float()
+
+
 class DenoiseTask:
-    """`TrainTask` of either stage."""
+    """`TrainTask` of either stage; several processes can share its batch."""
+
+    block_names = ("DownBlock", "MidBlock", "UpBlock")
 
     def __init__(
         self,
@@ -57,6 +87,7 @@ class DenoiseTask:
             raise ValueError(f"state_weight is {config.state_weight}, but the probe is {probe and 'given'}")
         self.network: nn.Module = loopy
         self.cache, self.config, self.preview, self.probe = cache, config, preview, probe
+        self.batch_size = config.batch_size
         self.alpha_bars = alpha_bars(loopy.config.schedule)
         freeze_all_but(loopy, config.trainable)
 
@@ -70,22 +101,23 @@ class DenoiseTask:
             "data": asdict(self.cache.info),
         }
 
-    def losses(self, network: nn.Module, step: int) -> dict[str, Tensor]:
-        generator = step_generator(self.config.seed, step)
+    def losses(self, network: nn.Module, step: int, piece: Piece = WHOLE) -> dict[str, Tensor]:
+        config = self.config
         device = next(network.parameters()).device
-        draw = dict(
-            seed=self.config.seed, step=step, batch_size=self.config.batch_size, config=self.config.batch
-        )
-        if self.config.number == 1:
-            frames = sample_frame_batch(self.cache, **draw).to(device)
+        samples = piece.samples(config.batch_size)
+        draws = Draws(config.seed, step, config.batch_size, samples)
+        where = dict(seed=config.seed, step=step, batch_size=config.batch_size, samples=samples)
+        if config.number == 1:
+            frames = sample_frame_batch(self.cache, **where, config=config.batch).to(device)
             latents, region, states = frames.latents[:, None], frames.region_weight[:, None], None
-            conditions = picture_conditions(network, frames.reference, self.config, generator)
+            conditions = picture_conditions(network, frames.reference, config, draws)
         else:
-            clips = sample_clip_batch(self.cache, **draw).to(device)
+            clips = sample_clip_batch(self.cache, **where, config=config.batch).to(device)
             latents, region, states = clips.latents, clips.region_weight, clips.states
-            conditions = clip_conditions(network, clips, self.config, generator)
-        draws = dict(conditions=conditions, states=states, generator=generator)
-        return self._denoising_losses(network, latents, region, **draws)
+            conditions = clip_conditions(network, clips, config, draws)
+        return self._denoising_losses(
+            network, latents, region, conditions=conditions, states=states, draws=draws
+        )
 
     def sample(self, network: nn.Module, path: Path) -> None:
         self.preview(network, path)
@@ -101,12 +133,12 @@ class DenoiseTask:
         *,
         conditions: Conditions,
         states: Tensor | None,
-        generator: torch.Generator,
+        draws: Draws,
     ) -> dict[str, Tensor]:
         model = network.config
-        t = torch.randint(model.schedule.num_timesteps, (len(latents),), generator=generator)
+        t = draws.integers(model.schedule.num_timesteps)
         alpha_bar = self.alpha_bars[t].to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        noise = draws.normal(*latents.shape[1:]).to(latents.device)
         x_t = add_noise(latents, noise, alpha_bar)
         prediction = network.denoiser(x_t, t.to(latents.device), conditions)
         wanted = target(model.prediction, latents, noise, alpha_bar)
@@ -129,13 +161,13 @@ class DenoiseTask:
 
 
 def picture_conditions(
-    network: LoopyModel, reference: Tensor, config: StageConfig, generator: torch.Generator
+    network: LoopyModel, reference: Tensor, config: StageConfig, draws: Draws
 ) -> Conditions:
     """Stage 1: the reference picture alone, `b c h w`."""
     b = len(reference)
     no_motion = reference.new_zeros(b, 0, *reference.shape[1:])
     features = network.reference_net(reference, no_motion, no_motion.new_zeros(b, 0))
-    keep = _keep(b, config.dropout.reference, generator).to(reference.device)
+    keep = draws.keep(config.dropout.reference).to(reference.device)
     ones = torch.ones_like(keep)
     conditions = Conditions(
         reference=features,
@@ -148,33 +180,29 @@ def picture_conditions(
     return conditions.drop(keep_audio=ones, keep_motion_latents=ones, keep_reference=keep)
 
 
-def clip_conditions(
-    network: LoopyModel, batch: ClipBatch, config: StageConfig, generator: torch.Generator
-) -> Conditions:
+def clip_conditions(network: LoopyModel, batch: ClipBatch, config: StageConfig, draws: Draws) -> Conditions:
     """Stage 2: reference, motion frames, audio tokens and motion latents, with the paper's masks and dropout."""
     b, device, dropout = len(batch.latents), batch.latents.device, config.dropout
-    keep_motion_frames = _keep(b, dropout.motion_frames, generator).to(device)
-    motion, mask = gather_segments(
-        batch.history, batch.history_mask * keep_motion_frames[:, None], network.config.segments, generator
-    )
-    noise = torch.randn(motion.shape, generator=generator).to(device)
-    scale = torch.rand(b, 1, 1, 1, 1, generator=generator).to(device) * dropout.motion_noise_max
+    segments = network.config.segments
+    present = batch.history_mask * draws.keep(dropout.motion_frames).to(device)[:, None]
+    motion, mask = gather_segments(batch.history, present, segments, draws.uniform(segments.num_kept))
+    if dropout.motion_noise_max:
+        scale = draws.uniform(1, 1, 1, 1).to(device) * dropout.motion_noise_max
+        motion = motion + draws.normal(*motion.shape[1:]).to(device) * scale
     tokens = network.audio_projection(batch.audio)
     ones = torch.ones(b, device=device)
     conditions = Conditions(
-        reference=_read_references(
-            network, batch.reference, motion + noise * scale, mask=mask, config=config
-        ),
+        reference=_read_references(network, batch.reference, motion, mask=mask, config=config),
         reference_latents=batch.reference,
         audio_tokens=tokens,
-        motion_latents=_motion_latents(network, batch, tokens, generator),
+        motion_latents=_motion_latents(network, batch, tokens, draws),
         keep_reference=ones,
         keep_motion=ones,
     )
     return conditions.drop(
-        keep_audio=_keep(b, dropout.audio, generator).to(device),
-        keep_motion_latents=_keep(b, dropout.motion_latents, generator).to(device),
-        keep_reference=_keep(b, dropout.reference, generator).to(device),
+        keep_audio=draws.keep(dropout.audio).to(device),
+        keep_motion_latents=draws.keep(dropout.motion_latents).to(device),
+        keep_reference=draws.keep(dropout.reference).to(device),
     )
 
 
@@ -212,21 +240,14 @@ def _read_references(
     return type(read)(layers, mask)
 
 
-def _motion_latents(
-    network: LoopyModel, batch: ClipBatch, tokens: Tensor, generator: torch.Generator
-) -> Tensor | None:
+def _motion_latents(network: LoopyModel, batch: ClipBatch, tokens: Tensor, draws: Draws) -> Tensor | None:
+    """From one of the four motion conditions, drawn for each sample with equal probability (Loopy sec. 3.3)."""
     if network.a2l is None:
         return None
-    drawn = draw_condition(
-        generator,
+    conditions = (
         AudioCondition(tokens),
         LandmarkCondition(batch.points68.flatten(2)),
         HeadVariance(batch.head_motion_variance),
         ExpressionVariance(batch.expression_variance),
     )
-    return network.a2l(drawn)
-
-
-def _keep(batch: int, rate: float, generator: torch.Generator) -> Tensor:
-    """1 for samples that keep a condition dropped at `rate`, `b`."""
-    return (torch.rand(batch, generator=generator) >= rate).float()
+    return network.a2l(DrawnCondition(conditions, draws.integers(len(conditions)).to(tokens.device)))

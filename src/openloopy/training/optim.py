@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,6 +23,10 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
+    ema_device: Literal["same", "cpu"] = "same"
+    """Where the moving average lies: beside the weights, or in main memory (a copy per step)."""
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
+    """"adamw8bit": moments in 8 bits, a quarter of the memory (torchao or bitsandbytes must be installed)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay_fraction <= 1 or not 0 <= self.ema_decay < 1:
@@ -34,28 +40,75 @@ def learning_rate_at(step: int, num_steps: int, config: OptimConfig) -> float:
     return config.learning_rate * min(warmup, max((num_steps - step) / decay_steps, 0.0), 1.0)
 
 
-def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW over everything that requires a gradient; biases, norms and embeddings are not decayed."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    kind = torch.optim.AdamW if config.kind == "adamw" else _eight_bit_adamw()
+    return kind(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError:
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise ImportError(
+                "the optimizer adamw8bit needs torchao or bitsandbytes: pip install torchao, "
+                "or --set loop.optim.kind=adamw"
+            ) from error
+    return AdamW8bit
 
 
 class MovingAverage:
-    """Exponential moving average of a network's weights; buffers are copied."""
+    """Exponential moving average of a network's parameters. Of a sharded network each process averages its shards.
 
-    def __init__(self, network: nn.Module, decay: float):
-        self.decay = decay
-        self.network = copy.deepcopy(network).requires_grad_(False)
+    Buffers are not averaged: whoever uses the average uses the network's own.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, device: str | None = None):
+        """device: where the average lies; None: beside the parameters."""
+        self.network, self.decay = network, decay
+        self.values = [_local(p).detach().to(device, copy=True) for p in network.parameters()]
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Early steps average over a shorter past, so that the random start is soon forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averaged, current = list(self.network.parameters()), [p.detach() for p in network.parameters()]
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        current = [_local(p).detach() for p in self.network.parameters()]
+        if self.values and self.values[0].device != current[0].device:
+            current = [value.to(self.values[0].device) for value in current]
+        torch._foreach_lerp_(self.values, current, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[nn.Module]:
+        """The network with the average for its parameters; inside, it must not be trained."""
+        self.swap()
+        try:
+            yield self.network
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def load_from_network(self) -> None:
+        """Take the network's parameters as the average."""
+        for value, parameter in zip(self.values, self.network.parameters(), strict=True):
+            value.copy_(_local(parameter))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the average and the network's parameters."""
+        for value, parameter in zip(self.values, self.network.parameters(), strict=True):
+            mine, local = value.clone(), _local(parameter)
+            value.copy_(local)
+            local.copy_(mine)
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    """The part of a parameter that this process holds."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter

@@ -1,0 +1,97 @@
+"""Two processes on one machine are one process with the same batch; a killed one ends the job, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openloopy.data.cache import LatentCache
+from openloopy.training.processes import Piece
+from openloopy.training.stats import read_stats
+from tests.training.tiny_stage import STEPS, run_stage, write_cache
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> LatentCache:
+    return write_cache(tmp_path_factory.mktemp("tiny") / "cache")
+
+
+@pytest.fixture(scope="module")
+def alone(cache, tmp_path_factory) -> dict[int, Path]:
+    """The unbroken run of one process, for each stage."""
+    runs = {stage: tmp_path_factory.mktemp(f"alone{stage}") for stage in (1, 2)}
+    for stage, run in runs.items():
+        run_stage(cache, run, {"stage": stage})
+    return runs
+
+
+def launch(cache: LatentCache, run: Path, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = ["-m", "tests.training.tiny_stage", str(cache.folder), str(run), json.dumps(settings)]
+    return subprocess.run([*command, *program], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+
+
+def losses(run: Path) -> list[float]:
+    rows = read_stats(run)
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    return [row["loss"] for row in rows]
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    """Losses, gradient norms and averaged weights agree up to the order of sums."""
+    assert losses(run) == pytest.approx(losses(whole), rel=2e-4)
+    norms = [[row["grad_norm"] for row in read_stats(folder)] for folder in (run, whole)]
+    assert norms[0] == pytest.approx(norms[1], rel=2e-3)
+    ours, theirs = (load_file(folder / "loopy.safetensors") for folder in (run, whole))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=2e-3, rtol=1e-2, msg=name)
+
+
+def test_pieces_cover_a_batch_once():
+    assert [list(Piece(i, 3).samples(6)) for i in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(ValueError, match=r"a batch of 4 cannot be shared equally by 3 .*training.batch_size"):
+        Piece(0, 3).samples(4)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_accumulation_recomputation_and_memory_of_the_average_change_nothing(cache, alone, tmp_path, stage):
+    run_stage(cache, tmp_path / "pieces", {"stage": stage, "accumulation": 2})
+    assert_same(tmp_path / "pieces", alone[stage])
+    run_stage(cache, tmp_path / "recomputed", {"stage": stage, "recompute": True})
+    assert losses(tmp_path / "recomputed") == pytest.approx(losses(alone[stage]), rel=1e-6)
+
+
+@pytest.mark.parametrize(("stage", "parallel"), [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
+def test_two_processes_are_one_with_the_same_batch(cache, alone, tmp_path, stage, parallel):
+    done = launch(cache, tmp_path, stage=stage, parallel=parallel)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(tmp_path, alone[stage])
+    assert done.stdout.count(f"step {STEPS}/{STEPS}") == 1, "only one process speaks"
+    assert len(list(tmp_path.glob("sample-*"))) == 1
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_killed_process_ends_the_job_which_then_goes_on(cache, alone, tmp_path, parallel):
+    broken = launch(cache, tmp_path, parallel=parallel, dies_at=[3, 1])
+    assert broken.returncode != 0
+    assert "Signal 9 (SIGKILL)" in broken.stderr
+    assert len(read_stats(tmp_path)) < STEPS
+    done = launch(cache, tmp_path, parallel=parallel)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "at step 2 of" in done.stdout
+    assert_same(tmp_path, alone[2])
+
+
+def test_a_run_may_change_its_number_of_processes(cache, alone, tmp_path):
+    launch(cache, tmp_path, parallel="fsdp", dies_at=[3, 0], recompute=True)
+    run_stage(cache, tmp_path, {})
+    assert_same(tmp_path, alone[2])
