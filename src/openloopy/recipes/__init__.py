@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LINES = ("mini", "tiny")
+SD15_STEPS = ("features", "stage1", "stage2")
 FACE_STEPS = ("mesh", "finder", "mask")
 """Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
 
@@ -20,7 +21,8 @@ def recipe_names() -> list[str]:
     from openloopy.recipes.line import STEPS
 
     lines = [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
-    return [*lines, "face", *(f"face.{step}" for step in FACE_STEPS)]
+    others = {"sd15": SD15_STEPS, "face": FACE_STEPS}
+    return [*lines, *(n for name, steps in others.items() for n in (name, *(f"{name}.{s}" for s in steps)))]
 
 
 def load_line(name: str):
@@ -51,24 +53,36 @@ def run_recipe(
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
     """
     from openloopy.recipes.line import STEPS, Place, remember_start
+    from openloopy.training.processes import is_distributed, is_main
 
     if name not in recipe_names():
         raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}")
     line_name, _, only = name.partition(".")
     folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
+    if is_distributed() and line_name != "sd15":
+        raise ValueError(f"{line_name} trains in one process; start it without torchrun")
     if line_name == "face":
         _run_face(only, folders, Path(run), settings or {}, start)
         return
-    line, place = load_line(line_name), Place(folders, Path(run), start)
-    remember_start(place)
+    place = Place(folders, Path(run), start)
+    line, line_steps = _load_sd15() if line_name == "sd15" else (load_line(line_name), STEPS)
+    if is_main():
+        remember_start(place)
     if settings:
         if not only:
             raise ValueError(f"settings belong to one step; name it, for example {line_name}.stage1")
         line = overridden(line, only, settings)
-    for step, run_step in STEPS.items():
+    for step, run_step in line_steps.items():
         if only in ("", step):
-            print(f"{line_name}.{step}")
+            if is_main():
+                print(f"{line_name}.{step}")
             run_step(line, place)
+
+
+def _load_sd15():
+    from openloopy.recipes.sd15 import STEPS, sd15
+
+    return sd15(), STEPS
 
 
 def _run_face(

@@ -6,7 +6,7 @@ Source: Loopy sec. 3.4; what is predicted and how samples are weighted is the co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from openloopy.data.batch import ClipBatch, sample_clip_batch, sample_frame_batch
 from openloopy.data.cache import LatentCache
+from openloopy.data.feature_shards import FeatureShards
 from openloopy.diffusion.loss import denoising_loss, per_sample_weight
 from openloopy.diffusion.prediction import add_noise, target, to_x_0
 from openloopy.diffusion.schedule import alpha_bars
@@ -28,6 +29,7 @@ from openloopy.models.audio_to_latents import (
 from openloopy.models.conditions import Conditions
 from openloopy.models.config_json import to_json_dict
 from openloopy.models.loopy import LoopyModel
+from openloopy.models.precision import autocast
 from openloopy.models.segments import gather_segments
 from openloopy.models.weight_files import mismatch_report, save_weights
 from openloopy.training.loop import step_generator
@@ -76,7 +78,7 @@ class DenoiseTask:
     def __init__(
         self,
         loopy: LoopyModel,
-        cache: LatentCache,
+        cache: LatentCache | FeatureShards,
         config: StageConfig,
         *,
         preview: Preview,
@@ -158,6 +160,29 @@ class DenoiseTask:
         state = state_loss(self.probe.to(latents.device), x_0, states)
         noisy = ((state * dark).sum() / dark.sum().clamp(min=1)).detach()
         return losses | {"loss": loss + self.config.state_weight * state.mean(), "state_noisy": noisy}
+
+
+@torch.inference_mode()
+def validation_loss(
+    network: LoopyModel,
+    cache: LatentCache | FeatureShards,
+    config: StageConfig,
+    *,
+    batches: int,
+    precision: str = "auto",
+) -> dict[str, float]:
+    """The losses of a stage on other clips, with draws that are the same at every call."""
+    task = DenoiseTask(network, cache, replace(config, state_weight=0.0), preview=_no_preview)
+    sums: dict[str, float] = {}
+    with autocast(next(network.parameters()).device, precision):
+        for step in range(batches):
+            for name, value in task.losses(network, step).items():
+                sums[name] = sums.get(name, 0.0) + value.item() / batches
+    return {f"val_{name}": value for name, value in sums.items()}
+
+
+def _no_preview(network: nn.Module, path: Path) -> None:
+    raise RuntimeError(f"a validation makes no preview: {path}")
 
 
 def picture_conditions(

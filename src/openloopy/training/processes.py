@@ -42,12 +42,17 @@ class Piece:
 
 def is_distributed() -> bool:
     """Whether this process is one of several that a launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return rank_and_count()[1] > 1
+
+
+def rank_and_count() -> tuple[int, int]:
+    """This process's number among those that a launcher started, and how many they are; 0 and 1 alone."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
     """Whether this process is the one that writes files."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank_and_count()[0] == 0
 
 
 WHOLE = Piece()
