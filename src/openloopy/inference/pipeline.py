@@ -100,8 +100,9 @@ class MotionHistory:
 class LoopyPipeline:
     """A loaded model as a function from portrait and sound to frames."""
 
-    def __init__(self, model: LoadedModel):
-        self.model = model
+    def __init__(self, model: LoadedModel, decoded_at_once: int = DECODED_AT_ONCE):
+        """decoded_at_once: frames per call of the picture decoder."""
+        self.model, self.decoded_at_once = model, decoded_at_once
 
     @staticmethod
     def from_pretrained(
@@ -229,7 +230,7 @@ class LoopyPipeline:
         return tokens, None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens))
 
     def _decode(self, latents: Tensor, picture: ReferencePicture) -> Iterator[np.ndarray]:
-        for few in latents.split(DECODED_AT_ONCE):
+        for few in latents.split(self.decoded_at_once):
             with self._codec_precision():
                 pixels = self.model.codec.decode(few, picture).float()
             frames = ((pixels + 1) * 127.5).round().clamp(0, 255).byte()
@@ -265,12 +266,21 @@ def fits_batched(config: LoopyConfig, num_branches: int, device: torch.device) -
     Fixed budgets, not the memory that is free now: the same machine always chooses the same, and so gives the same
     frames (one batch and several differ in the last bits).
     """
-    unet = config.denoiser.unet
-    positions = config.clip_frames * (config.size_px // 8) ** 2
-    needed = num_branches * positions * unet.block_channels[0] * 2 * MAPS_ALIVE
+    needed = batched_bytes(config, num_branches)
     if device.type != "cuda":
         return needed < BATCHED_BYTES_ELSEWHERE
     return needed < BATCHED_SHARE * torch.cuda.get_device_properties(device).total_memory
+
+
+def batched_bytes(config: LoopyConfig, num_branches: int) -> int:
+    """Activations of a clip's branches in one batch at their peak, roughly, in 16 bits."""
+    return num_branches * one_branch_bytes(config)
+
+
+def one_branch_bytes(config: LoopyConfig) -> int:
+    """Activations of one branch of a clip at their peak, roughly, in 16 bits."""
+    positions = config.clip_frames * (config.size_px // 8) ** 2
+    return positions * config.denoiser.unet.block_channels[0] * 2 * MAPS_ALIVE
 
 
 def clip_generator(seed: int, clip_index: int) -> torch.Generator:
