@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from openloopy.diffusion.guidance import Guidance, combine
 from openloopy.inference.pipeline import denoise_batched, guidance_branches
-from openloopy.models.attention import SharedTokens, SpatialTransformer, enter_transformer, hiding_bias
+from openloopy.models.attention import SharedTokens, SpatialTransformer, enter_transformer, seen_by
 from openloopy.models.conditions import Conditions, ReferenceFeatures
 from openloopy.models.loopy import LoopyModel
 from openloopy.models.temporal import TemporalLayers
@@ -136,12 +136,12 @@ def usual_call(
     layers = iter(features.layers)
     context = conditions.audio_tokens.flatten(0, 1)
     is_hidden = not bool(conditions.keep_reference.all())
-    motion_bias = hiding_bias(conditions.keep_motion)
+    seen = seen_by(conditions.keep_motion)
 
     def step(x: Tensor, attention: SpatialTransformer, temporal: TemporalLayers) -> Tensor:
         layer = next(layers)
         x = usual_attention(attention, x, layer.reference.repeat_interleave(frames, 0), context, is_hidden)
-        return temporal(x, frames, SharedTokens(layer.motion, motion_bias))
+        return temporal(x, frames, SharedTokens(layer.motion, seen))
 
     x = denoiser.conv_in(x_t.flatten(0, 1))
     x = run_blocks(denoiser, x, denoiser._time_features(t, frames, conditions), step)

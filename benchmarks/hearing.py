@@ -22,8 +22,8 @@ import torch
 from identity import area_under_curve
 from provenance import ROOT, folder_hash, provenance, rounded, save_result
 
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import lip_gap
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.sync import lip_gap_correlation, pearson
 from openloopy.media.audio import open_waveform
 from openloopy.media.video import FPS, read_frames
@@ -143,7 +143,7 @@ def measure_gaps(videos: Path, out: Path | None) -> dict[str, np.ndarray]:
     if kept and kept.exists():
         with np.load(kept) as arrays:
             return dict(arrays)
-    landmarker = MediapipeLandmarker()
+    landmarker = NetworkLandmarker()
     gaps = {path.stem: _gap_of_video(path, landmarker) for path in _clip_paths(videos)}
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _highest_around(track: np.ndarray, time_s: float) -> float:
     return float(values.max()) if len(values) else float("nan")
 
 
-def _gap_of_video(path: Path, landmarker: MediapipeLandmarker) -> np.ndarray:
+def _gap_of_video(path: Path, landmarker: NetworkLandmarker) -> np.ndarray:
     faces = landmarker.track(read_frames(path))
     gap = np.full(len(faces), np.nan, np.float32)
     found = [i for i, face in enumerate(faces) if face is not None]

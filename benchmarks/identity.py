@@ -22,8 +22,7 @@ import numpy as np
 from provenance import ROOT, provenance, rounded, save_result
 
 from openloopy.face.crop import apply_crop, portrait_crop
-from openloopy.face.landmarks import Face
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.measures.identity import (
     BACKGROUND_FILE,
     FaceBackground,
@@ -54,7 +53,7 @@ class Seen:
 
 def main() -> None:
     options = _parse()
-    landmarker, rng = MediapipeLandmarker(), np.random.default_rng(0)
+    landmarker, rng = NetworkLandmarker(), np.random.default_rng(0)
     portraits = read_portraits(options.portraits, landmarker)
     makers, judges = split_people(portraits, rng)
     background = fit_background(raw_descriptors(makers))
@@ -73,7 +72,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def read_portraits(folder: Path, landmarker: MediapipeLandmarker) -> list[Seen]:
+def read_portraits(folder: Path, landmarker: NetworkLandmarker) -> list[Seen]:
     """All portraits of the manifest in which a face is found."""
     with open(folder / "MANIFEST.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -86,7 +85,7 @@ def read_portraits(folder: Path, landmarker: MediapipeLandmarker) -> list[Seen]:
     return seen
 
 
-def read_videos(folder: Path, landmarker: MediapipeLandmarker) -> list[Seen]:
+def read_videos(folder: Path, landmarker: NetworkLandmarker) -> list[Seen]:
     """Every `FRAME_STEP`-th frame of the videos; the speaker is the file name up to its last underscore."""
     seen = []
     for path in sorted(folder.iterdir()):

@@ -24,10 +24,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import read_index, read_shard
-from openloopy.face.landmarks import Face
+from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.face.mesh import Pose, rotation_of
 from openloopy.face.movement import eye_opening
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.motion import blinks, exp, glo, head_speed, points_of
 from openloopy.media.audio import open_waveform
 from openloopy.media.video import FPS, read_frames
@@ -59,7 +58,7 @@ Measures = dict[str, float]
 
 def main() -> None:
     options = _parse()
-    landmarker = MediapipeLandmarker()
+    landmarker = NetworkLandmarker()
     real = measure_all(video_clips(options.videos), landmarker)
     puppets = measure_all(islice(shard_clips(options.data), options.num_clips), landmarker)
     result = compare(real, puppets)
@@ -92,7 +91,7 @@ def shard_clips(folder: Path) -> Iterator[Clip]:
             yield Clip(speaker=sample.record.person_id, frames=frames, waveform=waveform)
 
 
-def measure_all(clips: Iterator[Clip], landmarker: MediapipeLandmarker) -> dict[str, list[Measures]]:
+def measure_all(clips: Iterator[Clip], landmarker: NetworkLandmarker) -> dict[str, list[Measures]]:
     """Measures of every clip in which the face was found, by speaker."""
     found = defaultdict(list)
     for clip in clips:

@@ -32,7 +32,7 @@ from quality_parts import Bench, run_drift, run_portraits, run_puppets, run_real
 
 import openloopy
 from openloopy.apps.doctor import choose
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.media.files import sha256_file
 from openloopy.models.folder import find_model_folder
@@ -142,7 +142,7 @@ def main() -> None:
     pipeline = LoopyPipeline.from_pretrained(options.model, device=choice.device, dtype=choice.dtype)
     bench = Bench(
         pipeline=pipeline,
-        landmarker=MediapipeLandmarker(),
+        landmarker=NetworkLandmarker(),
         generation=generation(options),
         out=options.out,
     )

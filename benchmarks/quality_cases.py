@@ -14,7 +14,7 @@ from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import PhonemeSpan
 from openloopy.data.shards import Sample, read_shards
 from openloopy.face.crop import apply_crop, portrait_crop, select_face
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.measures.motion import points_of
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import FPS, VideoError, probe_video, read_frames
@@ -64,7 +64,7 @@ class Refused:
     reason: str
 
 
-def track(landmarker: MediapipeLandmarker, frames: np.ndarray) -> Tracked:
+def track(landmarker: NetworkLandmarker, frames: np.ndarray) -> Tracked:
     return Tracked(frames=frames, points=points_of(landmarker.track(frames)))
 
 
@@ -83,7 +83,7 @@ def read_puppets(shards: Path, num_people: int, seconds: float, size_px: int) ->
 
 
 def read_footage(
-    paths: list[Path], seconds: float, landmarker: MediapipeLandmarker, size_px: int
+    paths: list[Path], seconds: float, landmarker: NetworkLandmarker, size_px: int
 ) -> Iterator[Case]:
     """Filmed speakers: the crop about the first frame's face, fixed for the clip; sound from the same file."""
     for path in paths:
@@ -116,7 +116,7 @@ def footage_paths(folder: Path, names: list[str]) -> list[Path]:
 def read_pairs(
     pairs: list[tuple[Path, Path]],
     seconds: float,
-    landmarker: MediapipeLandmarker,
+    landmarker: NetworkLandmarker,
     size_px: int,
     refuse: Callable[[Refused], None],
 ) -> Iterator[Case]:

@@ -33,8 +33,8 @@ from quality_numbers import (
 )
 from quality_pictures import SHEET_COLUMNS, STRIP_FRAMES, Sheets, write_video
 
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import lip_gap
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.measures.drift import Colours, colour_drift, colours_of, mean_colours, relative_change
 from openloopy.measures.identity import face_descriptor, face_similarity, texture_similarity
@@ -52,7 +52,7 @@ class Bench:
     """The model under test, the eyes that judge it, and where the pictures go."""
 
     pipeline: LoopyPipeline
-    landmarker: MediapipeLandmarker
+    landmarker: NetworkLandmarker
     generation: GenerationOptions
     out: Path
 
@@ -189,7 +189,7 @@ def long_video(bench: Bench, case: Case, num_frames: int, sheets: Sheets) -> dic
     return {"person": case.person, "clip": case.clip, "frames": num_frames, **drift_numbers(looks)}
 
 
-def look_of(frame: np.ndarray, case: Case, descriptor: np.ndarray, landmarker: MediapipeLandmarker) -> Look:
+def look_of(frame: np.ndarray, case: Case, descriptor: np.ndarray, landmarker: NetworkLandmarker) -> Look:
     """One frame of a long video, `H W 3` uint8."""
     faces = landmarker.detect(frame)
     if not faces:

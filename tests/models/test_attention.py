@@ -1,7 +1,5 @@
 """Attention: the CPU's own way equals PyTorch's, forward and backward, and shared keys are as good as copied ones."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,8 @@ from openloopy.models.attention import (
     attend_blocked,
     attend_fused,
     attend_shared,
-    hiding_bias,
+    runs,
+    seen_by,
     to_map,
     to_tokens,
 )
@@ -27,20 +26,11 @@ def random_qkv(dtype=torch.float32, lead=(3, 2), n=6, m=10, width=4):
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
-def hiding_last(lead: int, m: int, hidden: int) -> torch.Tensor:
-    """Hides the last keys of the first sample, `b 1 1 m`."""
-    bias = torch.zeros(lead, 1, 1, m)
-    bias[0, ..., m - hidden :] = -math.inf
-    return bias
-
-
-@pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("block_logits", [1, 2 * 6 * 10, 2**20])
-def test_blocked_equals_pytorch_forward_and_backward(monkeypatch, has_bias, block_logits):
+def test_blocked_equals_pytorch_forward_and_backward(monkeypatch, block_logits):
     monkeypatch.setattr(attention, "BLOCK_LOGITS", block_logits)
     q, k, v = random_qkv(torch.float64)
-    bias = hiding_last(3, 10, 4).double() if has_bias else None
-    ours, theirs = attend(q, k, v, bias), F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    ours, theirs = attend(q, k, v), F.scaled_dot_product_attention(q, k, v)
     assert torch.allclose(ours, theirs, atol=1e-12)
     weight = torch.randn_like(ours)
     for got, wanted in zip(
@@ -58,12 +48,10 @@ def test_blocked_bfloat16_is_as_near_as_bfloat16_allows():
 
 
 @pytest.mark.parametrize("lead", [(3, 2), (2, 3, 4)])
-@pytest.mark.parametrize("has_bias", [False, True])
-def test_fused_equals_blocked(monkeypatch, lead, has_bias):
+def test_fused_equals_blocked(monkeypatch, lead):
     monkeypatch.setattr(attention, "MAX_FUSED_BATCH", 2)
     q, k, v = random_qkv(lead=lead)
-    bias = hiding_last(lead[0], 10, 3).reshape(lead[0], *[1] * len(lead), 10) if has_bias else None
-    assert torch.allclose(attend_fused(q, k, v, bias), attend_blocked(q, k, v, bias), atol=1e-6)
+    assert torch.allclose(attend_fused(q, k, v), attend_blocked(q, k, v), atol=1e-6)
 
 
 def test_shared_keys_equal_copied_keys():
@@ -81,9 +69,9 @@ def test_shared_keys_equal_copied_keys():
 def test_hidden_keys_equal_absent_keys():
     torch.manual_seed(0)
     layer, x, keys = Attention(8, 2), torch.randn(6, 5, 8), torch.randn(2, 2, 7, 4)
-    bias = hiding_bias(torch.tensor([0.0, 1.0]))
+    sees = seen_by(torch.tensor([0.0, 1.0]))
     out, seen, absent = (
-        layer(x, SharedKeys(keys, keys, bias)),
+        layer(x, SharedKeys(keys, keys, sees)),
         layer(x, SharedKeys(keys, keys, None)),
         layer(x),
     )
@@ -91,17 +79,18 @@ def test_hidden_keys_equal_absent_keys():
     assert (seen - absent).abs().max() > 1e-2
 
 
-def test_gradients_with_hidden_keys_are_finite():
+def test_gradients_of_hidden_keys_are_zero_not_absent():
     q, k, v = (torch.randn(2, 2, 3, 5, 4, requires_grad=True) for _ in range(3))
     shared = torch.randn(2, 2, 6, 4, requires_grad=True)
-    bias = hiding_bias(torch.tensor([0.0, 1.0]))
-    attend_shared(q, k, v, SharedKeys(shared, shared, bias)).square().sum().backward()
+    sees = seen_by(torch.tensor([0.0, 1.0]))
+    attend_shared(q, k, v, SharedKeys(shared, shared, sees)).square().sum().backward()
     assert q.grad.isfinite().all() and shared.grad[0].eq(0).all() and shared.grad[1].abs().max() > 1e-3
 
 
-def test_nothing_hidden_needs_no_bias():
-    assert hiding_bias(torch.ones(3)) is None
-    assert hiding_bias(torch.tensor([1.0, 0.0])).tolist() == [0.0, -math.inf]
+def test_runs_are_neighbours_that_agree():
+    assert seen_by(torch.ones(3)) is None and runs(None, 3) == [(slice(0, 3), True)]
+    seen = seen_by(torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    assert runs(seen, 4) == [(slice(0, 2), True), (slice(2, 3), False), (slice(3, 4), True)]
 
 
 def test_zero_context_is_no_context():

@@ -1,7 +1,5 @@
 """Layers along time: identity at first, the clip's positions only, hidden motion equals absent motion."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,8 +24,8 @@ def random_clip() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(BATCH * FRAMES, WIDTH, *SIZE), torch.randn(BATCH, MOTION, POSITIONS, WIDTH)
 
 
-def shared(layers: TemporalLayers, motion: torch.Tensor, bias: torch.Tensor | None = None) -> SharedKeys:
-    return SharedKeys(*layers.motion_keys(motion), bias)
+def shared(layers: TemporalLayers, motion: torch.Tensor, seen: tuple[bool, ...] | None = None) -> SharedKeys:
+    return SharedKeys(*layers.motion_keys(motion), seen)
 
 
 def test_fresh_layers_are_the_identity():
@@ -57,8 +55,7 @@ def test_inter_clip_is_attention_over_motion_and_clip(layers):
 @torch.no_grad()
 def test_hidden_motion_equals_absent_motion(layers):
     x, motion = random_clip()
-    bias = torch.tensor([-math.inf, 0.0])
-    out = layers(x, FRAMES, shared(layers, motion, bias)).unflatten(0, (BATCH, FRAMES))
+    out = layers(x, FRAMES, shared(layers, motion, (False, True))).unflatten(0, (BATCH, FRAMES))
     seen = layers(x, FRAMES, shared(layers, motion)).unflatten(0, (BATCH, FRAMES))
     absent = layers(x, FRAMES, None).unflatten(0, (BATCH, FRAMES))
     assert torch.allclose(out[0], absent[0], atol=1e-5) and torch.allclose(out[1], seen[1], atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,46 @@ def test_damaged_checkpoint_is_a_readable_error(tmp_path):
     (tmp_path / CHECKPOINT_NAME).write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
         train(ToyTask(), CONFIG, tmp_path, quiet)
+
+
+def test_older_checkpoints_are_pruned(tmp_path):
+    train(ToyTask(), replace(CONFIG, keep_checkpoints=2), tmp_path, quiet)
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "checkpoint-000008.pt",
+        "checkpoint-000012.pt",
+        CHECKPOINT_NAME,
+        "exported.pt",
+    ]
+    (tmp_path / CHECKPOINT_NAME).unlink()
+    (tmp_path / "checkpoint-000008.pt").rename(tmp_path / CHECKPOINT_NAME)
+    train(ToyTask(), CONFIG, tmp_path, quiet)
+    assert [row["step"] for row in read_stats(tmp_path)] == list(range(12))
+    assert not list(tmp_path.glob("checkpoint-*.pt"))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    train(ToyTask(), replace(CONFIG, num_steps=4), tmp_path, quiet)
+    good = (tmp_path / CHECKPOINT_NAME).read_bytes()
+
+    def fills_up(content, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fills_up)
+        with pytest.raises(
+            OSError, match=r"step 8 could not be written .*No space left.*the last checkpoint is whole"
+        ):
+            train(ToyTask(), CONFIG, tmp_path, quiet)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == good
+    assert not list(tmp_path.glob("*.tmp"))
+    train(ToyTask(), CONFIG, tmp_path, quiet)
+    assert load_checkpoint(tmp_path).step == 12
+
+
+def test_accumulation_needs_a_task_that_can_share_its_batch(tmp_path):
+    with pytest.raises(ValueError, match="without accumulation"):
+        train(ToyTask(), replace(CONFIG, accumulation=2), tmp_path, quiet)
 
 
 def test_infinite_loss_ends_the_run(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from openloopy.data.cache import LatentCache
+from openloopy.training.optim import OptimConfig, build_optimizer
 from openloopy.training.processes import Piece
 from openloopy.training.stats import read_stats
 from tests.training.tiny_stage import STEPS, run_stage, write_cache
@@ -94,4 +96,26 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(cache, alone, tmp_path
 def test_a_run_may_change_its_number_of_processes(cache, alone, tmp_path):
     launch(cache, tmp_path, parallel="fsdp", dies_at=[3, 0], recompute=True)
     run_stage(cache, tmp_path, {})
+    assert_same(tmp_path, alone[2])
+
+
+def test_eight_bit_moments_are_close_and_resume(cache, alone, tmp_path):
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    settings = {"optim": OptimConfig(learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, kind="adamw8bit")}
+    run_stage(cache, tmp_path, {**settings, "num_steps": 2})
+    run_stage(cache, tmp_path, settings)
+    assert losses(tmp_path) == pytest.approx(losses(alone[2]), rel=0.02)
+
+
+def test_eight_bit_moments_without_their_library_say_what_to_install(monkeypatch):
+    for library in ("torchao.optim", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match="pip install torchao"):
+        build_optimizer(torch.nn.Linear(2, 2), OptimConfig(kind="adamw8bit"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_blocks_compute_the_same(cache, alone, tmp_path):
+    run_stage(cache, tmp_path, {"compiles": True})
     assert_same(tmp_path, alone[2])

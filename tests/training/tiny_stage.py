@@ -23,7 +23,7 @@ from openloopy.recipes.tiny import loopy_config
 from openloopy.training.denoise import DenoiseTask
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
-from openloopy.training.stages import StageConfig
+from openloopy.training.stages import DropoutConfig, StageConfig
 from tests.data.synthetic import make_sample
 
 BATCH, STEPS = 4, 6
@@ -61,7 +61,9 @@ def run_stage(cache: LatentCache, run: Path, settings: dict) -> None:
     torch.manual_seed(0)
     stage, dies_at = settings.pop("stage", 2), settings.pop("dies_at", None)
     network = LoopyModel(loopy_config() if stage == 2 else picture_model(loopy_config()))
-    config = StageConfig(number=stage, batch_size=BATCH, batch=BatchConfig())
+    # So often that a process now and then sees no reference at all while the other one does.
+    dropout = DropoutConfig(reference=0.5)
+    config = StageConfig(number=stage, batch_size=BATCH, batch=BatchConfig(), dropout=dropout)
     task = DyingTask(network, cache, config, preview=lambda net, path: path.with_suffix(".txt").touch())
     task.dies_at = tuple(dies_at) if dies_at else None
     loop = LoopConfig(

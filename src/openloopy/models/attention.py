@@ -28,12 +28,12 @@ class SharedKeys:
 
     Attributes:
         k, v: `b heads m dh`.
-        bias: `b`, added to the logits of these keys: 0 = seen, -inf = hidden; None = seen by every sample.
+        seen: for each sample whether it sees these keys; None = all do. Hidden keys cost nothing.
     """
 
     k: Tensor
     v: Tensor
-    bias: Tensor | None
+    seen: tuple[bool, ...] | None
 
 
 @dataclass(frozen=True)
@@ -42,48 +42,48 @@ class SharedTokens:
 
     Attributes:
         tokens: of the reference `b m d`, or of the motion frames `b s n d`.
-        bias: as there.
+        seen: as there.
     """
 
     tokens: Tensor
-    bias: Tensor | None
+    seen: tuple[bool, ...] | None
 
 
-def hiding_bias(keep: Tensor) -> Tensor | None:
-    """`b` of ones and zeros -> `b` of 0 and -inf, or None (for which attention is faster) when nothing is hidden."""
-    return None if bool(keep.all()) else keep.log()
+def seen_by(keep: Tensor) -> tuple[bool, ...] | None:
+    """`b` of ones and zeros -> whether each sample sees, or None when all do."""
+    seen = tuple(bool(value) for value in keep.tolist())
+    return None if all(seen) else seen
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(dh) + bias) v, by whichever way is fast on the device; the numbers agree up to rounding.
+def runs(seen: tuple[bool, ...] | None, batch: int) -> list[tuple[slice, bool]]:
+    """Neighbouring samples that agree, as slices of the batch, and whether they see."""
+    if seen is None:
+        return [(slice(0, batch), True)]
+    starts = [i for i in range(batch) if i == 0 or seen[i] != seen[i - 1]]
+    return [(slice(i, j), seen[i]) for i, j in zip(starts, [*starts[1:], batch], strict=True)]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(dh)) v, by whichever way is fast on the device; the numbers agree up to rounding.
 
     Args:
         q: `... heads n dh`, with at least one dimension in front of the heads.
         k, v: `... heads m dh`.
-        bias: broadcastable to `... heads 1 m`.
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
-    bias = None if bias is None else bias.to(q.dtype)
-    return (attend_blocked if q.device.type == "cpu" else attend_fused)(q, k, v, bias)
+    return (attend_blocked if q.device.type == "cpu" else attend_fused)(q, k, v)
 
 
-def attend_blocked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend_blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attend` by `BlockedAttention`."""
-    if bias is not None:
-        bias = bias.expand(*q.shape[:-2], 1, k.shape[-2]).flatten(0, -3)
     scaled = q * q.shape[-1] ** -0.5
-    mixed = BlockedAttention.apply(scaled.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3), bias)
+    mixed = BlockedAttention.apply(scaled.flatten(0, -3), k.flatten(0, -3), v.flatten(0, -3))
     return mixed.unflatten(0, q.shape[:-2])
 
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attend` by PyTorch's `scaled_dot_product_attention`, in parts small enough for a CUDA grid."""
-    q_parts, k_parts, v_parts = (part.flatten(0, -4).split(MAX_FUSED_BATCH) for part in (q, k, v))
-    bias_parts: tuple[Tensor | None, ...] = (None,) * len(q_parts)
-    if bias is not None:
-        bias = bias.expand(*q.shape[:-1], k.shape[-2])
-        bias_parts = bias.flatten(0, -4).split(MAX_FUSED_BATCH)
-    parts = zip(q_parts, k_parts, v_parts, bias_parts, strict=True)
+    parts = zip(*(part.flatten(0, -4).split(MAX_FUSED_BATCH) for part in (q, k, v)), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*part) for part in parts]).reshape(q.shape)
 
 
@@ -98,14 +98,29 @@ def attend_shared(q: Tensor, k: Tensor, v: Tensor, shared: SharedKeys) -> Tensor
     Returns:
         `b heads f n dh`.
     """
-    num_frames, num_own, num_shared = q.shape[2], k.shape[-2], shared.k.shape[-2]
-    k = torch.cat([k, shared.k.to(k.dtype).unsqueeze(2).expand(-1, -1, num_frames, -1, -1)], dim=-2)
-    v = torch.cat([v, shared.v.to(v.dtype).unsqueeze(2).expand(-1, -1, num_frames, -1, -1)], dim=-2)
-    bias = None
-    if shared.bias is not None:
-        hidden = shared.bias[:, None].expand(-1, num_shared)
-        bias = torch.cat([hidden.new_zeros(len(hidden), num_own), hidden], dim=1)[:, None, None, None]
-    return attend(q, k, v, bias)
+    parts = []
+    for samples, sees in runs(shared.seen, len(q)):
+        own_k, own_v = k[samples], v[samples]
+        if sees:
+            own_k = torch.cat([own_k, _for_frames(shared.k[samples], own_k)], dim=-2)
+            own_v = torch.cat([own_v, _for_frames(shared.v[samples], own_v)], dim=-2)
+        else:
+            own_k, own_v = tied(own_k, shared.k[samples]), tied(own_v, shared.v[samples])
+        parts.append(attend(q[samples], own_k, own_v))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def tied(own: Tensor, hidden: Tensor) -> Tensor:
+    """The same numbers, with the hidden keys in their history: in training these have gradients of zero, not none.
+
+    Processes that train together must all have a gradient for the same parameters.
+    """
+    return own + 0 * hidden.sum().to(own.dtype) if torch.is_grad_enabled() and hidden.requires_grad else own
+
+
+def _for_frames(shared: Tensor, own: Tensor) -> Tensor:
+    """`b heads m dh` -> `b heads f m dh`, as many frames as `b heads f n dh` has."""
+    return shared.to(own.dtype).unsqueeze(2).expand(-1, -1, own.shape[2], -1, -1)
 
 
 class BlockedAttention(torch.autograd.Function):
@@ -117,28 +132,28 @@ class BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """q: `b n dh`, already scaled; k, v: `b m dh`; bias: `b 1 m` or None."""
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q: `b n dh`, already scaled; k, v: `b m dh`."""
         out = torch.empty_like(q)
         for block in _blocks(q, k):
-            torch.bmm(_weights(q, k, bias, block), v[block], out=out[block])
-        ctx.save_for_backward(q, k, v, bias)
+            torch.bmm(_weights(q, k, block), v[block], out=out[block])
+        ctx.save_for_backward(q, k, v)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, bias = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = ctx.saved_tensors
         grad = grad.contiguous()
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         for block in _blocks(q, k):
-            weights = _weights(q, k, bias, block)
+            weights = _weights(q, k, block)
             torch.bmm(weights.transpose(1, 2), grad[block], out=grad_v[block])
             grad_weights = torch.bmm(grad[block], v[block].transpose(1, 2))
             grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             torch.bmm(grad_logits, k[block], out=grad_q[block])
             torch.bmm(grad_logits.transpose(1, 2), q[block], out=grad_k[block])
-        return grad_q, grad_k, grad_v, None
+        return grad_q, grad_k, grad_v
 
 
 def _blocks(q: Tensor, k: Tensor) -> list[slice]:
@@ -147,11 +162,9 @@ def _blocks(q: Tensor, k: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(q), size)]
 
 
-def _weights(q: Tensor, k: Tensor, bias: Tensor | None, block: slice) -> Tensor:
+def _weights(q: Tensor, k: Tensor, block: slice) -> Tensor:
     """Attention weights of one block, `b n m`."""
     logits = torch.bmm(q[block], k[block].transpose(1, 2))
-    if bias is not None:
-        logits += bias[block]
     return torch.softmax(logits, dim=-1, out=logits)
 
 
@@ -282,7 +295,7 @@ class SpatialTransformer(nn.Module):
         """x: `(b f) d h w` -> the same shape; shared: the reference's; context: audio tokens, `(b f) k d`."""
         tokens, normed = enter_transformer(self, x)
         if isinstance(shared, SharedTokens):
-            shared = SharedKeys(*self.transformer_blocks[0].attn1.project_keys(shared.tokens), shared.bias)
+            shared = SharedKeys(*self.transformer_blocks[0].attn1.project_keys(shared.tokens), shared.seen)
         return self._leave(x, self.transformer_blocks[0](tokens, normed, shared, context))
 
     def _leave(self, x: Tensor, tokens: Tensor) -> Tensor:

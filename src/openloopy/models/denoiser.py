@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openloopy.models.attention import SharedKeys, SharedTokens, SpatialTransformer, hiding_bias
+from openloopy.models.attention import SharedKeys, SharedTokens, SpatialTransformer, seen_by
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.conditions import Conditions, LayerCache, ReferenceCache, ReferenceFeatures
 from openloopy.models.resnet import TimeEmbedding
@@ -139,7 +139,7 @@ class Denoiser(nn.Module):
         if given is None:
             return [(None, None)] * len(attention_layers(self))
         branches = len(conditions.keep_reference) // len(given.motion_mask)
-        reference, motion = hiding_bias(conditions.keep_reference), hiding_bias(conditions.keep_motion)
+        reference, motion = seen_by(conditions.keep_reference), seen_by(conditions.keep_motion)
         if isinstance(given, ReferenceFeatures):
             return [
                 (
@@ -157,9 +157,11 @@ class Denoiser(nn.Module):
         ]
 
 
-def _shared_keys(k: Tensor | None, v: Tensor | None, bias: Tensor | None, branches: int) -> SharedKeys | None:
+def _shared_keys(
+    k: Tensor | None, v: Tensor | None, seen: tuple[bool, ...] | None, branches: int
+) -> SharedKeys | None:
     """Keys for all guidance branches, which follow one another in the batch."""
-    return None if k is None else SharedKeys(_repeated(k, branches), _repeated(v, branches), bias)
+    return None if k is None else SharedKeys(_repeated(k, branches), _repeated(v, branches), seen)
 
 
 def _repeated(x: Tensor, branches: int) -> Tensor:

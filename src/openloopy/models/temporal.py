@@ -19,6 +19,8 @@ from openloopy.models.attention import (
     SharedKeys,
     SharedTokens,
     attend,
+    runs,
+    tied,
     to_map,
     to_tokens,
 )
@@ -69,14 +71,7 @@ class ClipAttention(nn.Module):
             self._over_time(to(tokens))
             for to in (self.attention.to_q, self.attention.to_k, self.attention.to_v)
         )
-        bias = None
-        if earlier is not None:
-            bias = _time_bias(earlier, x)
-            k, v = (
-                torch.cat([earlier.k.to(k.dtype), k], dim=-2),
-                torch.cat([earlier.v.to(v.dtype), v], dim=-2),
-            )
-        mixed = attend(q, k, v, bias).unflatten(0, (x.shape[0], -1))
+        mixed = _attend_earlier(q, k, v, earlier, len(x)).unflatten(0, (x.shape[0], -1))
         return self.attention.to_out[0](mixed.permute(0, 3, 1, 2, 4).flatten(3))
 
     def _over_time(self, x: Tensor) -> Tensor:
@@ -85,14 +80,21 @@ class ClipAttention(nn.Module):
         return heads.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
 
-def _time_bias(earlier: SharedKeys, x: Tensor) -> Tensor | None:
-    """`(b n) 1 1 (s + f)`: the motion keys' bias for every position, zero for the clip's own keys."""
-    if earlier.bias is None:
-        return None
-    batch, frames, num_positions = x.shape[:3]
-    motion = earlier.bias[:, None].expand(-1, earlier.k.shape[-2])
-    bias = torch.cat([motion, motion.new_zeros(batch, frames)], dim=1)
-    return bias.repeat_interleave(num_positions, dim=0)[:, None, None]
+def _attend_earlier(q: Tensor, k: Tensor, v: Tensor, earlier: SharedKeys | None, batch: int) -> Tensor:
+    """Attention over the clip's keys and, for samples that see them, the earlier frames'. All `(b n) heads f dh`."""
+    if earlier is None:
+        return attend(q, k, v)
+    num_positions, parts = len(q) // batch, []
+    for samples, sees in runs(earlier.seen, batch):
+        rows = slice(samples.start * num_positions, samples.stop * num_positions)
+        own_k, own_v = k[rows], v[rows]
+        if sees:
+            own_k = torch.cat([earlier.k[rows].to(k.dtype), own_k], dim=-2)
+            own_v = torch.cat([earlier.v[rows].to(v.dtype), own_v], dim=-2)
+        else:
+            own_k, own_v = tied(own_k, earlier.k[rows]), tied(own_v, earlier.v[rows])
+        parts.append(attend(q[rows], own_k, own_v))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class MotionTransformer(nn.Module):
@@ -154,7 +156,7 @@ class TemporalLayers(nn.Module):
     def forward(self, x: Tensor, num_frames: int, motion: SharedKeys | SharedTokens | None) -> Tensor:
         """x: `(b f) d h w` -> the same shape; motion: keys and values `(b n) heads s dh`, or features `b s n d`."""
         if isinstance(motion, SharedTokens):
-            motion = SharedKeys(*self.motion_keys(motion.tokens), motion.bias)
+            motion = SharedKeys(*self.motion_keys(motion.tokens), motion.seen)
         x = x + self._as_map(self.inter(self._as_clips(x, num_frames), motion), x)
         if self.intra is None:
             return x
