@@ -32,15 +32,12 @@ tiny: $(INSTALLED)
 	$(BIN)/openloopy train tiny --data $(TINY)/shards --run $(TINY)/run
 	$(BIN)/python examples/demo.py --out $(TINY) --model $(TINY)/run/model
 
-# mediapipe 0.10.21 carries its models, but pins old libraries that it does not need: hence --no-deps.
 $(INSTALLED): pyproject.toml constraints.txt Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 13) else \
-	  f"Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {sys.version.split()[0]}; \
-	try: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else \
+	  f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.12 ...")'
 	@echo "setting up $(VENV): about 2 GB, some minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,puppet,demo,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps mediapipe==0.10.21
 	@touch $@
 
 clean:

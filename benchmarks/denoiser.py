@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from provenance import provenance, rounded, save_result
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from openloopy.diffusion.guidance import Guidance, combine
 from openloopy.inference.pipeline import denoise_batched, guidance_branches
@@ -51,7 +52,11 @@ def main() -> None:
             "usual": lambda: usual_step(model, conditions, features, x_t, t),
             "ours": lambda: denoise_batched(model.denoiser, branches, GUIDANCE, x_t, t),
         }
-        outputs = {name: way() for name, way in ways.items()}
+        outputs, operations = {}, {}
+        for name, way in ways.items():
+            with FlopCounterMode(display=False) as counter:
+                outputs[name] = way()
+            operations[name] = counter.get_total_flops() / 1e12
         seconds = compare(ways, options.repeats, device)
         if options.compile:
             compile_blocks(model.denoiser)
@@ -66,6 +71,9 @@ def main() -> None:
         "our_step_s": seconds["ours"],
         "our_cache_s": cache_s,
         "ratio": seconds["usual"] / (seconds["ours"] + cache_s / STEPS_PER_CLIP),
+        "usual_step_tflop": operations["usual"],
+        "our_step_tflop": operations["ours"],
+        "operations_ratio": operations["usual"] / operations["ours"],
         "difference": relative_difference(outputs["usual"], outputs["ours"]),
     }
     if options.compile:

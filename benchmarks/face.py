@@ -4,9 +4,9 @@
 
 samples: a folder with `portraits/` and `videos/`; portraits: pictures with a manifest, of which the split `val` is
 used; SHARDS: puppets, whose landmarks are exact. Mediapipe (the extra `teacher`) is the only truth for photographs: an
-error there is a difference from it, not from the truth. Parts: scenes composed of held-out portraits (faces missed,
-false faces, landmarks, calibration), pictures without a face, puppets, real clips, sample portraits, still faces
-(jitter), speed. Pictures go to `--out`; the last line is one JSON object.
+error there is a difference from it, not from the truth. Parts: scenes composed of held-out portraits and of drawn
+faces (missed, false, landmarks, calibration), pictures without a face, puppets, real clips, sample portraits, still
+faces (jitter), speed. Pictures go to `--out`; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from provenance import folder_hash, provenance, rounded, save_result
 
 from openloopy.data.clips import decode_frames
 from openloopy.data.shards import read_shards
-from openloopy.face.crop import apply_crop, portrait_crop, select_face, warp
+from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face, warp
 from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.face.movement import eye_distance, eye_opening, lip_gap
 from openloopy.face.networks import load_face_networks, shipped_folder
 from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.measures.motion import per_frame, points_of
-from openloopy.measures.sync import pearson
+from openloopy.measures.sync import lip_gap_correlation, pearson
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet, read_frames
+from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.portraits import list_portraits
 from openloopy.recipes.face import face_free_background
 from openloopy.training.face_mesh import RIGHT_ERROR
@@ -72,7 +73,8 @@ def main() -> None:
     portraits = held_out_portraits(options.portraits, both["mediapipe"])
     result = {
         "benchmark": "face",
-        "scenes": judge_scenes(list(compose(portraits, options.scenes, rng)), both, options.out),
+        "scenes": judge_scenes(list(compose(portraits, options.scenes, rng)), both, options.out / "scenes"),
+        "drawn": judge_scenes(list(compose(drawn_faces(), options.drawn, rng)), both, options.out / "drawn"),
         "empty": judge_empty(list(empty_pictures(portraits, options.empty, rng)), both, options.out),
         "puppets": judge_puppets(options.data, both, options.clips),
         "videos": judge_videos(sorted((options.samples / "videos").glob("*.*")), both, options),
@@ -97,6 +99,12 @@ def held_out_portraits(folder: Path, teacher: MediapipeLandmarker) -> list[tuple
             if len(faces) == 1:
                 found.append((rgb, faces[0]))
     return found
+
+
+def drawn_faces(count: int = 40) -> list[tuple[np.ndarray, Face]]:
+    """Faces drawn by code, with exact landmarks; other people than those of any bank."""
+    drawn = [draw_face(np.random.default_rng([7, number]), 512) for number in range(count)]
+    return [(face.rgb, Face.from_mesh(face.mesh)) for face in drawn]
 
 
 def compose(
@@ -143,7 +151,7 @@ def empty_pictures(
 def judge_scenes(scenes: list[Scene], both: dict[str, Any], out: Path) -> dict[str, Any]:
     """Faces missed, by size; false ones; landmark errors of the found; how often a confidence is right."""
     result: dict[str, Any] = {"scenes": len(scenes)}
-    failures = []
+    missed, worst = [], []
     for name, landmarker in both.items():
         errors, mouths, false, scores, found_by_size = [], [], 0, [], {band: [] for band in SIZE_BANDS}
         for scene in scenes:
@@ -161,8 +169,10 @@ def judge_scenes(scenes: list[Scene], both: dict[str, Any], out: Path) -> dict[s
             if near:
                 errors.append(off[near[0]].mean())
                 mouths.append(off[near[0]][MOUTH].mean())
+            if name == "ours" and near:
+                worst.append((errors[-1], _about(scene, faces[near[0]].points68)))
             elif name == "ours":
-                failures.append(scene.rgb)
+                missed.append(scene.rgb)
         hits = [hit for band in found_by_size.values() for hit in band]
         result[name] = {
             "missed": 1 - float(np.mean(hits)),
@@ -176,8 +186,12 @@ def judge_scenes(scenes: list[Scene], both: dict[str, Any], out: Path) -> dict[s
                 for rights in [[right for score, right in scores if a <= score < b]]
             },
         }
-    if failures:
-        write_image(out / "scenes_missed.jpg", contact_sheet([_small(p) for p in failures[:24]], 6))
+    worst.sort(key=lambda pair: -pair[0])
+    for kind, pictures in {"missed": missed, "worst": [picture for _, picture in worst[:12]]}.items():
+        if pictures:
+            write_image(
+                out.with_name(f"{out.name}_{kind}.jpg"), contact_sheet([_small(p) for p in pictures[:24]], 6)
+            )
     return result
 
 
@@ -200,7 +214,9 @@ def judge_puppets(data: Path, both: dict[str, Any], count: int) -> dict[str, Any
         frames = decode_frames(sample.mp4)[:100]
         true = sample.arrays["points68"][:100]
         for name, landmarker in both.items():
-            rows[name].append(compare(points_of(landmarker.track(frames)), true))
+            faces = landmarker.track(frames)
+            pose = {"pose_error_deg": pose_error(faces, sample.arrays["pose"][:100])}
+            rows[name].append(compare(points_of(faces), true) | pose)
     return {"clips": len(samples), **{name: _medians(found) for name, found in rows.items()}}
 
 
@@ -215,7 +231,9 @@ def judge_videos(paths: list[Path], both: dict[str, Any], options: argparse.Name
         crop = portrait_crop(select_face(both["mediapipe"].detect(frames[0]), size), size)
         frames = [apply_crop(frame, crop, 256) for frame in frames]
         tracks = {name: points_of(landmarker.track(frames)) for name, landmarker in both.items()}
-        rows.append({"clip": path.stem, **compare(tracks["ours"], tracks["mediapipe"])})
+        shakes = {f"shake_{name}": shake(tracks[name]) for name in NAMES}
+        lag = {"lip_gap_lag_frames": lip_lag(tracks["ours"], tracks["mediapipe"])}
+        rows.append({"clip": path.stem, **compare(tracks["ours"], tracks["mediapipe"]), **shakes, **lag})
         if len(rows) <= 3:
             shown = np.linspace(0, len(frames) - 1, 6).round().astype(int)
             sheet = [_marked(frames[i], *(tracks[name][i] for name in NAMES)) for i in shown]
@@ -293,18 +311,50 @@ def compare(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
     return numbers
 
 
+def pose_error(faces: list[Face | None], true: np.ndarray) -> float:
+    """Median over frames of the mean difference in yaw, pitch and roll, degrees; true: `f 3`."""
+    poses = [(f.pose, angles) for f, angles in zip(faces, true, strict=True) if f is not None]
+    off = [np.abs(np.array([pose.yaw, pose.pitch, pose.roll]) - angles).mean() for pose, angles in poses]
+    return float(np.median(off)) if off else float("nan")
+
+
+def shake(track: np.ndarray) -> float:
+    """How unsteady a track `f 68 2` is: rms second difference over time, in outer-eye distances."""
+    seen = track[np.isfinite(track).all((1, 2))]
+    bends = np.diff(seen, 2, axis=0) / eye_distance(seen).mean()
+    return float(np.sqrt((bends**2).sum(-1).mean()))
+
+
+def lip_lag(found: np.ndarray, true: np.ndarray) -> int:
+    """The shift in frames at which the lip gaps of two tracks correlate best; positive: the first one is late."""
+    seen = np.isfinite(found).all((1, 2)) & np.isfinite(true).all((1, 2))
+    gaps = [per_frame(lip_gap, track[seen]) for track in (found, true)]
+    return lip_gap_correlation(*gaps, max_lag=3).best_lag
+
+
 def _medians(rows: list[dict[str, Any]]) -> dict[str, float]:
     names = [name for name in rows[0] if name != "clip"]
     return {name: float(np.nanmedian([row.get(name, np.nan) for row in rows])) for name in names}
 
 
 def _marked(picture: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Green: ours; red: mediapipe's."""
+    """Green: the first points; red: the second."""
     shown = cv2.resize(picture, (512, 512), interpolation=cv2.INTER_CUBIC)
     for points, colour in ((theirs, (255, 40, 40)), (ours, (40, 255, 40))):
         for x, y in points[np.isfinite(points).all(1)] * 2:
             cv2.circle(shown, (round(float(x)), round(float(y))), 2, colour, -1, cv2.LINE_AA)
     return shown
+
+
+def _about(scene: Scene, found: np.ndarray) -> np.ndarray:
+    """The face of a scene at 256 px, with the points that were found (green) and the true ones (red)."""
+    low, high = scene.points.min(0), scene.points.max(0)
+    side = 1.6 * float((high - low).max())
+    x0, y0 = (low + high) / 2 - side / 2
+    crop = Crop(float(x0), float(y0), side)
+    return _marked(
+        apply_crop(scene.rgb, crop, 256), *(crop.to_crop(points, 256) for points in (found, scene.points))
+    )
 
 
 def _small(picture: np.ndarray) -> np.ndarray:
@@ -321,6 +371,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--networks", type=Path, help="folder with face.safetensors [the package's]")
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--drawn", type=int, default=100, help="scenes of drawn faces")
     parser.add_argument("--empty", type=int, default=200)
     parser.add_argument("--clips", type=int, default=10)
     parser.add_argument("--still", type=int, default=20)

@@ -11,8 +11,8 @@ import pytest
 from skimage import data
 
 from openloopy.face.crop import apply_crop, portrait_crop
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import lip_gap
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.media.audio import open_waveform
 from openloopy.models.folder import EMBEDDED_MINI
@@ -38,7 +38,7 @@ def test_it_is_small(pipeline):
 
 @pytest.mark.slow
 def test_the_astronaut_speaks(pipeline):
-    landmarker = MediapipeLandmarker()
+    landmarker = NetworkLandmarker()
     rgb = data.astronaut()
     face = landmarker.detect(rgb)[0]
     portrait = apply_crop(rgb, portrait_crop(face, (rgb.shape[1], rgb.shape[0])), pipeline.size_px)

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from openloopy.apps import generate
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.inference.pipeline import LoopyPipeline
 from tests.media.sounds import speechlike, write_sound
 from tests.tiny import tiny_model
@@ -30,14 +30,14 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def landmarker() -> MediapipeLandmarker:
-    return MediapipeLandmarker()
+def landmarker() -> NetworkLandmarker:
+    return NetworkLandmarker()
 
 
 @pytest.fixture
 def shared_landmarker(monkeypatch, landmarker) -> None:
     """The command line uses the session's landmarker: starting one takes a second."""
-    monkeypatch.setattr(generate, "MediapipeLandmarker", lambda: landmarker)
+    monkeypatch.setattr(generate, "NetworkLandmarker", lambda: landmarker)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,7 @@ def test_the_sidecar_tells_how_to_make_the_video_again(request_, landmarker):
         "temperature": 1.0,
         "device": "cpu",
         "dtype": "float32",
+        "memory": "full",
     }
     assert facts["portrait"]["sha256"] == sha256_file(request_.portrait)
     assert facts["audio"]["sha256"] == sha256_file(request_.audio)
@@ -268,6 +269,14 @@ def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
 def test_train_names_the_recipes_there_are(tmp_path, capsys):
     code, _, err = _run(["train", "huge", "--data", tmp_path, "--run", tmp_path], capsys)
     assert code == 1 and "'huge'" in err and "tiny" in err
+
+
+def test_import_refuses_what_it_does_not_know_in_one_line(tmp_path, capsys):
+    (tmp_path / "weights.pth").write_bytes(b"<html>")
+    for source, message in (("weights.pth", "download it again"), ("nothing.safetensors", "does not exist")):
+        code, _, err = _run(["import", str(tmp_path / source), str(tmp_path / "out")], capsys)
+        assert code == 1 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_doctor_prints_for_people_and_for_programs(capsys):

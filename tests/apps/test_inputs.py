@@ -191,7 +191,7 @@ class _Profile:
 
 def test_a_profile_is_refused(model, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("openloopy.apps.generate.MediapipeLandmarker", _Profile)
+    monkeypatch.setattr("openloopy.apps.generate.NetworkLandmarker", _Profile)
     with pytest.raises(SystemExit) as stop:
         _generate(model, ["face.png", "speech.wav"])
     assert stop.value.code == 1 and "turned 60 degrees to the right" in capsys.readouterr().err

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.puppet.drawn import DrawnFace, draw_face
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def landmarker() -> MediapipeLandmarker:
-    pytest.importorskip("mediapipe", reason="mediapipe is not installed")
-    return MediapipeLandmarker()
+def landmarker() -> NetworkLandmarker:
+    return NetworkLandmarker()
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from openloopy.face.landmarks import Face, FaceSquare, NetworkLandmarker
+from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.face.mesh import CHIN, FOREHEAD, canonical_mesh
 from openloopy.face.networks import (
     FINDER_PX,
     MESH_PX,
     WEIGHTS_NAME,
     FaceNetworks,
+    FaceParts,
     FinderOutput,
     find_peaks,
     fold_norms,
@@ -21,6 +22,7 @@ from openloopy.face.networks import (
     save_face_networks,
     to_input,
 )
+from openloopy.face.square import FaceSquare
 
 
 def head(x: float, y: float, height: float, roll_deg: float = 0.0) -> np.ndarray:
@@ -125,6 +127,7 @@ class _Sighted:
 
     def __init__(self) -> None:
         self.num_searches = 0
+        self.parts = FaceParts().eval()  # untrained, they answer with the mean face's eyes and mouth
 
     def confidence(self, logit: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(logit)

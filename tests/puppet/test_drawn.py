@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from openloopy.face.landmarks import Face
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.drawn_person import draw_proportions
 from openloopy.puppet.rig import check_portrait
@@ -99,8 +98,7 @@ def test_every_drawn_face_can_be_a_puppet(people):
 
 
 def test_the_detector_takes_them_for_faces(people):
-    pytest.importorskip("mediapipe")
-    landmarker = MediapipeLandmarker()
+    landmarker = NetworkLandmarker()
     for drawn in people:
         (face,) = landmarker.detect(drawn.rgb)
         unit = np.linalg.norm(drawn.mesh[33, :2] - drawn.mesh[263, :2])

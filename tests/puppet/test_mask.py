@@ -11,7 +11,6 @@ from openloopy.puppet.mask import PersonSegmenter, face_hull_mask, person_mask
 
 
 def test_segmentation_agrees_with_what_was_drawn():
-    pytest.importorskip("mediapipe")
     drawn = draw_face(np.random.default_rng(8), 256)
     mask = person_mask(drawn.rgb)
     assert mask.shape == (256, 256) and mask.dtype == np.float32
@@ -21,7 +20,6 @@ def test_segmentation_agrees_with_what_was_drawn():
 
 
 def test_segmentation_keeps_the_shape_of_wide_pictures():
-    pytest.importorskip("mediapipe")
     wide = np.zeros((200, 700, 3), np.uint8)
     assert PersonSegmenter().mask(wide).shape == (200, 700)
 

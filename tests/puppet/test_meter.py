@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-pytest.importorskip("mediapipe")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_TO_68
-from openloopy.face.networks import FINDER_PX, FaceNetworks, find_peaks
+from openloopy.face.networks import FINDER_PX, MESH_PX, PART_PX, FaceNetworks, find_peaks
+from openloopy.face.parts import face_parts, refine_parts
 from openloopy.puppet.drawn import draw_face
 from openloopy.recipes.face import face_free_background, face_tiny, train_face
 from openloopy.recipes.face_bank import view_of
@@ -32,6 +35,7 @@ from openloopy.training.face_mesh import (
     mesh_point_weights,
     place_view,
 )
+from openloopy.training.face_parts import PartsTask, PartsTrainingConfig, cut_parts
 
 MARK = (255, 0, 255)
 MARKED = (33, 263, 4, CHIN)
@@ -94,6 +98,52 @@ def test_batches_are_the_same_for_the_same_seed_and_hold_faceless_views(bank):
     assert np.array_equal(draws[0][0], draws[1][0])
     has_face = draws[0][2]
     assert 0 < has_face.sum() < 16 and torch.isfinite(draws[0][1][has_face][..., :2]).all()
+
+
+@pytest.mark.parametrize("roll_deg", [0, 25])
+def test_parts_of_a_view_keep_their_points_also_in_the_mirror(bank, roll_deg):
+    """The outer eye corners are marked: in the cuts of both eyes the mark lies where the corner should."""
+    picture, mesh = place_view(bank, 0, ViewPlace(roll_deg=roll_deg))
+    in_px = (mesh[None, :, :2] + 0.5) * len(picture)
+    config, rng = PartsTrainingConfig(), np.random.default_rng(2)
+    cuts, points, units = cut_parts(picture[None], in_px, "eye", config, rng)
+    corner = int(np.flatnonzero(face_parts()[0].points == 33)[0])
+    assert cuts.shape == (2, PART_PX, PART_PX, 3) and units.shape == (2, 1, 1)
+    for cut, place in zip(cuts, points[:, corner], strict=True):
+        off = np.abs(cut.astype(int) - MARK).sum(-1)
+        row, column = np.unravel_index(off.argmin(), off.shape)
+        np.testing.assert_allclose([column + 0.5, row + 0.5], (place + 0.5) * PART_PX, atol=3.5)
+        assert off.min() < 150
+
+
+def test_refined_parts_replace_their_points_and_no_others(bank):
+    picture, mesh = place_view(bank, 0, ViewPlace())
+
+    class Oracle(torch.nn.Module):
+        """Answers for each part what the mesh says, whatever it sees."""
+
+        def __init__(self, network):
+            super().__init__()
+            self.parts = [part for part in face_parts() if part.network == network]
+
+        def forward(self, cuts):
+            squares = [part.square((mesh[:, :2] + 0.5) * MESH_PX) for part in self.parts]
+            answers = [
+                square.points_in_cut((mesh[part.points, :2] + 0.5) * MESH_PX) + 0.01
+                for part, square in zip(self.parts, squares, strict=True)
+            ]
+            return torch.from_numpy(np.stack(answers))
+
+    parts = SimpleNamespace(eye=Oracle("eye"), mouth=Oracle("mouth"))
+    moved = refine_parts(parts, picture[None], mesh[None])[0] - mesh
+    inside = np.concatenate([part.points for part in face_parts()])
+    outside = np.setdiff1d(np.arange(478), inside)
+    assert np.abs(moved[outside]).max() == 0 and np.abs(np.nan_to_num(moved[:, 2])).max() == 0
+    for part in face_parts():
+        side = part.square((mesh[:, :2] + 0.5) * MESH_PX).side / MESH_PX
+        np.testing.assert_allclose(
+            np.linalg.norm(moved[part.points, :2], axis=1), 0.01 * side * 2**0.5, rtol=1e-3
+        )
 
 
 def test_a_perfect_mesh_costs_nothing_and_a_wrong_lip_more_than_a_wrong_cheek():
@@ -181,7 +231,7 @@ def test_platt_scaling_makes_confidence_a_frequency():
     assert slope == pytest.approx(0.4, abs=0.05) and offset == pytest.approx(1, abs=0.12)
 
 
-@pytest.mark.parametrize("step", ["mesh", "finder", "mask"])
+@pytest.mark.parametrize("step", ["mesh", "finder", "mask", "parts"])
 def test_every_step_learns_its_batch(bank, step):
     torch.manual_seed(0)
     networks = FaceNetworks()
@@ -191,6 +241,12 @@ def test_every_step_learns_its_batch(bank, step):
             networks.finder, bank, FinderTrainingConfig(batch_size=2), face_free_background
         ),
         "mask": lambda: MaskTask(networks.mask, bank, MaskTrainingConfig(batch_size=2), face_free_background),
+        "parts": lambda: PartsTask(
+            networks.parts,
+            bank,
+            PartsTrainingConfig(views=MeshTrainingConfig(batch_size=4, faceless_share=0.0)),
+            face_free_background,
+        ),
     }[step]()
     optimizer = torch.optim.Adam(task.network.parameters(), 2e-3)
     losses = []

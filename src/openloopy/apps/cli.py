@@ -56,6 +56,16 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
+class Memory(str, Enum):
+    """How weights and work are laid out in memory."""
+
+    auto = "auto"
+    full = "full"
+    slim = "slim"
+    int8 = "int8"
+    offload = "offload"
+
+
 class StoredDtype(str, Enum):
     """In which numbers to write weights."""
 
@@ -113,6 +123,7 @@ def generate(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
+    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
     face: Annotated[int | None, typer.Option(min=0, help="Which face, 0 is the largest.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
 ) -> None:
@@ -140,6 +151,7 @@ def generate(
         face=face,
         device=device.value,
         dtype=dtype.value,
+        memory=memory.value,
         may_overwrite=force,
     )
     with _interruptible("nothing was written"), _ProgressBar() as bar:
@@ -352,6 +364,7 @@ def _describe(found: Examination) -> str:
     for part in found.parts:
         lines.append(f"{part.name:24} {part.detail if part.is_present else f'MISSING: {part.detail}'}")
     lines.append(f"{'would pick':24} model mini, device {found.device}, dtype {found.dtype}")
+    lines += [f"{f'memory for {name}':24} {text}" for name, text in found.memory.items()]
     lines.append(f"{'openloopy generate':24} {'ready' if found.can_generate else 'not ready, see above'}")
     return "\n".join(lines)
 

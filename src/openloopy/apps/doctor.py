@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import torch
 
 from openloopy import __version__
-from openloopy.face.teacher import import_mediapipe, quiet_stderr
+from openloopy.face.networks import WEIGHTS_NAME, shipped_folder
+from openloopy.inference.memory import counts_of, needed_bytes, pick_tier
 from openloopy.models.folder import EMBEDDED_MINI, load_config
+from openloopy.models.loopy import LoopyModel
 from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
+from openloopy.recipes.sd15 import loopy_config as sd15_config
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SD15_OTHERS = 83_700_000 + 94_400_000
+"""Numbers in Stable Diffusion's autoencoder and in wav2vec2-base."""
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "av", "opencv-python-headless")
 
 
@@ -57,6 +62,8 @@ class Examination:
     """What --device auto picks."""
     dtype: str
     """What --dtype auto picks there."""
+    memory: dict[str, str]
+    """Model size -> what --memory auto picks for it now, and why."""
 
     @property
     def can_generate(self) -> bool:
@@ -77,6 +84,7 @@ def examine() -> Examination:
         parts=(_landmarks(), _embedded_model(), _espeak(), _flite()),
         device=str(choice.device),
         dtype=choice.dtype_name,
+        memory=_memory(choice),
     )
 
 
@@ -131,13 +139,25 @@ def _devices() -> tuple[str, ...]:
     return tuple(found)
 
 
+def _memory(choice: Choice) -> dict[str, str]:
+    with torch.device("meta"):
+        paper_size = sum(parameter.numel() for parameter in LoopyModel(sd15_config()).parameters())
+    counts = {"sd15": (sd15_config(), paper_size, SD15_OTHERS)}
+    if (EMBEDDED_MINI / "config.json").is_file():
+        counts["mini"] = (load_config(EMBEDDED_MINI), *counts_of(EMBEDDED_MINI))
+    return {
+        name: str(pick_tier(needed_bytes(*sizes, dtype=choice.dtype, device=choice.device), choice.device))
+        for name, sizes in sorted(counts.items())
+    }
+
+
 def _landmarks() -> Part:
-    try:
-        with quiet_stderr():
-            version = import_mediapipe().__version__
-    except ImportError as error:
-        return Part(name="face landmarks", is_present=False, detail=str(error))
-    return Part(name="face landmarks", is_present=True, detail=f"mediapipe {version}")
+    path = shipped_folder() / WEIGHTS_NAME
+    if not path.is_file():
+        return Part(
+            name="face landmarks", is_present=False, detail=f"{path} is missing; install openloopy again"
+        )
+    return Part(name="face landmarks", is_present=True, detail=str(path))
 
 
 def _embedded_model() -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 from openloopy import __version__
 from openloopy.apps.doctor import Choice, choose, versions
 from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face
-from openloopy.face.landmarks import Face, FaceLandmarker
-from openloopy.face.teacher import MediapipeLandmarker
+from openloopy.face.landmarks import Face, FaceLandmarker, NetworkLandmarker
+from openloopy.inference.memory import choose_tier, open_pipeline, tier_options
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioInfo, open_waveform, probe_audio
 from openloopy.media.files import MediaError, atomic_write, require_folder_of, sha256_file
@@ -42,6 +42,8 @@ class GenerateRequest:
     """Which face, 0 the largest; None: the largest, said aloud if there are more."""
     device: str = "auto"
     dtype: str = "auto"
+    memory: str = "auto"
+    """A memory tier (see `inference.memory`), or the first that fits."""
     may_overwrite: bool = False
 
     @property
@@ -134,7 +136,7 @@ def generate_video(
         request: what to make.
         say: called with things a user should know, such as which of several faces is used.
         watch: called after each frame.
-        landmarker: finds faces; mediapipe's unless given.
+        landmarker: finds faces; a `NetworkLandmarker` unless given.
 
     Raises:
         ValueError: an input or a setting that does not work; the message says why and what to do.
@@ -144,9 +146,13 @@ def generate_video(
     choice = choose(request.device, request.dtype)
     folder = find_model_folder(request.model)
     sound = Sound(open_waveform(request.audio), probe_audio(request.audio))
-    chosen = choose_face(request, landmarker or MediapipeLandmarker(), say)
+    chosen = choose_face(request, landmarker or NetworkLandmarker(), say)
     clock.lap("inputs_s")
-    pipeline = LoopyPipeline.from_pretrained(folder, device=choice.device, dtype=choice.dtype)
+    tier = choose_tier(folder, choice.device, choice.dtype, request.memory)
+    if tier.tier != "full":
+        say(str(tier))
+    pipeline = open_pipeline(folder, device=choice.device, dtype=choice.dtype, tier=tier.tier)
+    request = replace(request, options=tier_options(request.options, tier.tier), memory=tier.tier)
     clock.lap("load_s")
     with atomic_write(request.sidecar) as sidecar:
         _write_video(request, pipeline, chosen, sound.waveform, _Timed(clock, watch))
@@ -279,6 +285,7 @@ def _settings(request: GenerateRequest, pipeline: LoopyPipeline) -> dict[str, An
         "temperature": plan.temperature,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "memory": request.memory,
     }
 
 

@@ -36,9 +36,8 @@ from openloopy.data.shards import (
 )
 from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import MIN_FACE_PX, Crop, apply_crop, portrait_crop
-from openloopy.face.landmarks import Face
+from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.face.movement import eye_opening, lip_gap
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_waveform
 from openloopy.media.files import MediaError, atomic_write, require_file
 from openloopy.media.video import FPS, VideoError, read_frames
@@ -421,7 +420,7 @@ def _samples(
 @lru_cache(maxsize=1)
 def _tracker() -> FaceTracker:
     """One per process."""
-    return MediapipeLandmarker()
+    return NetworkLandmarker()
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -15,17 +15,18 @@ import cv2
 import numpy as np
 import torch
 
-from openloopy.face.crop import Crop, apply_crop, warp
+from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68, Pose, canonical_mesh, pose_of
 from openloopy.face.networks import (
     FINDER_PX,
-    MESH_PX,
     VIEW_FACE_HEIGHTS,
     FaceNetworks,
     find_peaks,
     shipped_networks,
     to_input,
 )
+from openloopy.face.parts import refine_parts
+from openloopy.face.square import FaceSquare
 
 SEARCH_PX = 2048
 """Larger pictures are searched in a copy of this longest side; landmarks always come from the original."""
@@ -41,9 +42,6 @@ FINAL_ZOOMS = (0.92, 1.0, 1.1)
 """A single picture's mesh is the mean over views of these zooms and their mirror images."""
 TRACK_CHUNK = 8
 """Frames that go through the mesh network at once while tracking."""
-MAX_DRIFT = 0.12
-"""A tracked face that is off its view's centre by more of its height, or larger or smaller by more, gets a new view."""
-MAX_DRIFT_RAD = 0.3
 THOROUGH_EVERY = 25
 """While the face is lost, one in so many frames is searched in tiles too."""
 
@@ -98,58 +96,6 @@ def mirror_face(face: Face, image_width_px: int) -> Face:
     return Face.from_mesh(mesh, face.score)
 
 
-@dataclass(frozen=True)
-class FaceSquare:
-    """A square that stands as the face stands: centre `2` px, side px, roll in radians (clockwise)."""
-
-    centre: np.ndarray
-    side: float
-    roll: float = 0.0
-    is_mirrored: bool = False
-
-    @classmethod
-    def about(cls, mesh: np.ndarray) -> FaceSquare:
-        """The view that the mesh network is best at, from a mesh `478 3` px."""
-        down = mesh[CHIN, :2] - mesh[FOREHEAD, :2]
-        roll = float(np.arctan2(-down[0], down[1]))
-        square = cls(np.zeros(2), VIEW_FACE_HEIGHTS * float(np.linalg.norm(down)), roll)
-        upright = mesh[:, :2] @ square._turn.T
-        middle = (upright.min(0) + upright.max(0)) / 2
-        return cls(square._turn.T @ middle, square.side, roll)
-
-    @property
-    def _turn(self) -> np.ndarray:
-        """Rotates the picture so that the face stands upright."""
-        c, s = np.cos(self.roll), np.sin(self.roll)
-        mirror = np.diag([-1.0 if self.is_mirrored else 1.0, 1.0])
-        return mirror @ np.array([[c, s], [-s, c]])
-
-    def cut(self, rgb: np.ndarray) -> np.ndarray:
-        """What the mesh network sees, `128 128 3` uint8; what lies outside repeats the border."""
-        linear = self._turn * (MESH_PX / self.side)
-        return warp(rgb, linear, MESH_PX / 2 - linear @ self.centre, MESH_PX)
-
-    def to_picture(self, mesh: np.ndarray) -> np.ndarray:
-        """The network's mesh `478 3` (view sides from the centre) in px of the picture."""
-        if self.is_mirrored:
-            mesh = mesh[canonical_mesh().mirror]
-        flat = mesh[:, :2] @ self._turn * self.side + self.centre
-        return np.concatenate([flat, mesh[:, 2:] * self.side], 1)
-
-    def varied(self, zoom: float, is_mirrored: bool) -> FaceSquare:
-        """The same place at another size, or seen in a mirror."""
-        return FaceSquare(self.centre, self.side * zoom, self.roll, is_mirrored)
-
-    def still_fits(self, mesh: np.ndarray) -> bool:
-        """Whether a mesh lies well enough in this view."""
-        ideal = FaceSquare.about(mesh)
-        turn = abs((ideal.roll - self.roll + np.pi) % (2 * np.pi) - np.pi)
-        away = np.linalg.norm(ideal.centre - self.centre) * VIEW_FACE_HEIGHTS / ideal.side
-        return bool(
-            away < MAX_DRIFT and abs(np.log(ideal.side / self.side)) < MAX_DRIFT and turn < MAX_DRIFT_RAD
-        )
-
-
 class NetworkLandmarker:
     """The face networks at work on pictures and faces of any size. The default of the whole package.
 
@@ -184,10 +130,11 @@ class NetworkLandmarker:
         """Mesh `478 3` px of the picture and logit of the confidence, for each picture and its square."""
         views = np.stack([square.cut(rgb) for rgb, square in zip(pictures, squares, strict=True)])
         with torch.inference_mode():
-            meshes, logits = self._networks.mesh(to_input(views))
+            found, logits = self._networks.mesh(to_input(views))
+            meshes = refine_parts(self._networks.parts, views, found.numpy())
         return [
             (square.to_picture(mesh), logit)
-            for square, mesh, logit in zip(squares, meshes.numpy(), logits.tolist(), strict=True)
+            for square, mesh, logit in zip(squares, meshes, logits.tolist(), strict=True)
         ]
 
     def confidence(self, logit: float) -> float:

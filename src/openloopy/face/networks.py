@@ -25,6 +25,11 @@ FINDER_PX, MESH_PX, MASK_PX = 256, 128, 192
 FINDER_STRIDE = 8
 VIEW_FACE_HEIGHTS = 1.6
 """Side of the mesh network's view, in face heights."""
+PART_PX = 48
+EYE_SIDE, MOUTH_SIDE = 0.35, 0.55
+"""Sides of the part networks' views, in face heights."""
+EYE_CORNERS, MOUTH_ANCHORS = (33, 133), (61, 291, 0, 17)
+"""Mesh points whose mean is the centre of such a view."""
 WEIGHTS_NAME = "face.safetensors"
 
 
@@ -126,6 +131,70 @@ class MeshNet(nn.Module):
         return self.mesh(hidden).unflatten(1, (MESH_POINTS, 3)), self.sure(hidden)[:, 0]
 
 
+class PartNet(nn.Module):
+    """Views `n 3 48 48` of an eye or a mouth -> its mesh points `n p 2`, in sides of the view from its centre."""
+
+    def __init__(
+        self,
+        points: np.ndarray,
+        anchors: tuple[int, ...],
+        side: float,
+        channels: tuple[int, int, int, int] = (16, 32, 48, 64),
+        width: int = 128,
+    ):
+        """points: mesh points that it finds; anchors, side: as of `face.parts.Part`."""
+        super().__init__()
+        c2, c4, c8, c16 = channels
+        self.features = nn.Sequential(
+            ConvNorm(3, c2, 2),
+            ConvNorm(c2, c4, 2),
+            Residual(c4),
+            ConvNorm(c4, c8, 2),
+            Residual(c8),
+            ConvNorm(c8, c16, 2),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(c16 * (PART_PX // 16) ** 2, width), nn.ReLU(inplace=True))
+        self.points = nn.Linear(width, len(points) * 2)
+        nn.init.normal_(self.points.weight, std=1e-3)
+        vertices = canonical_mesh().vertices
+        mean = (vertices[points] - vertices[list(anchors)].mean(0))[:, :2]
+        face_height = np.linalg.norm(vertices[CHIN, :2] - vertices[FOREHEAD, :2])
+        with torch.no_grad():
+            self.points.bias.copy_(torch.from_numpy(mean / (side * face_height)).flatten())
+
+    def forward(self, views: Tensor) -> Tensor:
+        return self.points(self.hidden(self.features(views).float())).unflatten(1, (-1, 2))
+
+
+class FaceParts(nn.Module):
+    """The networks of eyes (one for both, the right one in a mirror) and mouth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eye = PartNet(eye_points(), EYE_CORNERS, EYE_SIDE)
+        self.mouth = PartNet(mouth_points(), MOUTH_ANCHORS, MOUTH_SIDE)
+
+
+@lru_cache(maxsize=1)
+def eye_points() -> np.ndarray:
+    """Mesh points of the left eye of the picture: lids, their folds, iris."""
+    return _points_near(EYE_CORNERS, (2.0, 1.25))
+
+
+@lru_cache(maxsize=1)
+def mouth_points() -> np.ndarray:
+    """Mesh points of the mouth: lips and what moves with them."""
+    return _points_near(MOUTH_ANCHORS, (3.3, 2.3))
+
+
+def _points_near(anchors: tuple[int, ...], reach_cm: tuple[float, float]) -> np.ndarray:
+    """Mesh points in an ellipse about some of them, on the mean face."""
+    vertices = canonical_mesh().vertices
+    offset = (vertices - vertices[list(anchors)].mean(0))[:, :2] / reach_cm
+    return np.flatnonzero((offset**2).sum(1) < 1)
+
+
 class PersonMaskNet(nn.Module):
     """Pictures `n 3 192 192` -> logits that a pixel belongs to the person, `n 1 192 192`."""
 
@@ -151,11 +220,12 @@ class PersonMaskNet(nn.Module):
 
 
 class FaceNetworks(nn.Module):
-    """The three networks and the calibration of the mesh network's confidence."""
+    """All networks and the calibration of the mesh network's confidence."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.finder, self.mesh, self.mask = FaceFinder(), MeshNet(), PersonMaskNet()
+        self.finder, self.mesh, self.parts = FaceFinder(), MeshNet(), FaceParts()
+        self.mask = PersonMaskNet()
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         """Slope and offset put on the mesh network's logit (Platt 1999)."""
 
@@ -167,7 +237,7 @@ class FaceNetworks(nn.Module):
 
 def to_input(pictures: np.ndarray) -> Tensor:
     """`n H W 3` uint8 -> `n 3 H W` float32 in [-1, 1], channels last."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.require(pictures, requirements=("C", "W"))).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def find_peaks(found: FinderOutput, index: int, least: float) -> list[tuple[np.ndarray, float, float, float]]:

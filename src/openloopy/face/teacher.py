@@ -46,7 +46,7 @@ NUM_QUIET_PICTURES = 10
 SEGMENTATION_PX = 512
 """Larger pictures are segmented in a copy of this longest side; the network itself sees 256 px."""
 INSTALL_HINT = (
-    "face landmarks need mediapipe 0.10.21, the last release that carries its models (Python 3.9-3.12). "
+    "the teacher is mediapipe 0.10.21, the last release that carries its models (Python 3.9-3.12). "
     "Install it without its outdated pins:\n"
     "    pip install --no-deps mediapipe==0.10.21\n"
     "    pip install absl-py attrs flatbuffers matplotlib protobuf opencv-python-headless"

@@ -19,8 +19,8 @@ import numpy as np
 from openloopy.data.records import Split
 from openloopy.data.shards import Dropped
 from openloopy.face.crop import select_face
+from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.mesh import MESH_POINTS
-from openloopy.face.teacher import MediapipeLandmarker
 from openloopy.media.image import read_image
 from openloopy.puppet.rig import check_portrait
 
@@ -112,8 +112,8 @@ def load_meshes(path: Path) -> list[MeshedPortrait]:
 
 
 @lru_cache(maxsize=1)
-def _landmarker() -> MediapipeLandmarker:
-    return MediapipeLandmarker()
+def _landmarker() -> NetworkLandmarker:
+    return NetworkLandmarker()
 
 
 def _read_manifest(path: Path, val_share: float) -> list[Portrait]:

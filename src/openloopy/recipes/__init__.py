@@ -12,7 +12,7 @@ from typing import Any
 
 LINES = ("mini", "tiny")
 SD15_STEPS = ("features", "stage1", "stage2")
-FACE_STEPS = ("mesh", "finder", "mask")
+FACE_STEPS = ("mesh", "finder", "mask", "parts")
 """Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
 
 

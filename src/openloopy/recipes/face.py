@@ -1,7 +1,8 @@
 """`face`: the networks that find faces, their landmarks and the person, trained on a bank of labelled pictures.
 
     openloopy label PORTRAITS BANK --footage SHARDS      # needs the extra `teacher`
-    openloopy train face --data BANK --run runs/face     # or one of face.mesh, face.finder, face.mask
+    openloopy train face --data BANK --run runs/face     # or one of face.mesh, face.finder, face.mask,
+                                                         # face.parts
     # writes runs/face/face/face.safetensors
 
 Hardware: two CPU cores (about an hour and a half), or any GPU (`--set loop.device=cuda`).
@@ -22,11 +23,12 @@ from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
 from openloopy.training.face_finder import FinderTask, FinderTrainingConfig
 from openloopy.training.face_mask import MaskTask, MaskTrainingConfig
 from openloopy.training.face_mesh import MeshTask, MeshTrainingConfig, calibrate
+from openloopy.training.face_parts import PartsTask, PartsTrainingConfig
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 
 FOLDER = "face"
-STEPS = ("mesh", "finder", "mask")
+STEPS = ("mesh", "finder", "mask", "parts")
 
 
 def _loop(num_steps: int, learning_rate: float, decay_fraction: float = 0.5) -> LoopConfig:
@@ -61,12 +63,21 @@ class MaskRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartsRecipe:
+    """The networks of eyes and mouth."""
+
+    training: PartsTrainingConfig = field(default_factory=PartsTrainingConfig)
+    loop: LoopConfig = field(default_factory=lambda: _loop(4500, 2e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FaceConfig:
     """All steps."""
 
     mesh: MeshRecipe = field(default_factory=MeshRecipe)
     finder: FinderRecipe = field(default_factory=FinderRecipe)
     mask: MaskRecipe = field(default_factory=MaskRecipe)
+    parts: PartsRecipe = field(default_factory=PartsRecipe)
 
 
 def face() -> FaceConfig:
@@ -81,11 +92,15 @@ def face_tiny() -> FaceConfig:
         mesh=MeshRecipe(training=MeshTrainingConfig(batch_size=4), loop=loop),
         finder=FinderRecipe(training=FinderTrainingConfig(batch_size=2), loop=loop),
         mask=MaskRecipe(training=MaskTrainingConfig(batch_size=2), loop=loop),
+        parts=PartsRecipe(
+            training=PartsTrainingConfig(views=MeshTrainingConfig(batch_size=4, faceless_share=0.0)),
+            loop=loop,
+        ),
     )
 
 
 def train_face(config: FaceConfig, bank_folder: Path, run: Path, steps: tuple[str, ...] = STEPS) -> None:
-    """Train the steps; when all three are there, calibrate and write them together to run/face."""
+    """Train the steps; when all are there, calibrate and write them together to run/face."""
     bank = FaceBank.open(bank_folder)
     for step in steps:
         print(f"face.{step}")
@@ -116,5 +131,5 @@ def face_free_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
 
 def _task(step: str, recipe: Any, bank: FaceBank) -> Any:
     networks = FaceNetworks()
-    tasks = {"mesh": MeshTask, "finder": FinderTask, "mask": MaskTask}
+    tasks = {"mesh": MeshTask, "finder": FinderTask, "mask": MaskTask, "parts": PartsTask}
     return tasks[step](getattr(networks, step), bank, recipe.training, face_free_background)

@@ -23,6 +23,7 @@ from openloopy.face.movement import (
     lip_gap,
 )
 from openloopy.face.networks import MESH_PX, VIEW_FACE_HEIGHTS, FaceNetworks, MeshNet, to_input
+from openloopy.face.parts import refine_parts
 from openloopy.models.weight_files import save_weights
 from openloopy.training.face_bank import KINDS, STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
 from openloopy.training.face_pictures import change_light, cover_part, spoil
@@ -132,15 +133,16 @@ def calibrate(
     batches: int = 12,
 ) -> None:
     """Fit slope and offset of the confidence on held-out people, so that it is a frequency (Platt 1999)."""
-    networks.mesh.eval()
+    networks.eval()
     logits, rights = [], []
     for number in range(batches):
         pictures, meshes, has_face = draw_views(
             bank, config, step_rng(config.seed, 10**8 + number), background, "val"
         )
         found, sure = networks.mesh(to_input(pictures))
+        refined = torch.from_numpy(refine_parts(networks.parts, pictures, found.float().numpy()))
         logits.append(sure.float())
-        rights.append(has_face & (off_68(found.float(), meshes) < RIGHT_ERROR))
+        rights.append(has_face & (off_68(refined, meshes) < RIGHT_ERROR))
     slope, offset = fit_platt(torch.cat(logits).double(), torch.cat(rights).double())
     networks.calibration.copy_(torch.tensor([slope, offset]))
 
@@ -265,10 +267,10 @@ def mesh_losses(
     error = (found - true) / unit[:, None, None]
     weights = point_weights.to(found) / point_weights.mean()
     count = has_face.sum().clamp(min=1)
-    points = _per_face(_robust(error[..., :2]).sum(-1) * weights) * has_face
+    points = _per_face(robust(error[..., :2]).sum(-1) * weights) * has_face
     known = has_face & torch.isfinite(meshes[..., 2]).all(1)
-    depth = _per_face(_robust(error[..., 2])) * known
-    openings = _per_face(_robust(_pair_vectors(error[..., :2])).sum(-1)) * has_face
+    depth = _per_face(robust(error[..., 2])) * known
+    openings = _per_face(robust(_pair_vectors(error[..., :2])).sum(-1)) * has_face
     off = off_68(found, meshes).detach()
     right = (has_face & (off < RIGHT_ERROR)).float()
     confidence = F.binary_cross_entropy_with_logits(sure, right)
@@ -284,7 +286,7 @@ def mesh_losses(
     return {"loss": total} | losses
 
 
-def _robust(error: Tensor) -> Tensor:
+def robust(error: Tensor) -> Tensor:
     """Smooth L1: square below 2 % of the eye distance."""
     return F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.02, reduction="none")
 
