@@ -237,7 +237,10 @@ class FaceNetworks(nn.Module):
 
 def to_input(pictures: np.ndarray) -> Tensor:
     """`n H W 3` uint8 -> `n 3 H W` float32 in [-1, 1], channels last."""
-    return torch.from_numpy(np.require(pictures, requirements=("C", "W"))).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return (
+        torch.from_numpy(np.require(pictures, requirements=("C", "W"))).permute(0, 3, 1, 2).float() / 127.5
+        - 1
+    )
 
 
 def find_peaks(found: FinderOutput, index: int, least: float) -> list[tuple[np.ndarray, float, float, float]]:
