@@ -113,8 +113,8 @@ def train(
 ) -> nn.Module:
     """Train `task` to `config.num_steps` in `run_dir`, from its checkpoint if there is one.
 
-    Returns the averaged network (of a sharded one: whole on the main process alone). The same call resumes; a finished
-    run only exports again. Files are written by the main process.
+    Returns the averaged network, whole (of several processes the main one does; the others' is not for use). The same
+    call resumes; a finished run only exports again. Files are written by the main process.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     _check_pieces(task, config)
@@ -139,7 +139,7 @@ class _Run:
         self.processes, self.say, self.is_main = processes, say, processes.index == 0
         network = task.network
         set_recompute(network, config.recompute)
-        _compile_blocks(network, getattr(task, "block_names", ()) if config.compiles else ())
+        compile_blocks(network, getattr(task, "block_names", ()) if config.compiles else ())
         # Of a sharded network nobody has the whole; what is sampled and exported is this copy.
         self.spare = copy.deepcopy(network) if processes.is_sharded and self.is_main else None
         network.to(processes.device)
@@ -147,7 +147,9 @@ class _Run:
         self.step_module, self.optimizer = processes.join(Step(task, config), optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         device = "cpu" if config.optim.ema_device == "cpu" else None
-        self.average = MovingAverage(network, config.optim.ema_decay, device)
+        # Where all have the whole network, one average of it is enough.
+        is_kept = self.is_main or processes.is_sharded
+        self.average = MovingAverage(network, config.optim.ema_decay, device, is_kept)
         self.first_step = self._restore()
 
     def to_the_end(self) -> nn.Module:
@@ -256,7 +258,8 @@ def _silence(text: str) -> None:
     del text
 
 
-def _compile_blocks(network: nn.Module, names: tuple[str, ...]) -> None:
+def compile_blocks(network: nn.Module, names: tuple[str, ...]) -> None:
+    """Compile the modules of these classes, in place."""
     for module in network.modules():
         if type(module).__name__ in names:
             module.compile()

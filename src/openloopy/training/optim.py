@@ -71,17 +71,20 @@ class MovingAverage:
     Buffers are not averaged: whoever uses the average uses the network's own.
     """
 
-    def __init__(self, network: nn.Module, decay: float, device: str | None = None):
-        """device: where the average lies; None: beside the parameters."""
+    def __init__(self, network: nn.Module, decay: float, device: str | None = None, is_kept: bool = True):
+        """device: where the average lies; None: beside the parameters. is_kept: False where another process has it."""
         self.network, self.decay = network, decay
-        self.values = [_local(p).detach().to(device, copy=True) for p in network.parameters()]
+        self._parameters = list(network.parameters()) if is_kept else []
+        self.values = [_local(p).detach().to(device, copy=True) for p in self._parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Early steps average over a shorter past, so that the random start is soon forgotten."""
+        if not self.values:
+            return
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [_local(p).detach() for p in self.network.parameters()]
-        if self.values and self.values[0].device != current[0].device:
+        current = [_local(p).detach() for p in self._parameters]
+        if self.values[0].device != current[0].device:
             current = [value.to(self.values[0].device) for value in current]
         torch._foreach_lerp_(self.values, current, 1 - decay)
 
@@ -97,13 +100,13 @@ class MovingAverage:
     @torch.no_grad()
     def load_from_network(self) -> None:
         """Take the network's parameters as the average."""
-        for value, parameter in zip(self.values, self.network.parameters(), strict=True):
+        for value, parameter in zip(self.values, self._parameters, strict=True):
             value.copy_(_local(parameter))
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the average and the network's parameters."""
-        for value, parameter in zip(self.values, self.network.parameters(), strict=True):
+        for value, parameter in zip(self.values, self._parameters, strict=True):
             mine, local = value.clone(), _local(parameter)
             value.copy_(local)
             local.copy_(mine)
