@@ -300,7 +300,14 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="LINE or LINE.STEP, such as mini or mini.stage1.")
     ],
     data: Annotated[list[Path], typer.Option(help="Folder of shards; repeat it to train on several.")],
-    run: Annotated[Path, typer.Option(help="Run folder; the same command resumes what is in it.")],
+    run: Annotated[
+        Path,
+        typer.Option(
+            "--run",
+            "--run-folder",
+            help="Run folder; the same command resumes what is in it. (torchrun takes --run for its own.)",
+        ),
+    ],
     start: Annotated[
         Path | None, typer.Option(help="Model folder to go on from, instead of from nothing.")
     ] = None,
