@@ -11,4 +11,4 @@ set -euo pipefail
 : "${SHARDS:?folder of shards}" "${START:?folder from openloopy import}" "${RUN:?run folder}"
 exec torchrun --nnodes "$NODES" --node-rank "$NODE" --nproc-per-node "${GPUS:-8}" \
   --master-addr "$MAIN" --master-port "${PORT:-29500}" --max-restarts "${RESTARTS:-3}" \
-  -m openloopy train "sd15${STEP:+.$STEP}" --data "$SHARDS" --run-folder "$RUN" --start "$START" "$@"
+  -m openloopy train "sd15${STEP:+.$STEP}" --data "$SHARDS" --run-folder "$RUN" --start-model "$START" "$@"

@@ -115,7 +115,7 @@ def test_two_processes_share_features_and_steps(home, run, tmp_path):
         options = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command += ["-m", "openloopy", "train", f"sd15.{step}", "--data", str(home / "shards")]
-        command += ["--run-folder", str(tmp_path), "--start", str(home / "start"), *options]
+        command += ["--run-folder", str(tmp_path), "--start-model", str(home / "start"), *options]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )

@@ -305,11 +305,13 @@ def train(
         typer.Option(
             "--run",
             "--run-folder",
-            help="Run folder; the same command resumes what is in it. (torchrun takes --run for its own.)",
+            help="Run folder; the same command resumes what is in it. (Under torchrun give the longer names of --run "
+            "and --start: the shorter ones look like its own options.)",
         ),
     ],
     start: Annotated[
-        Path | None, typer.Option(help="Model folder to go on from, instead of from nothing.")
+        Path | None,
+        typer.Option("--start", "--start-model", help="Model folder to go on from, instead of from nothing."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of one step.")

@@ -2,7 +2,7 @@
 
     openloopy prepare VIDEOS SHARDS --size 512
     openloopy import SD15 SD-VAE-FT-MSE WAV2VEC2-BASE [MM_SD_V15_V2.CKPT] START
-    torchrun --nproc-per-node 8 -m openloopy train sd15 --data SHARDS --run-folder RUN --start START
+    torchrun --nproc-per-node 8 -m openloopy train sd15 --data SHARDS --run-folder RUN --start-model START
     # several machines: runs/sd15_multinode.sh; on one 24 GB card:
     openloopy train sd15.stage1 --data SHARDS --run RUN --start START --set loop.accumulation=24 \\
         --set loop.optim.kind=adamw8bit --set loop.optim.ema_device=cpu
