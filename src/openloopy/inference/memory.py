@@ -38,10 +38,10 @@ Tier = Literal["full", "slim", "int8", "offload"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 DECODER_BYTES_PER_PIXEL = 4_500
 """Of a frame that Stable Diffusion's decoder works on, roughly, in 16 bits."""
-INT8_SHARE = 0.62
-"""Of the weights' bytes that remain in int8, roughly: convolutions stay as they are."""
-OFFLOAD_SHARE = 0.3
-"""Of the weights' bytes that lie on the device at a time, roughly."""
+INT8_SHARE = 0.9
+"""Of 16-bit weights' bytes that remain in int8, counted on `sd15`: convolutions and gated layers stay as they are."""
+OFFLOAD_SHARE = 0.31
+"""Of the weights that lie on the device at a time, counted on `sd15`: what stays there, and the two largest neighbours."""
 USABLE_SHARE = 0.9
 """Of the free memory; allocators need some room."""
 RESIDENT = (
@@ -222,7 +222,6 @@ class BlockOffload:
         with torch.cuda.stream(self.stream):
             for parameter, home in self.homes[i]:
                 parameter.data = home.to(self.device, non_blocking=True)
-                parameter.data.record_stream(torch.cuda.current_stream(self.device))
             event = torch.cuda.Event()
             event.record(self.stream)
         self.present[i] = event
