@@ -5,7 +5,8 @@
     int8     as slim, and the weights of linear layers in 8 bits (torchao must be installed)
     offload  as slim; a net's blocks lie in main memory and are copied to the GPU one ahead of the one that computes
 
-Every tier computes the same function; slim and full differ in the last bits, int8 is close to them.
+Every tier computes the same function; slim and full differ in the last bits, int8 is close to them. What "auto" picks
+depends on the memory that is free; the video's sidecar names it, and `--memory` with that name repeats the video.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ DECODER_BYTES_PER_PIXEL = 4_500
 INT8_SHARE = 0.9
 """Of 16-bit weights' bytes that remain in int8, counted on `sd15`: convolutions and gated layers stay as they are."""
 OFFLOAD_SHARE = 0.31
-"""Of the weights that lie on the device at a time, counted on `sd15`: what stays there, and the two largest neighbours."""
+"""Of the weights that lie on the device at a time, counted on `sd15`: what stays, and the two largest neighbours."""
 USABLE_SHARE = 0.9
 """Of the free memory; allocators need some room."""
 RESIDENT = (
