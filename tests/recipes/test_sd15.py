@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -110,20 +111,30 @@ def test_features_are_webdataset_shards_that_both_stages_read_in_place(run):
 
 
 @pytest.mark.slow
-def test_two_processes_share_features_and_steps(home, run, tmp_path):
+def test_two_machines_share_features_and_steps(home, run, tmp_path):
+    """Through runs/sd15_multinode.sh, as two calls that meet on this machine."""
     for step, settings in (("features", {"device": "cpu"}), ("stage1", SMALL)):
         options = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command += ["-m", "openloopy", "train", f"sd15.{step}", "--data", str(home / "shards")]
-        command += ["--run-folder", str(tmp_path), "--start-model", str(home / "start"), *options]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        for node in launch_machines(home, tmp_path, step, options):
+            _, errors = node.communicate(timeout=240)
+            assert node.returncode == 0, errors[-2000:]
     for path in sorted((run / "features").glob("*.tar")):
         assert (tmp_path / "features" / path.name).read_bytes() == path.read_bytes()
     ours, alone = ([row["loss"] for row in read_stats(r / "stage1")] for r in (tmp_path, run))
     assert ours == pytest.approx(alone, rel=2e-4)
+
+
+def launch_machines(home: Path, run: Path, step: str, options: list[str]) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"NODES": "2", "GPUS": "1", "MAIN": "127.0.0.1", "PORT": str(port), "STEP": step, "RESTARTS": "0"}
+    shared |= {"SHARDS": str(home / "shards"), "START": str(home / "start"), "RUN": str(run)}
+    # torchrun lies beside the interpreter.
+    shared |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    command = ["bash", str(REPOSITORY / "runs" / "sd15_multinode.sh"), *options]
+    kinds = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(command, env=os.environ | shared | {"NODE": str(i)}, **kinds) for i in range(2)]
 
 
 def test_the_paper_s_settings():

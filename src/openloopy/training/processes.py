@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 Parallel = Literal["ddp", "fsdp"]
-TIMEOUT = timedelta(minutes=15)
-"""How long the others wait for a process that says nothing."""
+TIMEOUT = timedelta(minutes=45)
+"""How long the others wait for a process that says nothing: longer than the main one takes for a preview video. One
+that dies is noticed at once."""
 
 
 @dataclass(frozen=True)
