@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "data": {"media", "face", "measures"},
     "puppet": {"media", "face", "data"},
     "inference": {"models", "diffusion", "media", "face"},
-    "training": {"models", "diffusion", "data", "face"},
+    "training": {"models", "diffusion", "data", "face", "measures"},
 }
 MAY_IMPORT["recipes"] = set(MAY_IMPORT)
 MAY_IMPORT["apps"] = set(MAY_IMPORT)

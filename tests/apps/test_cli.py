@@ -228,24 +228,42 @@ def test_puppet_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
 
 
 def test_prepare_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
-    from openloopy.data import ingest
+    from openloopy.data import prepare
 
     configs = []
 
     def prepare_footage(config):
         configs.append(config)
-        return ingest.PrepareReport(
-            num_files=9, num_clips=7, num_dropped=2, num_frames=900, hours=0.01, clips_per_split={"train": 7},
-            people_per_split={"train": ["s1"]}, dropped=[], notes=[], seconds_this_run=3.0,
+        return prepare.PrepareReport(
+            num_videos=9, num_clips=7, num_frames_in=180_000, frames={"kept": 90_000, "no face": 90_000},
+            clips_per_split={"train": 7}, people_per_split={"train": ["s1"]}, seconds_this_run=3.0,
         )  # fmt: skip
 
-    monkeypatch.setattr(ingest, "prepare_footage", prepare_footage)
+    monkeypatch.setattr(prepare, "prepare_footage", prepare_footage)
     arguments = ["prepare", tmp_path, "out", "--size", "128", "--workers", "2", "--licence", "CC0"]
+    arguments += ["--set", "min_face_px=60", "--set", "max_yaw_deg=none", "--engine", "ray", "--sound-as-is"]
     code, out, _ = _run([*arguments, "--held-out", "a, b", "--person-pattern", "(s1)"], capsys)
-    assert code == 0 and "7 clips (0.01 h); 2 of 9 files dropped" in out
+    assert code == 0 and "2.000 h in 9 videos" in out and "1.000 h  no face" in out
     config = configs[0]
-    assert (config.raw, str(config.out), config.size_px, config.workers) == (tmp_path, "out", 128, 2)
+    assert (config.raw, str(config.out), config.size_px, config.workers) == (str(tmp_path), "out", 128, 2)
     assert (config.held_out, config.person_pattern, config.licence) == (("a", "b"), "(s1)", "CC0")
+    assert (config.thresholds.min_face_px, config.thresholds.max_yaw_deg) == (60.0, None)
+    assert config.engine == "ray" and not config.corrects_sound
+    for setting, message in (
+        ("max_yaw=3", "no threshold 'max_yaw'; there are: min_duration_s"),
+        ("min_face_px=x", "a number"),
+    ):
+        code, _, err = _run(["prepare", tmp_path, "out", "--set", setting], capsys)
+        assert code == 1 and message in err
+
+
+def test_prepare_explains_one_clip(monkeypatch, capsys):
+    from openloopy.data import prepare
+
+    monkeypatch.setattr(prepare, "explain_clip", lambda out, name: f"{name} of {out}: too short")
+    assert (
+        _run(["prepare", "raw", "out", "--explain", "a-000000"], capsys)[1] == "a-000000 of out: too short\n"
+    )
 
 
 def test_train_passes_its_arguments_on(monkeypatch, tmp_path, capsys):

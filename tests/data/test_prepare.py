@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import fsspec
 import numpy as np
 import pytest
 
-from openloopy.data import ingest
+from openloopy.data import prepare, prepare_video
 from openloopy.data.cache import build_pixel_cache
 from openloopy.data.clips import decode_frames, decode_sound
-from openloopy.data.ingest import PrepareConfig, fit_sound, nearest_frames, plan_footage, prepare_footage
+from openloopy.data.filters import Thresholds
+from openloopy.data.prepare import PrepareConfig, explain_clip, prepare_footage
 from openloopy.data.shards import ARRAY_SHAPES, read_index, read_shards
+from openloopy.data.sources import list_footage
+from openloopy.data.verdicts import from_line
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import canonical_mesh
 from tests.media.sounds import speechlike
 
 WIDTH, HEIGHT = 320, 240
 SOUND_HZ = 16_000
+EASY = Thresholds(
+    min_movement=None, max_repeated=None, min_speech_share=None, max_sync_offset=None, min_sync_score=None
+)
+"""A drawn mesh does not move, and its sound is not speech."""
 
 
-class DrawnTracker:
+class DrawnLandmarker:
     """Finds what `write_footage` drew: the position of a face is the blue level of the picture, 0: no face."""
 
-    def detect(self, rgb: np.ndarray) -> list[Face]:
-        others = [_face_at(250.0)] if rgb[..., 1].mean() > 200 else []
-        return [*self.track(iter([rgb])), *others]
+    def detect(self, rgb: np.ndarray, known=()) -> list[Face]:
+        faces = [face for face in (_face_in(rgb),) if face and not known]
+        if rgb[..., 1].mean() > 200 and len(known) < 2:
+            faces.append(_face_at(250.0))
+        return faces
 
-    def track(self, frames):
-        levels = [float(rgb[..., 2].mean()) for rgb in frames]
-        return [_face_at(level) if level > 20 else None for level in levels]
+    def follow(self, face: Face):
+        return FixedFollower(face) if face.box[0] > 190 else BlueFollower()
+
+
+class BlueFollower:
+    def follow(self, frames):
+        found = [_face_in(rgb) for rgb in frames]
+        return found[: found.index(None)] if None in found else found
+
+
+class FixedFollower:
+    def __init__(self, face: Face) -> None:
+        self.face = face
+
+    def follow(self, frames):
+        return [self.face] * len(frames)
+
+
+def _face_in(rgb: np.ndarray) -> Face | None:
+    level = float(rgb[..., 2].mean())
+    return _face_at(level) if level > 20 else None
 
 
 def _face_at(x: float) -> Face:
@@ -69,20 +99,34 @@ def write_footage(path: Path, *, levels=None, fps: int = 25, sound_s: float | No
 
 
 @pytest.fixture(autouse=True)
-def drawn_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "_tracker", DrawnTracker)
+def drawn_landmarker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_video, "_landmarker", DrawnLandmarker)
+
+
+def config_of(tmp_path: Path, **changes) -> PrepareConfig:
+    settings = dict(raw=tmp_path / "raw", out=tmp_path / "out", size_px=64, workers=0, thresholds=EASY)
+    return PrepareConfig(**{**settings, **changes})
+
+
+def spans_of(out: Path) -> dict[str, list[tuple]]:
+    """Of each video: start, stop, and what became of it."""
+    records = [from_line(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    return {
+        r.name: [(s.start, s.stop, s.reasons[0].name if s.reasons else "kept") for s in r.spans]
+        or [(0, r.num_frames, r.reasons[0].name)]
+        for r in records
+    }
 
 
 def test_a_file_becomes_a_sample_of_the_shard_format(tmp_path: Path) -> None:
     write_footage(tmp_path / "raw" / "anna_1.mkv")
-    config = PrepareConfig(raw=tmp_path / "raw", out=tmp_path / "out", size_px=64, licence="CC0")
-    report = prepare_footage(config)
+    report = prepare_footage(config_of(tmp_path, licence="CC0"))
     (sample,) = read_shards(tmp_path / "out")
     record = sample.record
     assert (record.clip_id, record.person_id, record.source, record.licence) == (
-        "anna_1", "anna_1", "anna_1.mkv", "CC0",
+        "anna_1-000000", "anna_1", "anna_1.mkv", "CC0",
     )  # fmt: skip
-    assert record.is_footage and record.num_frames == report.num_frames == 30
+    assert record.is_footage and record.num_frames == report.num_frames_in == 30
     assert decode_frames(sample.mp4).shape == (30, 64, 64, 3)
     assert len(decode_sound(sample.flac)) == 30 * 640
     assert set(sample.arrays) == set(ARRAY_SHAPES)
@@ -90,43 +134,61 @@ def test_a_file_becomes_a_sample_of_the_shard_format(tmp_path: Path) -> None:
     points = sample.arrays["points68"]
     assert points.shape == (30, 68, 2) and 0 < points.min() and points.max() < 64
     assert np.abs(sample.arrays["pose"]).max() < 1
+    assert not list((tmp_path / "out" / "videos").glob("*.tar"))
 
 
-def test_files_are_kept_or_dropped_with_a_reason(tmp_path: Path) -> None:
+def test_every_frame_is_kept_or_has_a_reason(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_footage(raw / "good.mkv")
-    write_footage(raw / "lost.mkv", levels=[120] * 20 + [0] * 3 + [120] * 7)
-    write_footage(raw / "cut.mkv", levels=[100] * 15 + [200] * 15)
+    write_footage(raw / "lost.mkv", levels=[120] * 30 + [0] * 16 + [120] * 30)
+    write_footage(raw / "cut.mkv", levels=[100] * 30 + [200] * 30)
     write_footage(raw / "two.mkv", green=250)
     write_footage(raw / "short.mkv", levels=[120] * 10)
     write_footage(raw / "mute.mkv", sound_s=0)
     write_footage(raw / "half_mute.mkv", sound_s=0.4)
+    write_footage(raw / "long.mkv", levels=[120] * 60)
     (raw / "broken.mp4").write_bytes(b"no video")
-    report = prepare_footage(PrepareConfig(raw=raw, out=tmp_path / "out", size_px=64))
-    reasons = {item.source: item.reason for item in report.dropped}
-    assert report.num_files == 8 == report.num_clips + report.num_dropped
-    assert "no face in frame 20 (3 of 30" in reasons["lost.mkv"]
-    assert "a cut" in reasons["cut.mkv"] and "after frame 14" in reasons["cut.mkv"]
-    assert "several faces" in reasons["two.mkv"]
-    assert "too short: 10 frames" in reasons["short.mkv"]
-    assert "no sound in it" in reasons["mute.mkv"]
-    assert "no sound for 0.80 s" in reasons["half_mute.mkv"]
-    assert "broken.mp4" in reasons["broken.mp4"]
-    stored = (tmp_path / "out" / "report.json").read_text() + (tmp_path / "out" / "index.json").read_text()
+    report = prepare_footage(config_of(tmp_path, max_clip_s=1.2))
+    spans = spans_of(tmp_path / "out")
+    assert spans["good.mkv"] == [(0, 30, "kept")]
+    assert spans["lost.mkv"][0] == (0, 30, "kept") and spans["lost.mkv"][1][2] == "no face"
+    assert spans["lost.mkv"][2][2] == "kept" and spans["lost.mkv"][2][1] == 76
+    assert spans["cut.mkv"] == [(0, 30, "kept"), (30, 60, "kept")]
+    assert spans["two.mkv"] == [(0, 30, "kept")] * 2
+    assert spans["short.mkv"] == [(0, 10, "too short")]
+    assert spans["mute.mkv"] == [(0, 30, "no sound")] and spans["half_mute.mkv"] == [(0, 30, "no sound")]
+    assert [stop - start for start, stop, _ in spans["long.mkv"]] == [32, 28]
+    assert spans["broken.mp4"] == [(0, 0, "unreadable")]
+    assert sum(report.frames.values()) == report.num_frames_in == 30 + 76 + 60 + 30 + 10 + 30 + 30 + 60
+    assert report.num_clips == len(list(read_shards(tmp_path / "out"))) == 9
+    stored = "".join(
+        (tmp_path / "out" / name).read_text() for name in ("report.json", "index.json", "report.html")
+    )
     assert str(tmp_path) not in stored
-    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["dropped"]) == 7
+    dropped = read_index(tmp_path / "out").shards["shard-00000.tar"].dropped
+    assert any("broken.mp4" in item.source and "no video" in item.reason for item in dropped)
+
+
+def test_explain_says_why(tmp_path: Path) -> None:
+    write_footage(tmp_path / "raw" / "good.mkv")
+    write_footage(tmp_path / "raw" / "short.mkv", levels=[120] * 10)
+    prepare_footage(config_of(tmp_path))
+    told = explain_clip(tmp_path / "out", "short-000000")
+    assert "too short" in told and "0.4" in told and "duration_s" in told
+    assert "kept" in explain_clip(tmp_path / "out", "good.mkv")
+    with pytest.raises(ValueError, match="neither a clip nor a video 'nobody'"):
+        explain_clip(tmp_path / "out", "nobody")
+    with pytest.raises(ValueError, match="to the end first"):
+        explain_clip(tmp_path, "good")
 
 
 def test_other_rates_become_25_fps_with_the_sound_in_step(tmp_path: Path) -> None:
     greens = np.linspace(0, 180, 60).round().astype(int)
     write_footage(tmp_path / "raw" / "a.mkv", levels=[120] * 60, fps=50, sound_s=1.3, green=greens)
-    report = prepare_footage(PrepareConfig(raw=tmp_path / "raw", out=tmp_path / "out", size_px=64))
+    prepare_footage(config_of(tmp_path))
     (sample,) = read_shards(tmp_path / "out")
     shown = decode_frames(sample.mp4)[..., 1].mean((1, 2))
     np.testing.assert_allclose(shown, greens[::2], atol=4.5)  # each frame adds 6
-    (note,) = report.notes
-    assert (note.frames_skipped, note.frames_repeated) == (30, 0)
-    assert note.sound_cut_s == pytest.approx(0.1, abs=0.002) and note.sound_padded_s == 0
     expected = speechlike(1.3, SOUND_HZ)[0, : 30 * 640]
     np.testing.assert_allclose(decode_sound(sample.flac), expected, atol=2e-3)
 
@@ -134,11 +196,8 @@ def test_other_rates_become_25_fps_with_the_sound_in_step(tmp_path: Path) -> Non
 def test_people_are_never_parted(tmp_path: Path) -> None:
     for name in ("s1_a.mkv", "s1_b.mkv", "s2_a.mkv", "s3_a.mkv"):
         write_footage(tmp_path / name)
-    config = PrepareConfig(
-        raw=tmp_path, out=tmp_path / "out", person_pattern=r"(s\d+)_", held_out=("s2", "s1_b")
-    )
-    splits = {plan.clip_id: (plan.person_id, plan.split) for plan in plan_footage(config)}
-    assert splits == {
+    found = list_footage(str(tmp_path), person_pattern=r"(s\d+)_", held_out=("s2", "s1_b"))
+    assert {item.video_id: (item.person_id, item.split) for item in found} == {
         "s1_a": ("s1", "val"), "s1_b": ("s1", "val"), "s2_a": ("s2", "val"), "s3_a": ("s3", "train"),
     }  # fmt: skip
 
@@ -151,21 +210,42 @@ def test_people_are_never_parted(tmp_path: Path) -> None:
         ({"person_pattern": "a"}, "parentheses"),
         ({"person_pattern": "("}, "regular expression"),
         ({"size_px": 63}, "even"),
+        ({"max_clip_s": 0.2}, "max_clip_s"),
+        ({"raw": "nowhere"}, "does not exist"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
-    (tmp_path / "a.mkv").write_bytes(b"not read")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.mkv").write_bytes(b"not read")
     with pytest.raises(ValueError, match=message):
-        plan_footage(PrepareConfig(raw=tmp_path, out=tmp_path / "out", **changes))
+        prepare_footage(config_of(tmp_path, **changes))
 
 
 def test_clashing_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no video file"):
-        plan_footage(PrepareConfig(raw=tmp_path, out=tmp_path))
+        prepare_footage(config_of(tmp_path, raw=tmp_path))
     (tmp_path / "a.mkv").write_bytes(b"")
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match="'a'"):
-        plan_footage(PrepareConfig(raw=tmp_path, out=tmp_path))
+        prepare_footage(config_of(tmp_path, raw=tmp_path))
+
+
+def test_footage_comes_from_lists_and_buckets(tmp_path: Path) -> None:
+    path = write_footage(tmp_path / "raw" / "anna.mkv")
+    (tmp_path / "list.txt").write_text("# one\nraw/anna.mkv\n")
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/deep/anna.mkv", path.read_bytes())
+    samples = []
+    for i, raw in enumerate((tmp_path / "raw", tmp_path / "list.txt", "memory://bucket")):
+        out = tmp_path / f"out{i}"
+        prepare_footage(config_of(tmp_path, raw=raw, out=out))
+        samples += read_shards(out)
+        assert not [p for p in (out / "videos").iterdir() if p.name.startswith(".")]
+    assert len(samples) == 3 and len({sample.mp4 for sample in samples}) == 1
+    assert samples[2].record.clip_id == "deep_anna-000000" and samples[2].record.source == "anna.mkv"
+    (tmp_path / "list.txt").write_text("raw/nobody.mkv\n")
+    with pytest.raises(ValueError, match="nobody.mkv, which does not exist"):
+        prepare_footage(config_of(tmp_path, raw=tmp_path / "list.txt", out=tmp_path / "out9"))
 
 
 def test_an_interrupted_run_goes_on_and_leaves_the_same(
@@ -173,65 +253,92 @@ def test_an_interrupted_run_goes_on_and_leaves_the_same(
 ) -> None:
     for name in "abc":
         write_footage(tmp_path / "raw" / f"{name}.mkv")
-
-    def config(out: str) -> PrepareConfig:
-        return PrepareConfig(raw=tmp_path / "raw", out=tmp_path / out, size_px=64, clips_per_shard=1)
-
-    whole = prepare_footage(config("whole"))
+    settings = dict(clips_per_shard=1)
+    prepare_footage(config_of(tmp_path, out=tmp_path / "whole", **settings))
+    cut = config_of(tmp_path, out=tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
-        prepare_clip = ingest.prepare_clip
-
-        def interrupted(plan, *args, **kwargs):
-            if plan.clip_id == "b":
-                raise KeyboardInterrupt
-            return prepare_clip(plan, *args, **kwargs)
-
-        patch.setattr(ingest, "prepare_clip", interrupted)
+        interrupt_at(patch, prepare_video, "add_sample", "b-000000")
         with pytest.raises(KeyboardInterrupt):
-            prepare_footage(config("cut"))
+            prepare_footage(cut)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, prepare, "write_shard", 1)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_footage(cut)
     assert read_index(tmp_path / "cut").num_clips == 1
-    again = prepare_footage(config("cut"))
+    prepare_footage(cut)
     assert read_index(tmp_path / "cut") == read_index(tmp_path / "whole")
-    assert again.notes == whole.notes and not list((tmp_path / "cut").glob(".*"))
+    for name in ("records.jsonl", "shard-00000.tar", "shard-00002.tar"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [path.name for path in (tmp_path / "cut").rglob(".*")] in ([], [".lock"])
     write_footage(tmp_path / "raw" / "d.mkv")
     with pytest.raises(ValueError, match="other files"):
-        prepare_footage(config("cut"))
+        prepare_footage(cut)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    write_footage(tmp_path / "raw" / "a.mkv")
+    (tmp_path / "out").mkdir()
+    with prepare._alone(tmp_path / "out"):
+        with pytest.raises(ValueError, match="another run is at work"):
+            prepare_footage(config_of(tmp_path))
+
+
+def interrupt_at(patch: pytest.MonkeyPatch, module, name: str, moment) -> None:
+    """The function ends the run when it is called with a sample of this name, or with this number."""
+    function = getattr(module, name)
+
+    def interrupted(first, second, *rest):
+        if moment in (second, getattr(getattr(second, "record", None), "clip_id", None)):
+            raise KeyboardInterrupt
+        return function(first, second, *rest)
+
+    patch.setattr(module, name, interrupted)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_footage(tmp_path / "raw" / "a.mkv")
+
+    def full(tar, sample):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_video, "add_sample", full)
+        with pytest.raises(OSError, match="No space left"):
+            prepare_footage(config_of(tmp_path))
+    assert not list((tmp_path / "out" / "videos").iterdir())
+    assert prepare_footage(config_of(tmp_path)).num_clips == 1
+
+
+def test_what_goes_wrong_in_one_video_is_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        write_footage(tmp_path / "raw" / f"{name}.mkv")
+    whole = prepare_video.describe_track
+
+    def poisoned(track):
+        if poisoned.is_first:
+            poisoned.is_first = False
+            raise ZeroDivisionError("poison")
+        return whole(track)
+
+    poisoned.is_first = True
+    monkeypatch.setattr(prepare_video, "describe_track", poisoned)
+    report = prepare_footage(config_of(tmp_path))
+    assert report.num_clips == 1 and spans_of(tmp_path / "out")["a.mkv"] == [(0, 0, "error")]
 
 
 def test_nothing_kept_is_an_error_but_reported(tmp_path: Path) -> None:
     write_footage(tmp_path / "raw" / "a.mkv", levels=[0] * 30)
-    with pytest.raises(ValueError, match="no face in frame 0"):
-        prepare_footage(PrepareConfig(raw=tmp_path / "raw", out=tmp_path / "out"))
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["num_dropped"] == 1
+    with pytest.raises(ValueError, match="'no face': 30"):
+        prepare_footage(config_of(tmp_path))
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["fates"]
 
 
 def test_footage_joins_puppets_in_one_cache(tmp_path: Path, corpus: Path) -> None:
     write_footage(tmp_path / "raw" / "anna.mkv")
-    prepare_footage(PrepareConfig(raw=tmp_path / "raw", out=tmp_path / "out", size_px=128))
+    prepare_footage(config_of(tmp_path, size_px=128))
     cache = build_pixel_cache([corpus, tmp_path / "out"], tmp_path / "cache", size_px=32)
     assert [record.is_footage for record in cache.records] == [False] * 5 + [True]
     assert cache.clip(5).frames.shape == (30, 32, 32, 3)
     assert (cache.clip(5).visemes == -1).all()
-
-
-def test_nearest_frames_of_steady_and_unsteady_times() -> None:
-    np.testing.assert_array_equal(nearest_frames(3.7 + np.arange(75) / 25), np.arange(75))
-    np.testing.assert_array_equal(nearest_frames(np.arange(60) / 50), np.arange(0, 60, 2))
-    assert len(nearest_frames(np.arange(300) * 1001 / 30_000)) == 250
-    np.testing.assert_array_equal(nearest_frames(np.array([0, 0.04, 0.13, 0.17])), [0, 1, 1, 2, 3])
-
-
-@pytest.mark.parametrize(
-    ("lead", "expected", "padded", "cut"),
-    [
-        (0, [1, 2, 3, 4], 0, 1),
-        (2, [0, 0, 1, 2], 2, 3),
-        (-2, [3, 4, 5, 0], 1, 2),
-        (9, [0, 0, 0, 0], 4, 5),
-        (-9, [0, 0, 0, 0], 4, 5),
-    ],
-)
-def test_sound_is_fitted_to_the_pictures(lead: int, expected: list, padded: int, cut: int) -> None:
-    sound = np.arange(1, 6, dtype=np.float32)
-    fitted, num_padded, num_cut = fit_sound(sound, lead=lead, num_samples=4)
-    assert (fitted.tolist(), num_padded, num_cut) == (expected, padded, cut)

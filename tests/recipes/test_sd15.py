@@ -128,7 +128,14 @@ def launch_machines(home: Path, run: Path, step: str, options: list[str]) -> lis
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"NODES": "2", "GPUS": "1", "MAIN": "127.0.0.1", "PORT": str(port), "STEP": step, "RESTARTS": "0"}
+    shared = {
+        "NODES": "2",
+        "GPUS": "1",
+        "MAIN": "127.0.0.1",
+        "PORT": str(port),
+        "STEP": step,
+        "RESTARTS": "0",
+    }
     shared |= {"SHARDS": str(home / "shards"), "START": str(home / "start"), "RUN": str(run)}
     # torchrun lies beside the interpreter.
     shared |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}

@@ -66,6 +66,13 @@ class Memory(str, Enum):
     offload = "offload"
 
 
+class Engine(str, Enum):
+    """What runs the work on many videos."""
+
+    local = "local"
+    ray = "ray"
+
+
 class StoredDtype(str, Enum):
     """In which numbers to write weights."""
 
@@ -205,22 +212,52 @@ def puppet(
 
 @app.command()
 def prepare(
-    raw: Annotated[Path, typer.Argument(metavar="RAW", help="Folder of video files, each of one speaker.")],
+    raw: Annotated[
+        str,
+        typer.Argument(
+            metavar="RAW", help="Folder of videos, a .txt list of them, or an address such as s3://..."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
-    size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
+    size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 512,
     held_out: Annotated[
-        str, typer.Option(metavar="NAME,...", help="People (or one clip of each) for the val split.")
+        str, typer.Option(metavar="NAME,...", help="People (or one video of each) for the val split.")
     ] = "",
     person_pattern: Annotated[
         str | None,
         typer.Option(metavar="REGEX", help="Its first group, in the file name, is the person. [file name]"),
     ] = None,
     licence: Annotated[str, typer.Option(help="Copied into every clip's record.")] = "not stated",
+    max_clip_s: Annotated[float, typer.Option(help="Longer stretches become several clips.")] = 20.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A filter's threshold, such as min_face_px=80, or =none."
+        ),
+    ] = None,
+    as_is: Annotated[
+        bool, typer.Option("--sound-as-is", help="Drop clips whose sound is late or early; do not move it.")
+    ] = False,
+    syncnet: Annotated[
+        Path | None, typer.Option(help="Weights of SyncNet, to judge lip synchrony too.")
+    ] = None,
+    dwpose: Annotated[
+        Path | None, typer.Option(help="Folder of DWPose's ONNX files, whose landmarks are stored then.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Processes of this machine, or Ray.")] = Engine.local,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="CLIP", help="Only tell what became of a clip or video in OUT, and why."),
+    ] = None,
 ) -> None:
-    """Make training shards of footage: one face, 25 fps, 16 kHz. Resumes."""
-    from openloopy.data.ingest import PrepareConfig, prepare_footage
+    """Make training shards of footage: one face, 25 fps, 16 kHz, a reason for all that is dropped. Resumes."""
+    from openloopy.data.filters import thresholds_from
+    from openloopy.data.prepare import PrepareConfig, explain_clip, prepare_footage
 
+    if explain is not None:
+        typer.echo(explain_clip(out, explain))
+        return
     config = PrepareConfig(
         raw=raw,
         out=out,
@@ -228,14 +265,17 @@ def prepare(
         held_out=tuple(name.strip() for name in held_out.split(",") if name.strip()),
         person_pattern=person_pattern,
         licence=licence,
+        max_clip_s=max_clip_s,
+        thresholds=thresholds_from(_as_mapping(settings or [])),
+        corrects_sound=not as_is,
+        syncnet=syncnet,
+        dwpose=dwpose,
+        engine=engine.value,
         workers=workers,
     )
     with _interruptible("the same command goes on from here"):
         report = prepare_footage(config)
-    typer.echo(
-        f"{out} holds {report.num_clips} clips ({report.hours:.2f} h); {report.num_dropped} of "
-        f"{report.num_files} files dropped (reasons in {out}/report.json); took {report.seconds_this_run} s"
-    )
+    typer.echo(report.text(out))
 
 
 @app.command()

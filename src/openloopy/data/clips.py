@@ -20,19 +20,38 @@ X264_OPTIONS = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params"
 """Without macroblock trees, whose SIMD code gave other bytes for equal frames, depending on what memory held."""
 
 
+class FrameEncoder:
+    """Makes an mp4 (H.264, yuv420p, crf 16, no sound) in memory, frame by frame."""
+
+    def __init__(self, size: tuple[int, int], *, fps: int = FPS) -> None:
+        """size: (width, height), both even."""
+        width, height = size
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"H.264 with yuv420p needs even sides, got {width} x {height} px; resize the frames"
+            )
+        self._content = io.BytesIO()
+        self._container = av.open(self._content, "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", rate=fps, options=X264_OPTIONS)
+        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next frame, `H W 3` uint8 RGB."""
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def finish(self) -> bytes:
+        """The whole file; nothing can be added any more."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        return self._content.getvalue()
+
+
 def encode_frames(frames: Sequence[np.ndarray], *, fps: int = FPS) -> bytes:
     """Frames `H W 3` uint8 RGB, even sides -> mp4 (H.264, yuv420p, crf 16), without sound."""
-    height, width = frames[0].shape[:2]
-    if height % 2 or width % 2:
-        raise ValueError(f"H.264 with yuv420p needs even sides, got {width} x {height} px; resize the frames")
-    content = io.BytesIO()
-    with av.open(content, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=X264_OPTIONS)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return content.getvalue()
+    encoder = FrameEncoder(frames[0].shape[1::-1], fps=fps)
+    for frame in frames:
+        encoder.add(frame)
+    return encoder.finish()
 
 
 def decode_frames(mp4: bytes, size_px: int | None = None) -> np.ndarray:

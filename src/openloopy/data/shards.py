@@ -131,7 +131,7 @@ def write_shard(
     with atomic_write(folder / name) as path:
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
             for sample in samples:
-                _add_sample(tar, sample)
+                add_sample(tar, sample)
                 records.append(sample.record)
         digest = sha256_file(path)
     return ShardEntry(
@@ -220,7 +220,7 @@ def _next_number(index: ShardIndex) -> int:
     return 1 + max((int(re.sub(r"\D", "", name)) for name in index.shards), default=-1)
 
 
-def _add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
+def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
     arrays = io.BytesIO()
     np.savez(arrays, **dict(sorted(_checked(sample).items())))
     members = {

@@ -6,7 +6,7 @@ first pixel covers 0..1 and its centre is at 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -109,9 +109,12 @@ class NetworkLandmarker:
         self.max_faces = max_faces
         self._networks = networks or shipped_networks()
 
-    def detect(self, rgb: np.ndarray) -> list[Face]:
-        """The faces of a picture, `H W 3` uint8, largest first, at most `max_faces`."""
-        return self._find(rgb, max_searches=2 + len(TILE_LEVELS))
+    def detect(self, rgb: np.ndarray, known: Sequence[Face] = ()) -> list[Face]:
+        """The faces of a picture, `H W 3` uint8, largest first, at most `max_faces`.
+
+        known: faces that are not looked for again; where there are any, only the whole picture is searched.
+        """
+        return self._find(rgb, max_searches=1 if known else 2 + len(TILE_LEVELS), known=known)
 
     def track(self, frames: Iterable[np.ndarray]) -> list[Face | None]:
         """The largest face of each frame of one shot; None where it is lost.
@@ -125,6 +128,10 @@ class NetworkLandmarker:
         while chunk := list(islice(frames, TRACK_CHUNK)):
             track += tracker.follow(chunk)
         return track
+
+    def follow(self, face: Face) -> FaceFollower:
+        """Whoever follows this face through the frames after the one it was found in."""
+        return FaceFollower(self, face)
 
     def fit(self, pictures: list[np.ndarray], squares: list[FaceSquare]) -> list[tuple[np.ndarray, float]]:
         """Mesh `478 3` px of the picture and logit of the confidence, for each picture and its square."""
@@ -141,12 +148,13 @@ class NetworkLandmarker:
         """0..1 from the mesh network's logit."""
         return float(self._networks.confidence(torch.tensor(logit)))
 
-    def _find(self, rgb: np.ndarray, max_searches: int) -> list[Face]:
+    def _find(self, rgb: np.ndarray, max_searches: int, known: Sequence[Face] = ()) -> list[Face]:
         check_picture(rgb)
         scale = max(1.0, max(rgb.shape[:2]) / SEARCH_PX)
         searched = rgb if scale == 1 else shrink(rgb, scale)
         for proposals in islice(self._searches(searched), max_searches):
             squares = [FaceSquare(s.centre * scale, s.side * scale, s.roll) for s in proposals]
+            squares = [square for square in squares if not any(_is_about(square, face) for face in known)]
             faces = drop_doubles(self._refine(rgb, squares)) if squares else []
             if faces:
                 return sorted(faces, key=lambda face: -face.height_px)[: self.max_faces]
@@ -195,12 +203,57 @@ class NetworkLandmarker:
         return faces
 
 
+class FaceFollower:
+    """Follows one given face through consecutive frames: a fixed view about it, moved when the face leaves it.
+
+    It never searches: what is lost stays lost.
+    """
+
+    def __init__(self, landmarker: NetworkLandmarker, face: Face) -> None:
+        self._landmarker = landmarker
+        self._square = FaceSquare.about(face.mesh)
+
+    def follow(self, frames: list[np.ndarray]) -> list[Face]:
+        """The face in the next frames, up to the first in which it is lost."""
+        found: list[Face] = []
+        while len(found) < len(frames):
+            rest = frames[len(found) :]
+            seen = self._look(rest)
+            if not seen:
+                break
+            found += seen
+        return found
+
+    def _look(self, frames: list[np.ndarray]) -> list[Face]:
+        """Faces up to the first frame that needs another view, that one included; none where the face is lost."""
+        found: list[Face] = []
+        fitted = self._landmarker.fit(frames, [self._square] * len(frames))
+        for rgb, (mesh, logit) in zip(frames, fitted, strict=True):
+            score = self._landmarker.confidence(logit)
+            if score < MIN_TRACKED_CONFIDENCE:
+                return found
+            if not self._square.still_fits(mesh):
+                moved = self._move(rgb, mesh)
+                return [*found, moved] if moved else found
+            found.append(Face.from_mesh(mesh, score))
+        return found
+
+    def _move(self, rgb: np.ndarray, mesh: np.ndarray) -> Face | None:
+        """Look again from where the face has gone."""
+        self._square = FaceSquare.about(mesh)
+        ((mesh, logit),) = self._landmarker.fit([rgb], [self._square])
+        score = self._landmarker.confidence(logit)
+        if score >= MIN_TRACKED_CONFIDENCE and self._square.still_fits(mesh):
+            return Face.from_mesh(mesh, score)
+        return None
+
+
 class _Tracker:
-    """Follows one face: a fixed view about it, moved when the face leaves it."""
+    """The largest face of each frame: searched where it is not known, then followed."""
 
     def __init__(self, landmarker: NetworkLandmarker) -> None:
         self._landmarker = landmarker
-        self._square: FaceSquare | None = None
+        self._follower: FaceFollower | None = None
         self._shape: tuple[int, ...] = ()
         self._num_lost = 0
 
@@ -212,51 +265,33 @@ class _Tracker:
         while len(found) < len(frames):
             rest = frames[len(found) :]
             if rest[0].shape != self._shape:
-                self._square, self._shape = None, rest[0].shape
-            if self._square is None and not self._begin(rest[0]):
-                found.append(None)
-                self._num_lost += 1
-                continue
-            found += self._look([rgb for rgb in rest if rgb.shape == self._shape])
+                self._follower, self._shape = None, rest[0].shape
+            rest = [rgb for rgb in rest if rgb.shape == self._shape]
+            seen = self._follower.follow(rest) if self._follower else []
+            found += seen
+            if len(seen) < len(rest):
+                found.append(self._again(rest[len(seen)]))
         return found
-
-    def _begin(self, rgb: np.ndarray) -> bool:
-        is_thorough = self._num_lost % THOROUGH_EVERY == 0
-        faces = self._landmarker._find(rgb, max_searches=2 + len(TILE_LEVELS) if is_thorough else 1)
-        if faces:
-            self._square, self._num_lost = FaceSquare.about(faces[0].mesh), 0
-        return bool(faces)
-
-    def _look(self, frames: list[np.ndarray]) -> list[Face | None]:
-        """Faces up to the first frame that needs another view; at least one entry."""
-        found: list[Face | None] = []
-        fitted = self._landmarker.fit(frames, [self._square] * len(frames))
-        for rgb, (mesh, logit) in zip(frames, fitted, strict=True):
-            if not self._square.still_fits(mesh):
-                return [*found, self._move(rgb, mesh)]
-            score = self._landmarker.confidence(logit)
-            if score < MIN_TRACKED_CONFIDENCE:
-                return [*found, self._again(rgb)]
-            found.append(Face.from_mesh(mesh, score))
-        return found
-
-    def _move(self, rgb: np.ndarray, mesh: np.ndarray) -> Face | None:
-        """Look again from where the face has gone; a search where it is not there either."""
-        self._square = FaceSquare.about(mesh)
-        ((mesh, logit),) = self._landmarker.fit([rgb], [self._square])
-        score = self._landmarker.confidence(logit)
-        if score >= MIN_TRACKED_CONFIDENCE and self._square.still_fits(mesh):
-            return Face.from_mesh(mesh, score)
-        return self._again(rgb)
 
     def _again(self, rgb: np.ndarray) -> Face | None:
         """A new search in this frame."""
-        self._square = None
-        if not self._begin(rgb):
+        is_thorough = self._num_lost % THOROUGH_EVERY == 0
+        faces = self._landmarker._find(rgb, max_searches=2 + len(TILE_LEVELS) if is_thorough else 1)
+        if not faces:
+            self._follower = None
             self._num_lost += 1
             return None
-        ((mesh, logit),) = self._landmarker.fit([rgb], [self._square])
-        return Face.from_mesh(mesh, self._landmarker.confidence(logit))
+        self._num_lost = 0
+        self._follower = FaceFollower(self._landmarker, faces[0])
+        # The same single view as in the frames to come, so that the landmarks do not jump.
+        seen = self._follower.follow([rgb])
+        return seen[0] if seen else faces[0]
+
+
+def _is_about(square: FaceSquare, face: Face) -> bool:
+    """Whether a proposal means this face."""
+    centre = (face.box[:2] + face.box[2:]) / 2
+    return bool(np.linalg.norm(square.centre - centre) < 0.5 * face.height_px)
 
 
 def check_picture(rgb: np.ndarray) -> None:

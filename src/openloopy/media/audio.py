@@ -73,16 +73,34 @@ def open_waveform(path: Path | str) -> np.ndarray:
 
     Above MAX_IN_MEMORY_S the result is a read-only memory map of a file that is already unlinked.
     """
+    waveform, damage = salvage_waveform(path)
+    if damage is not None:
+        raise damage
+    return waveform
+
+
+def salvage_waveform(path: Path | str) -> tuple[np.ndarray, AudioError | None]:
+    """As `open_waveform`, but where a file is damaged on the way, what came before, and the error.
+
+    Raises:
+        AudioError: there is no sound at all.
+    """
+    damage = None
     with tempfile.TemporaryFile() as spool:
         num_samples = 0
-        for block in _resampled(read_blocks(path)):
-            spool.write(np.clip(block, -1, 1).tobytes())
-            num_samples += len(block)
+        try:
+            for block in _resampled(read_blocks(path)):
+                spool.write(np.clip(block, -1, 1).tobytes())
+                num_samples += len(block)
+        except AudioError as error:
+            if not num_samples:
+                raise
+            damage = error
         spool.flush()
         if num_samples > MAX_IN_MEMORY_S * SAMPLE_RATE_HZ:
-            return np.memmap(spool, dtype=np.float32, mode="r", shape=(num_samples,))
+            return np.memmap(spool, dtype=np.float32, mode="r", shape=(num_samples,)), damage
         spool.seek(0)
-        return np.frombuffer(spool.read(), dtype=np.float32)
+        return np.frombuffer(spool.read(), dtype=np.float32), damage
 
 
 def probe_audio(path: Path | str) -> AudioInfo:

@@ -164,7 +164,7 @@ def read_frames(path: Path | str) -> Iterator[np.ndarray]:
     with _open_video(path) as container:
         try:
             for frame in container.decode(container.streams.video[0]):
-                yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
         except av.error.FFmpegError as error:
             raise VideoError(f"{path} is damaged or cut off ({error}); re-export it") from error
 
@@ -244,6 +244,6 @@ def _open_video(path: Path | str) -> Iterator[av.container.InputContainer]:
         yield container
 
 
-def _upright(picture: np.ndarray, rotation_degrees: int) -> np.ndarray:
+def upright(picture: np.ndarray, rotation_degrees: int) -> np.ndarray:
     """Turn counter-clockwise as the container's display matrix asks (FFmpeg's sign)."""
     return np.ascontiguousarray(np.rot90(picture, rotation_degrees // 90)) if rotation_degrees else picture

@@ -22,7 +22,8 @@ def recipe_names() -> list[str]:
 
     lines = [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
     others = {"sd15": SD15_STEPS, "face": FACE_STEPS}
-    return [*lines, *(n for name, steps in others.items() for n in (name, *(f"{name}.{s}" for s in steps)))]
+    many = (n for name, steps in others.items() for n in (name, *(f"{name}.{s}" for s in steps)))
+    return [*lines, *many, "sync"]
 
 
 def load_line(name: str):
@@ -47,7 +48,8 @@ def run_recipe(
 
     Args:
         name: see `recipe_names`.
-        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`); for `face` one bank.
+        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`); for `face` one bank; for
+            `sync` one puppet corpus, whose faces it takes.
         run: the line's run folder; each step has a subfolder.
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
@@ -61,8 +63,13 @@ def run_recipe(
     folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
     if is_distributed() and line_name != "sd15":
         raise ValueError(f"{line_name} trains in one process; start it without torchrun")
-    if line_name == "face":
-        _run_face(only, folders, Path(run), settings or {}, start)
+    if line_name in ("face", "sync"):
+        if len(folders) != 1 or start is not None:
+            raise ValueError(f"the recipe {line_name} takes one folder as --data, and no --start")
+        if line_name == "face":
+            _run_face(only, folders[0], Path(run), settings or {})
+        else:
+            _run_sync(folders[0], Path(run), settings or {})
         return
     place = Place(folders, Path(run), start)
     line, line_steps = _load_sd15() if line_name == "sd15" else (load_line(line_name), STEPS)
@@ -85,17 +92,20 @@ def _load_sd15():
     return sd15(), STEPS
 
 
-def _run_face(
-    only: str, folders: tuple[Path, ...], run: Path, settings: Mapping[str, str], start: Path | None
-) -> None:
+def _run_face(only: str, bank: Path, run: Path, settings: Mapping[str, str]) -> None:
     from openloopy.recipes.face import face, train_face
 
-    if len(folders) != 1 or start is not None:
-        raise ValueError("the recipe face takes one bank as --data (see `openloopy label`), and no --start")
     if settings and not only:
         raise ValueError("settings belong to one step; name it, for example face.mesh")
     config = overridden(face(), only, settings) if settings else face()
-    train_face(config, folders[0], run, (only,) if only else FACE_STEPS)
+    train_face(config, bank, run, (only,) if only else FACE_STEPS)
+
+
+def _run_sync(corpus: Path, run: Path, settings: Mapping[str, str]) -> None:
+    from openloopy.recipes.sync import SyncLine, sync, train_sync
+
+    line = overridden(SyncLine(sync=sync()), "sync", settings) if settings else SyncLine(sync=sync())
+    train_sync(line.sync, corpus, run)
 
 
 def overridden(line: Any, step: str, settings: Mapping[str, str]) -> Any:

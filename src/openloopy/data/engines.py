@@ -1,0 +1,132 @@
+"""Running one function over many videos: in this process, in several, or through Ray. Results lie on the disk.
+
+A task that kills its process (a decoder that crashes, the system that runs out of memory) never ends the job: the
+tasks that were running are run again one at a time, and what kills its process twice is handed back as failed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any, Literal, TypeVar
+
+Task = TypeVar("Task")
+Engine = Literal["local", "ray"]
+
+
+def run_here(function: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[Task, bool]]:
+    """Each task in this process; True always, as a crash would end us too."""
+    for task in tasks:
+        function(task)
+        yield task, True
+
+
+def run_local(
+    function: Callable[[Task], Any], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, bool]]:
+    """Each task as it is done, and whether it was; False: its process died, twice. `function` must be picklable."""
+    waiting, suspects = list(tasks), []
+    while waiting or suspects:
+        alone, suspects = suspects, []
+        for task in alone:
+            yield task, not _dies(function, task)
+        done, suspects = set(), []
+        for i, task in _in_pool(function, waiting, workers, suspects):
+            done.add(i)
+            yield task, True
+        crashed = {i for i, _ in suspects}
+        waiting = [task for i, task in enumerate(waiting) if i not in done and i not in crashed]
+        suspects = [task for _, task in suspects]
+
+
+def run_ray(
+    function: Callable[[Task], Any], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, bool]]:
+    """The same through Ray Data; what Ray gives up on is run again by `run_local`."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("the engine ray needs Ray Data: pip install 'openloopy[ray]'") from error
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        done = set()
+        for i in _through_ray(ray, function, tasks, workers):
+            done.add(i)
+            yield tasks[i], True
+    finally:
+        if is_ours:
+            ray.shutdown()
+    yield from run_local(function, [task for i, task in enumerate(tasks) if i not in done], workers)
+
+
+def _through_ray(
+    ray: Any, function: Callable[[Task], Any], tasks: Sequence[Task], workers: int
+) -> Iterator[int]:
+    """Numbers of the tasks that are done, as they are."""
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+
+    def work(row: dict[str, int]) -> dict[str, int]:
+        function(tasks[row["id"]])
+        return row
+
+    numbers = ray.data.range(len(tasks), override_num_blocks=len(tasks))
+    for row in numbers.map(work, num_cpus=1, concurrency=workers, max_retries=1).iter_rows():
+        yield row["id"]
+
+
+def _in_pool(
+    function: Callable[[Task], Any], tasks: Sequence[Task], workers: int, suspects: list[tuple[int, Task]]
+) -> Iterator[tuple[int, Task]]:
+    """Tasks done, until all are or a process dies; then those that were running are put into `suspects`."""
+    if not tasks:
+        return
+    # Spawned, not forked: the native libraries' threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_end_with_parent)
+    coming = iter(enumerate(tasks))
+    running: dict[Future, tuple[int, Task]] = {}
+    try:
+        while True:
+            # No more are submitted than run, so that a crash leaves few suspects.
+            while len(running) < workers and (following := next(coming, None)) is not None:
+                running[pool.submit(function, following[1])] = following
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                future.result()
+                yield running.pop(future)
+    except BrokenProcessPool:
+        suspects.extend(running.values())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _dies(function: Callable[[Task], Any], task: Task) -> bool:
+    """Runs a task in a process of its own; whether that process died."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=_end_with_parent) as pool:
+        try:
+            pool.submit(function, task).result()
+        except BrokenProcessPool:
+            return True
+    return False
+
+
+def _end_with_parent() -> None:
+    """In a worker: end at once when the job is killed, so that nothing goes on in its folder."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

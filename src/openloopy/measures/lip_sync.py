@@ -1,0 +1,271 @@
+"""Lip synchrony by a small network of our own: do lips and sound belong together, and which of them is late?
+
+Own design: SyncNet (Chung & Zisserman 2016) compares pixels of the mouth with the sound; this one compares
+landmarks, so that it can learn from puppets without learning what puppets look like. One tower sees mouth and chin in
+the head's own frame, the other a log-mel spectrogram; each gives a vector per video frame. Their mean product over the
+frames, at every shift of the sound, is the evidence.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from openloopy.face.movement import OUTER_EYE_CORNERS
+from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.video import FPS
+
+WEIGHTS_NAME = "lip_sync.safetensors"
+RIGID_POINTS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45])
+"""Nose and eye corners: they move with the head alone."""
+MOVING_POINTS = np.array([*range(6, 11), *range(48, 68)])
+"""Chin and mouth."""
+LIP_WIDTH = 2 * len(MOVING_POINTS)
+LIP_UNIT = 0.04
+"""Eye distances; about how far lips move in speech."""
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
+MEL_PER_FRAME, MEL_BANDS = 4, 40
+WINDOW_SAMPLES, FFT_SAMPLES = 400, 512
+FLOOR = 1e-3
+"""Of the sound's own rms: quieter parts of the spectrogram are all the same."""
+WIDTH, EMBEDDING = 96, 64
+MAX_SHIFT_FRAMES = 15
+MIN_FRAMES = 20
+
+
+class LipSync(NamedTuple):
+    """How lips and sound agree."""
+
+    score: float
+    """Evidence at the best shift above the median of all shifts; low where they have nothing to do with each other."""
+    offset_frames: int
+    """By how much the sound is late; negative: early. Positive n: the sound of frame i + n belongs to the lips of i."""
+    in_step: float
+    """Evidence without a shift above the same median."""
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions over time, `b c t` -> `b c t`."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.wide = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.out = nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normal = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.out(F.gelu(self.wide(normal)))
+
+
+class LipSyncNetwork(nn.Module):
+    """Vectors of lips and of sound, whose product says whether they belong together."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.lips = nn.Sequential(
+            nn.Conv1d(LIP_WIDTH, width, 3, padding=1),
+            *(ResidualBlock(width, dilation) for dilation in (1, 2, 3, 1)),
+            nn.Conv1d(width, EMBEDDING, 1),
+        )
+        self.sound = nn.Sequential(
+            nn.Conv1d(MEL_BANDS, width, 5, padding=2),
+            ResidualBlock(width, 1),
+            nn.Conv1d(width, width, 2, stride=2),
+            ResidualBlock(width, 1),
+            nn.Conv1d(width, width, 2, stride=2),
+            *(ResidualBlock(width, dilation) for dilation in (1, 2, 3, 1)),
+            nn.Conv1d(width, EMBEDDING, 1),
+        )
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, lips: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """lips `b f 50`, mel `b 4g 40` -> vectors `b f 64` and `b g 64`."""
+        seen = self.lips(lips.transpose(1, 2)).transpose(1, 2)
+        heard = self.sound(mel.transpose(1, 2)).transpose(1, 2)
+        return seen, heard
+
+
+def lip_features(points: np.ndarray) -> np.ndarray:
+    """Mouth and chin in the head's frame, about their mean over the clip.
+
+    Args:
+        points: landmarks of every frame, `f 68 2`; NaN where no face was found (the neighbours' are taken).
+
+    Returns:
+        `f 50` float32.
+    """
+    aligned = in_head_frame(_filled(points))
+    moving = aligned[:, MOVING_POINTS]
+    moving = (moving - moving.mean(0)) / LIP_UNIT
+    return moving.reshape(len(points), LIP_WIDTH).astype(np.float32)
+
+
+def log_mel(waveform: np.ndarray) -> np.ndarray:
+    """Log-mel at 100 Hz, loudness and timbre of the whole taken out: `samples` -> `samples//160 40` float32."""
+    sound = waveform.astype(np.float32) / max(float(np.sqrt(np.mean(waveform**2))), 1e-5)
+    hop = SAMPLES_PER_FRAME // MEL_PER_FRAME
+    count = len(sound) // hop
+    side = (WINDOW_SAMPLES - hop) // 2
+    padded = np.pad(sound, (side, WINDOW_SAMPLES))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[: count * hop : hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW_SAMPLES), FFT_SAMPLES)) ** 2 / WINDOW_SAMPLES
+    mel = np.log(power @ _mel_filters().T + FLOOR)
+    return ((mel - mel.mean(0)) / 2).astype(np.float32)
+
+
+def evidence(seen: Tensor, heard: Tensor, max_shift: int) -> Tensor:
+    """Mean product of the vectors at every shift of the sound.
+
+    Args:
+        seen: vectors of lips, `b f d`.
+        heard: vectors of sound, `c f+2m d`: from `max_shift` frames before the lips to as many after.
+
+    Returns:
+        `b c 2m+1`: every video with every sound; the middle one is without a shift.
+    """
+    frames = seen.shape[1]
+    shifts = [
+        torch.einsum("bfd,cfd->bc", seen, heard[:, k : k + frames]) / frames for k in range(2 * max_shift + 1)
+    ]
+    return torch.stack(shifts, dim=-1)
+
+
+def lip_sync(
+    points: np.ndarray,
+    waveform: np.ndarray,
+    *,
+    network: LipSyncNetwork | None = None,
+    max_shift: int = MAX_SHIFT_FRAMES,
+) -> LipSync:
+    """Whether the lips of a clip follow its sound, by the network that comes with the package.
+
+    Args:
+        points: landmarks, `f 68 2` px at 25 fps; NaN where no face was found.
+        waveform: `f*640` float32, 16 kHz; a little more or less does no harm.
+        max_shift: shifts of the sound that are tried, frames to either side.
+
+    Raises:
+        ValueError: fewer than MIN_FRAMES frames, or none with a face.
+    """
+    if points.ndim != 3 or points.shape[1:] != (68, 2):
+        raise ValueError(f"expected landmarks of shape (frames, 68, 2), got {points.shape}")
+    if len(points) < MIN_FRAMES:
+        raise ValueError(
+            f"{len(points)} frames are too few to judge synchrony; at least {MIN_FRAMES} are needed"
+        )
+    network = network or shipped_lip_sync()
+    with torch.inference_mode():
+        seen, heard = network(
+            torch.from_numpy(lip_features(points))[None],
+            torch.from_numpy(log_mel(_fitted(waveform, len(points))))[None],
+        )
+    curve = shift_curve(seen[0].double().numpy(), heard[0].double().numpy(), max_shift)
+    best = int(curve.argmax())
+    median = float(np.median(curve))
+    return LipSync(float(curve[best] - median), best - max_shift, float(curve[max_shift] - median))
+
+
+def in_head_frame(points: np.ndarray) -> np.ndarray:
+    """Every frame turned, moved and scaled so that its rigid points lie on their mean; unit: the eye distance.
+
+    points: `f 68 2` -> `f 68 2`.
+    """
+    left, right = OUTER_EYE_CORNERS
+    z = points[..., 0] + 1j * points[..., 1]
+    z = z - z[:, RIGID_POINTS].mean(1, keepdims=True)
+    mean = z[0]
+    for _ in range(2):
+        rigid, wanted = z[:, RIGID_POINTS], mean[RIGID_POINTS]
+        turn = (rigid.conj() * wanted).sum(1) / (np.abs(rigid) ** 2).sum(1)
+        z = z * turn[:, None]
+        mean = z.mean(0)
+    z = z / np.abs(mean[left] - mean[right])
+    return np.stack([z.real, z.imag], -1)
+
+
+def shift_curve(seen: np.ndarray, heard: np.ndarray, max_shift: int) -> np.ndarray:
+    """Evidence at shifts -m..m from the frames that both have: `f d`, `f d` -> `2m+1`.
+
+    At most half of the frames may fall out of the comparison, so a short clip is tried with fewer shifts; the others
+    are given the lowest value.
+    """
+    frames = len(seen)
+    products = seen @ heard.T
+    curve = np.full(2 * max_shift + 1, np.nan)
+    for shift in range(-max_shift, max_shift + 1):
+        if frames - abs(shift) >= frames / 2:
+            curve[shift + max_shift] = np.diagonal(products, shift).mean()
+    return np.where(np.isnan(curve), np.nanmin(curve), curve)
+
+
+def save_lip_sync(network: LipSyncNetwork, path: Path) -> None:
+    """Writes the weights in half precision, under their final name only when complete."""
+    from safetensors.torch import save_file
+
+    from openloopy.media.files import atomic_write
+
+    half = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_write(path) as partial_path:
+        save_file(half, partial_path, metadata={"format": "pt"})
+
+
+def load_lip_sync(path: Path) -> LipSyncNetwork:
+    """The network of a file, ready for use, in float32."""
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); install the package again, or copy it again"
+        ) from error
+    network = LipSyncNetwork()
+    try:
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not hold the lip-sync network of this version: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def shipped_lip_sync() -> LipSyncNetwork:
+    """The network that comes with the package, read once."""
+    return load_lip_sync(Path(str(resources.files("openloopy") / "weights" / "sync" / WEIGHTS_NAME)))
+
+
+def _filled(points: np.ndarray) -> np.ndarray:
+    """Frames without a face take the landmarks of the nearest that has one."""
+    known = np.flatnonzero(np.isfinite(points).all((1, 2)))
+    if not len(known):
+        raise ValueError(f"no face was found in any of {len(points)} frames; there are no lips to compare")
+    nearest = known[np.abs(np.arange(len(points))[:, None] - known).argmin(1)]
+    return points[nearest].astype(np.float64)
+
+
+def _fitted(waveform: np.ndarray, num_frames: int) -> np.ndarray:
+    """Exactly num_frames * 640 samples."""
+    wanted = num_frames * SAMPLES_PER_FRAME
+    return np.pad(waveform[:wanted], (0, max(wanted - len(waveform), 0)))
+
+
+@lru_cache(maxsize=1)
+def _mel_filters() -> np.ndarray:
+    """Triangles from 60 Hz to 7.6 kHz, even on the mel scale, `40 257`."""
+    mel = np.linspace(_to_mel(60.0), _to_mel(7600.0), MEL_BANDS + 2)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    bins = np.fft.rfftfreq(FFT_SAMPLES, 1 / SAMPLE_RATE_HZ)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return np.clip(np.minimum(rising, falling), 0, None)
+
+
+def _to_mel(hz: float) -> float:
+    return float(2595 * np.log10(1 + hz / 700))

@@ -1,0 +1,59 @@
+"""`sync`: the lip-sync network that comes with the package, trained on puppets' landmarks and synthetic speech.
+
+    openloopy puppet --portraits DIR CORPUS --num-clips 1   # its gate finds the face meshes; drawn faces do too
+    openloopy train sync --data CORPUS --run runs/sync      # writes runs/sync/lip_sync.safetensors
+
+Hardware: two CPU cores (about 40 minutes, half of it for the bank), or any GPU (`--set loop.device=cuda`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from openloopy.puppet.augment import augment
+from openloopy.recipes.sync_bank import SyncBankConfig, build_sync_bank, corpus_meshes
+from openloopy.training.loop import LoopConfig, train
+from openloopy.training.optim import OptimConfig
+from openloopy.training.sync import SyncTask, SyncTrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """The bank, the batches and the loop."""
+
+    bank: SyncBankConfig = SyncBankConfig(num_utterances=2000)
+    held_out: SyncBankConfig = SyncBankConfig(num_utterances=100)
+    training: SyncTrainingConfig = SyncTrainingConfig()
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=2500,
+            optim=OptimConfig(learning_rate=1e-3, ema_decay=0.995, decay_fraction=0.5, max_grad_norm=5.0),
+            checkpoint_every=200,
+            sample_every=500,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncLine:
+    """The one step of this line."""
+
+    sync: SyncConfig
+
+
+def sync() -> SyncConfig:
+    """The configuration of the network that comes with the package."""
+    return SyncConfig()
+
+
+def train_sync(config: SyncConfig, corpus: Path, run: Path) -> None:
+    """Make the banks from a corpus's people, and train on them."""
+    banks = {
+        split: build_sync_bank(bank, corpus_meshes(corpus, bank, split), split, run / f"bank-{split}.npz")
+        for split, bank in (("train", config.bank), ("val", config.held_out))
+    }
+    torch.manual_seed(config.training.seed)
+    train(SyncTask(banks["train"], banks["val"], config.training, augment), config.loop, run)

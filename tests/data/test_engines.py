@@ -1,0 +1,64 @@
+"""Engines do every task once, and a task that kills its process does not end the job."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from openloopy.data.engines import run_here, run_local, run_ray
+
+
+def leave_a_mark(folder: Path, task: str) -> None:
+    """`die` kills the process always, `stumble` the first time."""
+    mark = folder / task
+    if task.startswith("die") or (task.startswith("stumble") and not (folder / f"{task}.before").exists()):
+        (folder / f"{task}.before").touch()
+        time.sleep(0.3)  # the others are at work by then
+        os._exit(9)
+    with open(mark, "a") as file:
+        file.write("x")
+
+
+def outcome(folder: Path, run, tasks: list[str]) -> dict[str, bool]:
+    found = dict(run(partial(leave_a_mark, folder), tasks))
+    assert set(found) == set(tasks)
+    assert all((folder / task).read_text() == "x" for task, is_done in found.items() if is_done)
+    return found
+
+
+def test_here(tmp_path):
+    assert all(outcome(tmp_path, run_here, ["a", "b"]).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_outlive_deaths(tmp_path, workers):
+    tasks = ["a", "die1", "b", "stumble", "c", "die2", "d"]
+    found = outcome(tmp_path, partial(run_local, workers=workers), tasks)
+    assert {task for task, is_done in found.items() if not is_done} == {"die1", "die2"}
+
+
+def fail(task: str) -> None:
+    raise OSError(28, "No space left on device", task)
+
+
+def test_errors_of_the_function_end_the_job():
+    with pytest.raises(OSError, match="No space left"):
+        list(run_local(fail, ["a", "b"], 1))
+
+
+@pytest.mark.slow
+def test_ray_does_the_same(tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'openloopy[ray]')")
+    found = outcome(tmp_path, partial(run_ray, workers=2), ["a", "b", "die", "c"])
+    assert {task for task, is_done in found.items() if not is_done} == {"die"}
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ImportError, match=r"openloopy\[ray\]"):
+        list(run_ray(print, ["a"], 1))

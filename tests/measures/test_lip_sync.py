@@ -1,0 +1,107 @@
+"""Features that forget head and loudness, a score whose shift has the right sign, and the network that ships."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from openloopy.measures.lip_sync import (
+    EMBEDDING,
+    LipSyncNetwork,
+    evidence,
+    lip_features,
+    lip_sync,
+    load_lip_sync,
+    log_mel,
+    save_lip_sync,
+    shift_curve,
+)
+from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.speech import draw_speaker, utter
+
+
+@pytest.fixture(scope="module")
+def talks() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Landmarks and sound of four people who were not trained on."""
+    made = []
+    for i in range(4):
+        rng = np.random.default_rng([7, i])
+        utterance = utter(rng, draw_speaker(rng, "val"), 4.0, "val")
+        points = PuppetPoints(draw_face(rng, size_px=192).mesh).track(curves(utterance, draw_style(rng), rng))
+        made.append((points, utterance.waveform))
+    return made
+
+
+def test_lips_do_not_depend_on_where_the_head_is(talks):
+    points = talks[0][0]
+    angle = np.deg2rad(np.linspace(-20, 25, len(points)))
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
+    sway = np.linspace(0, 60, len(points))[:, None, None] * np.array([1.0, 0.4])
+    moved = 1.7 * points @ turn.transpose(0, 2, 1) + sway
+    np.testing.assert_allclose(lip_features(moved), lip_features(points), atol=0.02)
+    lost = points.copy()
+    lost[10:13] = np.nan
+    assert np.isfinite(lip_features(lost)).all()
+
+
+def test_the_spectrogram_forgets_loudness_and_keeps_time():
+    time = np.arange(32_000) / 16_000
+    tone = np.sin(2 * np.pi * 500 * time) * (time > 1.0)
+    mel = log_mel(tone.astype(np.float32))
+    assert mel.shape == (200, 40)
+    np.testing.assert_allclose(log_mel((0.05 * tone).astype(np.float32)), mel, atol=1e-4)
+    loudest = mel.max(1)
+    assert loudest[:98].max() < loudest[102:].min()
+
+
+def test_the_curve_has_its_peak_where_the_sound_is():
+    seen = np.random.default_rng(0).normal(size=(60, EMBEDDING))
+    late = np.concatenate([np.zeros((4, EMBEDDING)), seen[:-4]])
+    assert shift_curve(seen, late, 15).argmax() - 15 == 4
+    assert shift_curve(late, seen, 15).argmax() - 15 == -4
+    short = shift_curve(seen[:24], late[:24], 15)
+    assert np.isfinite(short).all() and short.argmax() - 15 == 4
+    assert (short[:3] == short.min()).all()  # shifts of more than half the clip are not tried
+
+
+def test_evidence_compares_every_video_with_every_sound():
+    seen, heard = torch.randn(2, 5, 3), torch.randn(4, 9, 3)
+    found = evidence(seen, heard, 2)
+    assert found.shape == (2, 4, 5)
+    by_hand = (seen[1] * heard[3, 3:8]).sum(-1).mean()
+    assert found[1, 3, 3].item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+def test_weights_come_back(tmp_path):
+    network = LipSyncNetwork()
+    save_lip_sync(network, tmp_path / "a.safetensors")
+    again = load_lip_sync(tmp_path / "a.safetensors")
+    lips, mel = torch.randn(1, 10, 50), torch.randn(1, 40, 40)
+    for ours, theirs in zip(again(lips, mel), network(lips, mel), strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-2)
+    (tmp_path / "b.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_lip_sync(tmp_path / "b.safetensors")
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="at least 20"):
+        lip_sync(np.zeros((5, 68, 2)), np.zeros(3200, np.float32))
+    with pytest.raises(ValueError, match="68, 2"):
+        lip_sync(np.zeros((50, 20, 2)), np.zeros(32_000, np.float32))
+    with pytest.raises(ValueError, match="no face was found"):
+        lip_sync(np.full((50, 68, 2), np.nan), np.zeros(32_000, np.float32))
+
+
+def test_the_network_that_ships_finds_shifts_and_swaps(talks):
+    for i, (points, sound) in enumerate(talks):
+        true = lip_sync(points, sound)
+        assert abs(true.offset_frames) <= 1
+        for late in (-10, 7):
+            moved = np.roll(sound, late * 640)
+            assert abs(lip_sync(points, moved).offset_frames - true.offset_frames - late) <= 1
+        swapped = lip_sync(points, talks[i - 1][1])
+        assert swapped.score < 0.6 * true.score and swapped.in_step < 0.5 * true.in_step

@@ -1,0 +1,26 @@
+"""Landmarks without pictures are those of the puppet with its picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from openloopy.face.mesh import MESH_TO_68
+from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.rig import PuppetRig
+from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.speech import draw_speaker, utter
+
+
+def test_they_are_the_puppet_s_landmarks():
+    rng = np.random.default_rng(0)
+    drawn = draw_face(rng, size_px=192)
+    utterance = utter(rng, draw_speaker(rng, "train"), 0.6, "train")
+    moved = curves(utterance, draw_style(rng), rng)
+    rig = PuppetRig(drawn.rgb, drawn.mesh, drawn.mask, out_px=128, rng=rng)
+    exact = np.stack([rig.frame(moved.frame(i))[1][MESH_TO_68] for i in range(moved.num_frames)])
+    track = PuppetPoints(drawn.mesh).track(moved) * (128 / 192)
+    assert track.shape == (15, 68, 2) and track.dtype == np.float32
+    inner = np.r_[17:68]  # the jaw line fades into the neck in pictures
+    assert np.abs(track[:, inner] - exact[:, inner]).max() < 0.25
+    assert np.abs(track - exact).max() < 2.5
