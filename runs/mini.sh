@@ -29,7 +29,7 @@ start=(${START:+--start "$START"})
   --workers 2  # people, voices and sentences that training never sees
 footage=()
 if [ -n "$FOOTAGE" ]; then
-  "$OPENLOOPY" prepare "$FOOTAGE" "$WORK/grid" --person-pattern '(grid_(?:s\d+|[fm]_\w+))' --held-out "$HELD_OUT" \
+  "$OPENLOOPY" prepare "$FOOTAGE" "$WORK/grid" --size 256 --person-pattern '(grid_(?:s\d+|[fm]_\w+))' --held-out "$HELD_OUT" \
     --licence "CC BY 4.0 (GRID audiovisual sentence corpus)" --workers 2
   footage=(--data "$WORK/grid")
 fi

@@ -49,5 +49,5 @@ def test_the_recipe_runs_and_resumes(tmp_path):
     assert [row["step"] for row in read_stats(tmp_path / "run")] == list(range(5))
     load_lip_sync(tmp_path / "run" / "lip_sync.safetensors")
     assert replace(sync().bank, num_utterances=1).utterance_s == 5.0
-    with pytest.raises(ValueError, match="one folder"):
-        run_recipe("sync", [corpus, corpus], tmp_path / "run")
+    with pytest.raises(ValueError, match="no --start"):
+        run_recipe("sync", corpus, tmp_path / "run", start=corpus)

@@ -23,7 +23,7 @@ class Thresholds:
     """Forehead to chin, median."""
     min_confidence: float | None = 0.5
     """Of the landmarks, mean."""
-    max_head_outside: float | None = 0.02
+    max_head_outside: float | None = 0.1
     """Share of the head (face and a third more above it) beyond the picture's edge, worst frame."""
     max_yaw_deg: float | None = 40.0
     max_pitch_deg: float | None = 35.0
@@ -40,12 +40,14 @@ class Thresholds:
     max_repeated: float | None = 0.5
     """Share of frames that repeat the picture before."""
     max_sound_missing_s: float | None = 0.5
-    min_rms_db: float | None = -50.0
-    min_speech_share: float | None = 0.15
-    max_clipping_share: float | None = 0.02
-    min_snr_db: float | None = None
-    max_music_score: float | None = None
+    min_rms_db: float | None = -45.0
+    min_speech_share: float | None = 0.25
+    max_clipping_share: float | None = 0.005
+    min_snr_db: float | None = 12.0
+    max_music_score: float | None = 0.25
+    """Singing with instruments is dropped too; turn it off where that is wanted."""
     max_several_speakers: float | None = None
+    """Off: it cannot be told well (docs/data.md)."""
     max_sync_offset: float | None = 2.0
     """Frames by which the sound is late or early (absolute), where that was not corrected."""
     min_sync_score: float | None = 0.0
@@ -114,6 +116,7 @@ DESCRIPTIONS = {
     "repeated": "share of frames that repeat the one before",
     "others": "share of frames in which others are seen too",
     "sound_missing_s": "picture without sound, s",
+    "peak": "loudest sample, full scale 1",
     "rms_db": "loudness, dB of full scale",
     "speech_share": "share of the time with speech",
     "clipping_share": "share of samples that are clipped",
@@ -121,6 +124,7 @@ DESCRIPTIONS = {
     "music_score": "music, 0 to 1",
     "several_speakers": "several voices, 0 to 1",
     "sync_offset": "sound late by, frames",
+    "sound_was_late": "sound was late by, frames, before it was moved",
     "sync_score": "agreement of lips and sound (our network)",
     "sync_c": "confidence of SyncNet (Sync-C)",
     "sync_d": "distance of SyncNet (Sync-D)",

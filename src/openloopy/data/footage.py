@@ -56,8 +56,6 @@ class FootageInfo:
     num_undecodable: int = 0
     """Packets that could not be decoded."""
     first_time_s: float = 0.0
-    sound_start_s: float | None = None
-    """On the pictures' clock; None: no sound."""
     promised_s: float | None = None
     """The pictures' length by the header, where the format states it."""
 

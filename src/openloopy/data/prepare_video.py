@@ -194,6 +194,7 @@ class _Preparation:
         spans = sorted([*spans, *_holes(spans, num_frames, reader)], key=lambda span: (span.start, span.stop))
         info = reader.info.to_json() | {"size_bytes": self.footage.size_bytes}
         if sound is not None:
+            info |= {"sound_start_s": round(sound.start_s - reader.info.first_time_s, 4)}
             info |= {"sound_s": round(len(sound.waveform) / SAMPLE_RATE_HZ, 3), "sound_damage": sound.damage}
         return VideoRecord(
             name=self.footage.name,

@@ -39,6 +39,8 @@ FLOOR = 1e-3
 """Of the sound's own rms: quieter parts of the spectrogram are all the same."""
 WIDTH, EMBEDDING = 96, 64
 MAX_SHIFT_FRAMES = 15
+NEAR_FRAMES = 2
+"""Lips lead or follow the sound by so much without anything being wrong."""
 MIN_FRAMES = 20
 
 
@@ -46,11 +48,11 @@ class LipSync(NamedTuple):
     """How lips and sound agree."""
 
     score: float
-    """Evidence at the best shift above the median of all shifts; low where they have nothing to do with each other."""
+    """Evidence near no shift (up to NEAR_FRAMES) above the median of all shifts: what to judge a clip by."""
     offset_frames: int
     """By how much the sound is late; negative: early. Positive n: the sound of frame i + n belongs to the lips of i."""
-    in_step: float
-    """Evidence without a shift above the same median."""
+    best_score: float
+    """As `score`, at the shift that is best of all."""
 
 
 class ResidualBlock(nn.Module):
@@ -170,9 +172,9 @@ def lip_sync(
             torch.from_numpy(log_mel(_fitted(waveform, len(points))))[None],
         )
     curve = shift_curve(seen[0].double().numpy(), heard[0].double().numpy(), max_shift)
-    best = int(curve.argmax())
-    median = float(np.median(curve))
-    return LipSync(float(curve[best] - median), best - max_shift, float(curve[max_shift] - median))
+    best, median = int(curve.argmax()), float(np.median(curve))
+    near = curve[max(max_shift - NEAR_FRAMES, 0) : max_shift + NEAR_FRAMES + 1]
+    return LipSync(float(near.max() - median), best - max_shift, float(curve[best] - median))
 
 
 def in_head_frame(points: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def run_recipe(
     Args:
         name: see `recipe_names`.
         data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`); for `face` one bank; for
-            `sync` one puppet corpus, whose faces it takes.
+            `sync` a puppet corpus, whose faces it takes, and shards of footage.
         run: the line's run folder; each step has a subfolder.
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
@@ -64,12 +64,12 @@ def run_recipe(
     if is_distributed() and line_name != "sd15":
         raise ValueError(f"{line_name} trains in one process; start it without torchrun")
     if line_name in ("face", "sync"):
-        if len(folders) != 1 or start is not None:
-            raise ValueError(f"the recipe {line_name} takes one folder as --data, and no --start")
+        if start is not None or (line_name == "face" and len(folders) != 1):
+            raise ValueError(f"the recipe {line_name} takes no --start, and face one bank as --data")
         if line_name == "face":
             _run_face(only, folders[0], Path(run), settings or {})
         else:
-            _run_sync(folders[0], Path(run), settings or {})
+            _run_sync(folders, Path(run), settings or {})
         return
     place = Place(folders, Path(run), start)
     line, line_steps = _load_sd15() if line_name == "sd15" else (load_line(line_name), STEPS)
@@ -101,11 +101,11 @@ def _run_face(only: str, bank: Path, run: Path, settings: Mapping[str, str]) -> 
     train_face(config, bank, run, (only,) if only else FACE_STEPS)
 
 
-def _run_sync(corpus: Path, run: Path, settings: Mapping[str, str]) -> None:
+def _run_sync(folders: tuple[Path, ...], run: Path, settings: Mapping[str, str]) -> None:
     from openloopy.recipes.sync import SyncLine, sync, train_sync
 
     line = overridden(SyncLine(sync=sync()), "sync", settings) if settings else SyncLine(sync=sync())
-    train_sync(line.sync, corpus, run)
+    train_sync(line.sync, folders, run)
 
 
 def overridden(line: Any, step: str, settings: Mapping[str, str]) -> Any:

@@ -1,6 +1,6 @@
 """`sd15`: the paper's size, Stable Diffusion 1.5 widths at 512x512, trained as the paper says (Loopy sec. 3.4 and 4).
 
-    openloopy prepare VIDEOS SHARDS --size 512
+    openloopy prepare VIDEOS SHARDS
     openloopy import SD15 SD-VAE-FT-MSE WAV2VEC2-BASE [MM_SD_V15_V2.CKPT] START
     torchrun --nproc-per-node 8 -m openloopy train sd15 --data SHARDS --run-folder RUN --start-model START
     # several machines: runs/sd15_multinode.sh; on one 24 GB card:

@@ -1,23 +1,27 @@
 """`sync`: the lip-sync network that comes with the package, trained on puppets' landmarks and synthetic speech.
 
     openloopy puppet --portraits DIR CORPUS --num-clips 1   # its gate finds the face meshes; drawn faces do too
-    openloopy train sync --data CORPUS --run runs/sync      # writes runs/sync/lip_sync.safetensors
+    openloopy prepare FOOTAGE SHARDS                        # optional: filmed speakers, the `train` split
+    openloopy train sync --data CORPUS --data SHARDS --run runs/sync   # writes runs/sync/lip_sync.safetensors
 
 Hardware: two CPU cores (about 40 minutes, half of it for the bank), or any GPU (`--set loop.device=cuda`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from openloopy.data.clips import decode_sound
+from openloopy.data.shards import read_shards
 from openloopy.puppet.augment import augment
 from openloopy.recipes.sync_bank import SyncBankConfig, build_sync_bank, corpus_meshes
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
-from openloopy.training.sync import SyncTask, SyncTrainingConfig
+from openloopy.training.sync import FilmedClip, SyncTask, SyncTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class SyncConfig:
     training: SyncTrainingConfig = SyncTrainingConfig()
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=2500,
+            num_steps=1500,
             optim=OptimConfig(learning_rate=1e-3, ema_decay=0.995, decay_fraction=0.5, max_grad_norm=5.0),
             checkpoint_every=200,
             sample_every=500,
@@ -49,11 +53,19 @@ def sync() -> SyncConfig:
     return SyncConfig()
 
 
-def train_sync(config: SyncConfig, corpus: Path, run: Path) -> None:
-    """Make the banks from a corpus's people, and train on them."""
+def train_sync(config: SyncConfig, folders: Sequence[Path], run: Path) -> None:
+    """Banks from the people of the first folder (a puppet corpus), training on them and on the other folders' clips."""
+    corpus, *footage = folders
     banks = {
         split: build_sync_bank(bank, corpus_meshes(corpus, bank, split), split, run / f"bank-{split}.npz")
         for split, bank in (("train", config.bank), ("val", config.held_out))
     }
+    filmed = [
+        FilmedClip(sample.arrays["points68"], decode_sound(sample.flac))
+        for folder in footage
+        for sample in read_shards(folder, "train")
+        if sample.record.is_footage
+    ]
     torch.manual_seed(config.training.seed)
-    train(SyncTask(banks["train"], banks["val"], config.training, augment), config.loop, run)
+    task = SyncTask(banks["train"], banks["val"], filmed, config=config.training, augment=augment)
+    train(task, config.loop, run)

@@ -7,7 +7,7 @@ Source: contrastive learning over shifts and other clips (InfoNCE, van den Oord 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,13 +51,23 @@ class SyncBank:
         return self.waveforms[i].astype(np.float32) / 32768
 
 
+@dataclass(frozen=True)
+class FilmedClip:
+    """points: `f 68 2` px; waveform: `f*640` float32."""
+
+    points: np.ndarray
+    waveform: np.ndarray
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyncTrainingConfig:
     """Batches, and how they are spoilt."""
 
     batch_size: int = 32
-    frames: tuple[int, int] = (25, 75)
+    frames: tuple[int, int] = (25, 45)
     """Frames of lips that must do, drawn for each batch."""
+    filmed_share: float = 0.3
+    """Of each batch, where there is footage."""
     seed: int = 0
     augment_share: float = 0.8
     neighbour_share: float = 0.1
@@ -71,13 +81,23 @@ class SyncTask:
     """`TrainTask` of the lip-sync network."""
 
     def __init__(
-        self, train: SyncBank, held_out: SyncBank, config: SyncTrainingConfig, augment: Augment
+        self,
+        train: SyncBank,
+        held_out: SyncBank,
+        filmed: Sequence[FilmedClip],
+        *,
+        config: SyncTrainingConfig,
+        augment: Augment,
     ) -> None:
+        """filmed: real clips that are mixed in; those too short for `config.frames` are left out."""
         self.network: nn.Module = LipSyncNetwork()
+        least = config.frames[1] + 2 * MAX_SHIFT_FRAMES
+        self.filmed = [clip for clip in filmed if len(clip.points) >= least]
         self.train_bank, self.held_out, self.config, self.augment = train, held_out, config, augment
 
     def describe(self) -> dict:
-        return {"stage": "sync", "config": asdict(self.config), "utterances": len(self.train_bank.points)}
+        counts = {"utterances": len(self.train_bank.points), "filmed": len(self.filmed)}
+        return {"stage": "sync", "config": asdict(self.config)} | counts
 
     def losses(self, network: nn.Module, step: int) -> dict[str, Tensor]:
         generator = step_generator(self.config.seed, step)
@@ -113,21 +133,26 @@ class SyncTask:
 
     def _draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Lips `b f 50`, and the sound from MAX_SHIFT_FRAMES before to as many after, `b 4(f+30) 40`."""
-        whole = self.train_bank.points.shape[1]
-        frames = int(
-            rng.integers(self.config.frames[0], min(self.config.frames[1], whole - 2 * MAX_SHIFT_FRAMES) + 1)
-        )
+        frames = int(rng.integers(self.config.frames[0], self.config.frames[1] + 1))
         lips, mels = [], []
-        for i in rng.choice(len(self.train_bank.points), self.config.batch_size, replace=False):
-            first = int(rng.integers(MAX_SHIFT_FRAMES, whole - MAX_SHIFT_FRAMES - frames + 1))
+        for clip in self._draw_clips(rng):
+            first = int(rng.integers(MAX_SHIFT_FRAMES, len(clip.points) - MAX_SHIFT_FRAMES - frames + 1))
             start, stop = first - MAX_SHIFT_FRAMES, first + frames + MAX_SHIFT_FRAMES
-            sound = self.train_bank.sound(i)[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+            sound = clip.waveform[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
             if rng.random() < self.config.augment_share:
                 sound = self.augment(sound, rng)
             mels.append(log_mel(sound))
-            points = spoil_points(self.train_bank.points[i, first : first + frames], self.config, rng)
+            points = spoil_points(clip.points[first : first + frames], self.config, rng)
             lips.append(lip_features(points) * np.float32(rng.uniform(*self.config.gain)))
         return torch.from_numpy(np.stack(lips)), torch.from_numpy(np.stack(mels))
+
+    def _draw_clips(self, rng: np.random.Generator) -> list[FilmedClip]:
+        """Different ones, puppets and filmed."""
+        num_filmed = min(round(self.config.filmed_share * self.config.batch_size), len(self.filmed))
+        num_puppets = self.config.batch_size - num_filmed
+        puppets = rng.choice(len(self.train_bank.points), num_puppets, replace=False)
+        drawn = [FilmedClip(self.train_bank.points[i], self.train_bank.sound(i)) for i in puppets]
+        return drawn + [self.filmed[i] for i in rng.permutation(len(self.filmed))[:num_filmed]]
 
 
 def contrastive_losses(logits: Tensor, neighbour_share: float) -> dict[str, Tensor]:

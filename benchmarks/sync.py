@@ -1,0 +1,123 @@
+"""How well the lip-sync network tells true pairs of lips and sound from shifted and swapped ones, on real clips.
+
+    python benchmarks/sync.py --videos FOLDER [--weights FILE] [--trained-on NAME,...]
+
+Every video is one person speaking. Landmarks come from our own tracker. Shifts: the sound moved by 2 to 12 frames both
+ways. Swaps: every other clip's sound. Clips whose names begin with one of --trained-on are left out (they were trained
+on). The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from provenance import provenance, rounded, save_result
+
+from openloopy.data.filters import Thresholds
+from openloopy.data.footage import SteadyReader
+from openloopy.face.landmarks import NetworkLandmarker
+from openloopy.measures.lip_sync import SAMPLES_PER_FRAME, lip_sync, load_lip_sync, shipped_lip_sync
+from openloopy.measures.motion import points_of
+from openloopy.media.audio import open_waveform
+
+SHIFTS = (-12, -8, -5, -3, -2, 2, 3, 5, 8, 12)
+
+
+def main() -> None:
+    options = _parse()
+    network = load_lip_sync(options.weights) if options.weights else shipped_lip_sync()
+    known = tuple(name for name in options.trained_on.split(",") if name)
+    files = [
+        f for f in sorted(options.videos.iterdir()) if f.is_file() and not f.stem.startswith(known or ("\0",))
+    ]
+    clips = {path.stem: read_clip(path) for path in files}
+    groups = {"all": list(clips)}
+    for speaker in sorted({name.rsplit("_", 1)[0] for name in clips}):
+        groups[speaker] = [name for name in clips if name.startswith(f"{speaker}_")]
+    result = {
+        "benchmark": "sync",
+        "num_clips": len(clips),
+        "groups": {name: judge_group(group, clips, network) for name, group in groups.items()},
+        "ms_per_clip": measure_speed(next(iter(clips.values())), network),
+    }
+    result = rounded({**result, **provenance()})
+    save_result("sync", result)
+    print(json.dumps(result))
+
+
+def read_clip(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks `f 68 2` and as much sound."""
+    points = points_of(NetworkLandmarker().track(frame.rgb for frame in SteadyReader(path)))
+    return points, fitted(open_waveform(path), len(points))
+
+
+def fitted(sound: np.ndarray, num_frames: int) -> np.ndarray:
+    wanted = num_frames * SAMPLES_PER_FRAME
+    return np.pad(sound[:wanted], (0, max(wanted - len(sound), 0)))
+
+
+def judge_group(names: list[str], clips: dict[str, Any], network: Any) -> dict[str, Any]:
+    """Scores of the lips of these clips with their own, with moved, and with all others' sound."""
+    true = [lip_sync(*clips[name], network=network) for name in names]
+    usual = float(np.median([t.offset_frames for t in true]))
+    errors = []
+    for name in names:
+        points, sound = clips[name]
+        errors += [
+            lip_sync(points, moved(sound, k), network=network).offset_frames - k - usual for k in SHIFTS
+        ]
+    swapped = [
+        lip_sync(clips[name][0], fitted(clips[other][1], len(clips[name][0])), network=network)
+        for name in names
+        for other in clips
+        if other != name
+    ]
+    limits = Thresholds()
+
+    def passes(found: Any) -> bool:
+        return found.score >= limits.min_sync_score and abs(found.offset_frames) <= limits.max_sync_offset
+
+    pairs = np.array([t.score for t in true])[:, None] > np.array([s.score for s in swapped])[None]
+    return {
+        "num_true": len(true),
+        "num_swapped": len(swapped),
+        "usual_offset": usual,
+        "offset_within_1_frame": float(np.mean([abs(t.offset_frames - usual) <= 1 for t in true])),
+        "shift_found_within_1_frame": float(np.mean(np.abs(errors) <= 1)),
+        "true_above_swapped": float(pairs.mean()),
+        "true_kept_by_default": float(np.mean([passes(t) for t in true])),
+        "swapped_caught_by_default": float(np.mean([not passes(s) for s in swapped])),
+        "score_true_p5_p50": np.percentile([t.score for t in true], [5, 50]).tolist(),
+        "score_swapped_p50_p95": np.percentile([s.score for s in swapped], [50, 95]).tolist(),
+    }
+
+
+def moved(sound: np.ndarray, frames: int) -> np.ndarray:
+    """Late by so many frames, silence in the gap."""
+    late = np.roll(sound, frames * SAMPLES_PER_FRAME)
+    late[slice(0, frames * SAMPLES_PER_FRAME) if frames > 0 else slice(frames * SAMPLES_PER_FRAME, None)] = 0
+    return late
+
+
+def measure_speed(clip: tuple[np.ndarray, np.ndarray], network: Any, repeats: int = 20) -> float:
+    begun_s = time.perf_counter()
+    for _ in range(repeats):
+        lip_sync(*clip, network=network)
+    return 1000 * (time.perf_counter() - begun_s) / repeats
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--trained-on", default="")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
