@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openloopy.data.clips import decode_frames, decode_sound
+from openloopy.data.prepare import PrepareConfig, prepare_footage
+from openloopy.data.shards import read_shards
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import VideoWriter, probe_video
@@ -18,6 +21,7 @@ from openloopy.puppet.drawn import draw_face
 from openloopy.recipes import run_recipe
 from openloopy.training.denoise import DenoiseTask
 from openloopy.training.stats import read_stats
+from tests.data.damaged import Talk, write_talk
 
 STEPS = {"codec": 40, "audio": 20, "stage1": 30, "decoder": 10, "stage2": 20}
 
@@ -65,6 +69,24 @@ def test_the_same_command_finds_everything_done(run):
     before = {step: (run / step / "stats.jsonl").read_text() for step in STEPS}
     run_recipe("tiny", run.parent / "data", run)
     assert {step: (run / step / "stats.jsonl").read_text() for step in STEPS} == before
+
+
+@pytest.mark.slow
+def test_prepared_footage_trains_stage2_from_the_finished_model(run, tmp_path):
+    write_corpus(CorpusConfig(out=tmp_path / "corpus", num_clips=2, clip_s=6.0, size_px=192, val_share=0.5))
+    for sample in read_shards(tmp_path / "corpus"):
+        talk = Talk(decode_frames(sample.mp4), decode_sound(sample.flac))
+        write_talk(tmp_path / "raw" / f"{sample.record.clip_id}.mkv", talk)
+    report = prepare_footage(
+        PrepareConfig(
+            raw=tmp_path / "raw", out=tmp_path / "shards", size_px=64, workers=0, held_out=("val-000000",)
+        )
+    )
+    assert report.num_clips == 2 and report.num_frames_in == 300
+    settings = {"loop.num_steps": "3", "loop.log_every": "1"}
+    run_recipe("tiny.stage2", tmp_path / "shards", tmp_path / "run", settings, start=run / "model")
+    rows = read_stats(tmp_path / "run" / "stage2")
+    assert [row["step"] for row in rows] == [0, 1, 2] and all(np.isfinite(row["loss"]) for row in rows)
 
 
 @pytest.mark.slow

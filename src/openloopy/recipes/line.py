@@ -126,7 +126,7 @@ def train_decoder(line: LineConfig, place: Place) -> None:
     """Between steps 3 and 4, or beside step 4: the autoencoder's decoder goes on learning -> run/decoder/vae."""
     recipe = line.decoder
     torch.manual_seed(recipe.training.seed)
-    codec = load_codec(_needed(place.run / "codec" / "vae", "codec"), recipe.model.size_px)
+    codec = load_codec(_codec_folder(place), recipe.model.size_px)
     pixels = place.pixels(recipe.model.size_px, "train")
     train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "decoder")
 
@@ -274,22 +274,30 @@ def _latents(line: LineConfig, place: Place, codec: ReferenceCodec, split: str) 
 def _finished_codec(place: Place) -> Path:
     """The codec with the decoder that learned longest; the latents are the same."""
     better = place.run / "decoder" / "vae"
-    return better if better.exists() else place.run / "codec" / "vae"
+    return better if better.exists() else _codec_folder(place)
 
 
 def _load_codec(line: LineConfig, place: Place) -> ReferenceCodec:
-    return _frozen(load_codec(_needed(place.run / "codec" / "vae", "codec"), line.codec.model.size_px))
+    return _frozen(load_codec(_codec_folder(place), line.codec.model.size_px))
 
 
 def _load_audio(place: Place) -> AudioEncoder:
-    return _frozen(load_audio_encoder(_needed(place.run / "audio" / "audio_encoder", "audio")))
+    return _frozen(load_audio_encoder(_trained(place, "audio", "audio_encoder")))
+
+
+def _codec_folder(place: Place) -> Path:
+    return _trained(place, "codec", "vae")
+
+
+def _trained(place: Place, step: str, part: str) -> Path:
+    """A part that a step of this run trained; where the run has no such step, the start's as it is."""
+    own = place.run / step
+    if place.start is not None and not own.exists() and (place.start / part).exists():
+        return place.start / part
+    if not (own / part).exists():
+        raise ValueError(f"{own / part} is missing: train the '{step}' step in the same --run folder first")
+    return own / part
 
 
 def _frozen(network: nn.Module):
     return network.eval().requires_grad_(False)
-
-
-def _needed(path: Path, step: str) -> Path:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: train the '{step}' step in the same --run folder first")
-    return path
