@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from openloopy.face.movement import MOUTH, OUTER_EYE_CORNERS
+from openloopy.face.movement import MOUTH
 from openloopy.measures.deep3d import NUM_EXPRESSION
 from openloopy.measures.distribution import FeatureStats, frechet_distance
 from openloopy.measures.lip_sync import in_head_frame

@@ -1,7 +1,7 @@
 """The numbers that the paper reports, so that a report can stand beside them.
 
 Source: Loopy (arXiv:2409.02634v2), tables 1 to 3. `is_certain` is False where we only remember a figure and could not
-check it. Numbers of other labs' runs are not comparable to the last digit: FID differs by up to 40 %, FVD by 2 to 10 times;
+check it. Numbers of other runs are not comparable to the last digit: FID differs by up to 40 %, FVD by 2 to 10 times;
 compare only with baselines that you run yourself.
 """
 
