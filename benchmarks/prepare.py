@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from provenance import provenance, rounded, save_result
+
+from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 
 SIZE_PX = 256
 CLIP_S, NUM_CLIPS = 12.0, 8
@@ -99,25 +102,31 @@ def memory(work: Path, minutes: int) -> dict[str, Any]:
 
 
 def repeat(source: Path, target: Path, times: int) -> None:
-    """The packets of a file again and again, without encoding them anew."""
+    """The pictures' packets again and again, without encoding them anew, and the sound exactly as often."""
     if target.exists():
         return
+    sound = open_waveform(source)[: round(CLIP_S * SAMPLE_RATE_HZ)]
+    sound = np.pad(sound, (0, round(CLIP_S * SAMPLE_RATE_HZ) - len(sound)))
     with av.open(str(target), "w") as out:
         with av.open(str(source)) as container:
-            streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
-        last = dict.fromkeys(streams, -(10**12))
+            pictures = out.add_stream_from_template(container.streams.video[0])
+        voice = out.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
         for i in range(times):
             with av.open(str(source)) as container:
-                for packet in container.demux():
+                for packet in container.demux(container.streams.video[0]):
                     if packet.dts is None:
                         continue
                     shift = round(Fraction(round(CLIP_S)) * i / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    if packet.dts <= last[packet.stream.index]:
-                        continue  # the sound is a little longer than the pictures
-                    last[packet.stream.index] = packet.dts
-                    packet.stream = streams[packet.stream.index]
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, pictures
                     out.mux(packet)
+            frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = (
+                SAMPLE_RATE_HZ,
+                i * len(sound),
+                Fraction(1, SAMPLE_RATE_HZ),
+            )
+            out.mux(voice.encode(frame))
+        out.mux(voice.encode(None))
 
 
 def workers(videos: Path, work: Path) -> dict[str, Any]:

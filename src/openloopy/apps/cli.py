@@ -73,6 +73,25 @@ class Engine(str, Enum):
     ray = "ray"
 
 
+class Protocol(str, Enum):
+    """Which videos an evaluation is made of."""
+
+    plain = "plain"
+    celebv_hq = "celebv-hq"
+    ravdess = "ravdess"
+    hdtf = "hdtf"
+
+
+class Method(str, Enum):
+    """Whose file names the generated videos have."""
+
+    plain = "plain"
+    sadtalker = "sadtalker"
+    hallo = "hallo"
+    vexpress = "vexpress"
+    echomimic = "echomimic"
+
+
 class StoredDtype(str, Enum):
     """In which numbers to write weights."""
 
@@ -365,6 +384,103 @@ def train(
 
 
 @app.command()
+def evaluate(
+    generated: Annotated[
+        Path, typer.Argument(metavar="GENERATED", help="Folder of generated videos, 25 fps.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")],
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder of the real videos, with the same names.")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of sounds with the same names. [the videos']")
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="Layout of --truth; plain: names decide.")
+    ] = Protocol.plain,
+    method: Annotated[Method, typer.Option(help="Whose file names GENERATED has.")] = Method.plain,
+    name: Annotated[str | None, typer.Option(help="Of the method, for tables. [the folder's]")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many cases, drawn by --seed. [all]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    device: Annotated[Device, typer.Option(help="For networks whose weights you have.")] = Device.cpu,
+) -> None:
+    """Compute the paper's metrics on folders of videos, as JSON, Markdown, CSV and a page. Resumes.
+
+    Metrics whose networks nobody may ship are computed where their weights lie in $OPENLOOPY_WEIGHTS
+    (~/.cache/openloopy/weights); otherwise the report says how to get them.
+    """
+    from openloopy.apps.evaluate import EvaluateConfig, cases_of, markdown
+    from openloopy.apps.evaluate import evaluate as run_evaluation
+
+    cases = cases_of(
+        generated, truth, audio, protocol=protocol.value, method=method.value, count=count, seed=seed
+    )
+    config = EvaluateConfig(
+        cases=cases, out=out, name=name or generated.resolve().name, device=_torch_device(device.value)
+    )
+    with _interruptible("the same command goes on from here"):
+        report = run_evaluation(config)
+    typer.echo(markdown(report))
+
+
+@app.command()
+def compare(
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORT...", help="Folders from `openloopy evaluate`.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the Markdown table.")] = None,
+) -> None:
+    """Put several reports into one table in the paper's form, best and second best marked."""
+    from openloopy.apps.compare import compare as compare_reports
+    from openloopy.media.files import atomic_write
+
+    table = compare_reports(reports)
+    if out is not None:
+        with atomic_write(out) as partial_path:
+            partial_path.write_text(table, "utf-8")
+    typer.echo(table)
+
+
+@app.command()
+def study(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FOLDER...", help="One folder of videos for each method; its name is the method."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for votes and results.")] = Path("study"),
+    categories: Annotated[
+        Path | None, typer.Option(help="CSV of case,category, in place of subfolders.")
+    ] = None,
+    common: Annotated[bool, typer.Option("--common", help="Leave out cases that a folder lacks.")] = False,
+    ties: Annotated[
+        bool, typer.Option("--ties", help="Raters may answer that there is no difference.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the orders.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8350,
+    results: Annotated[bool, typer.Option("--results", help="Only write the results of OUT.")] = False,
+) -> None:
+    """Serve a page on this machine for blinded votes on the paper's six dimensions; resumes for each rater."""
+    from openloopy.apps.study import StudyConfig, run_study, write_results
+    from openloopy.measures.votes import read_study
+
+    if results:
+        typer.echo(f"wrote {write_results(out, read_study(out))}")
+        return
+    config = StudyConfig(
+        folders=tuple(folders or ()),
+        out=out,
+        cases="common" if common else "all",
+        categories=categories,
+        allows_ties=ties,
+        seed=seed,
+    )
+    with _interruptible("votes are kept; the same command goes on"):
+        run_study(config, port, typer.echo)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -376,6 +492,12 @@ def doctor(
         typer.echo(json.dumps(dataclasses.asdict(found) | {"can_generate": found.can_generate}, indent=2))
     else:
         typer.echo(_describe(found))
+
+
+def _torch_device(name: str) -> str:
+    from openloopy.apps.doctor import choose
+
+    return str(choose(name, "auto").device)
 
 
 def _interrupt(signal_number: int, frame: Any) -> None:

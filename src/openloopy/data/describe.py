@@ -16,7 +16,7 @@ from openloopy.face.landmarks import Face
 from openloopy.measures.lip_sync import MIN_FRAMES, in_head_frame, lip_sync
 from openloopy.measures.motion import exp, glo, head_speed
 from openloopy.measures.sound import describe_sound
-from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform
 from openloopy.media.video import FPS
 
 HAIR = 0.3
@@ -81,11 +81,11 @@ def describe_sync(points: np.ndarray, sound: np.ndarray) -> dict[str, float]:
     return {"sync_score": found.score, "sync_offset": float(found.offset_frames)}
 
 
-def cut_sound(waveform: np.ndarray, first: int, num_samples: int) -> tuple[np.ndarray, int]:
+def cut_sound(waveform: SpooledWaveform, first: int, num_samples: int) -> tuple[np.ndarray, int]:
     """Samples from `first` on (negative: before the sound begins), silence where there are none; how many these are."""
-    kept = waveform[max(first, 0) : max(first + num_samples, 0)]
-    cut = np.zeros(num_samples, np.float32)
     start = max(-first, 0)
+    kept = waveform.read(max(first, 0), num_samples - start)
+    cut = np.zeros(num_samples, np.float32)
     cut[start : start + len(kept)] = kept
     return cut, num_samples - len(kept)
 

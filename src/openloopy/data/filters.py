@@ -31,9 +31,9 @@ class Thresholds:
     """Of the head against the camera: 95th percentile of the absolute angle."""
     max_face_outside_crop: float | None = 0.0
     """Share of frames in which the face leaves the steady crop."""
-    max_head_speed: float | None = 2.5
+    max_head_speed: float | None = 1.5
     """Of the nose tip, eye distances per second, mean."""
-    max_head_motion: float | None = 8000.0
+    max_head_motion: float | None = 2500.0
     """Glo: variance of the nose tip, (1/100 eye distance)^2."""
     min_movement: float | None = 0.004
     """Of the landmarks in the head's frame, eye distances, rms: less is a still picture."""

@@ -53,17 +53,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def histogram(measure: dict[str, Any], axis: str) -> str:
+def histogram(measure: dict[str, Any], axis: str, counted: str = "spans") -> str:
     """Spans by value: kept ones upwards, dropped ones downwards, on one scale; thresholds as lines.
 
     Args:
         measure: an entry of the report's `measures`, with at least one bin.
         axis: what the values are, with their unit.
+        counted: what there are several of.
     """
     edges = measure["edges"]
     kept, dropped = measure["kept"]["counts"], measure["dropped"]["counts"]
     scale = _Scale(edges[0], edges[-1], max(kept), max(dropped))
-    drawn = [*_axes(scale, axis)]
+    drawn = [*_axes(scale, axis, counted)]
     drawn += _bars(scale, edges, kept, "kept")
     drawn += _bars(scale, edges, [-count for count in dropped], "dropped")
     drawn.append(_line((LEFT, scale.y(0)), (WIDTH - RIGHT, scale.y(0)), "axis"))
@@ -106,7 +107,7 @@ def _bar_part(label: str, place: tuple[float, float], share: float, colour: str)
     return drawn
 
 
-def _axes(scale: _Scale, axis: str) -> list[str]:
+def _axes(scale: _Scale, axis: str, counted: str) -> list[str]:
     floor = HEIGHT - BOTTOM
     drawn = [_line((LEFT, TOP), (LEFT, floor), "axis"), _line((LEFT, floor), (WIDTH - RIGHT, floor), "axis")]
     for value in ticks(scale.low, scale.high, 5):
@@ -120,7 +121,7 @@ def _axes(scale: _Scale, axis: str) -> list[str]:
     is_long = len(axis) * CHARACTER_PX > WIDTH
     drawn.append(_text((WIDTH / 2, HEIGHT - 6), axis, "middle", squeeze if is_long else ""))
     turn = f'transform="rotate(-90 11 {(TOP + floor) / 2:.1f})"'
-    drawn.append(_text((11, (TOP + floor) / 2), "number of spans", "middle", turn))
+    drawn.append(_text((11, (TOP + floor) / 2), f"number of {counted}", "middle", turn))
     return drawn
 
 

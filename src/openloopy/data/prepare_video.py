@@ -44,7 +44,7 @@ from openloopy.face.dwpose import DWPoseLandmarker
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.measures.syncnet import load_syncnet, syncnet_crop, syncnet_score
-from openloopy.media.audio import SAMPLE_RATE_HZ, salvage_waveform
+from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform, salvage_waveform
 from openloopy.media.files import MediaError, atomic_write
 from openloopy.media.video import FPS
 
@@ -83,7 +83,7 @@ class VideoConfig:
 class _Sound(NamedTuple):
     """A video's sound and where it begins, in samples after the first picture."""
 
-    waveform: np.ndarray
+    waveform: SpooledWaveform
     start_s: float
     """On the clock of the file."""
     damage: str
@@ -216,7 +216,7 @@ class _Preparation:
                 lead = round((sound.start_s - reader.info.first_time_s) * SAMPLE_RATE_HZ)
                 yield self._judged(name, item, sound.waveform, lead)
 
-    def _judged(self, name: str, track: Track, waveform: np.ndarray, lead: int) -> Span:
+    def _judged(self, name: str, track: Track, waveform: SpooledWaveform, lead: int) -> Span:
         """A track's measures and verdict; what is kept waits on the disk."""
         described = describe_track(track)
         first, length = track.start * SAMPLES_PER_FRAME - lead, len(track.faces) * SAMPLES_PER_FRAME
@@ -240,7 +240,7 @@ class _Preparation:
             self._keep(span, described, heard.sound)
         return span
 
-    def _heard(self, described: Described, waveform: np.ndarray, first: int, length: int) -> _Heard:
+    def _heard(self, described: Described, waveform: SpooledWaveform, first: int, length: int) -> _Heard:
         """A track with the sound from this sample on."""
         sound, missing = cut_sound(waveform, first, length)
         measures = (

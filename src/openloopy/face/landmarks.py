@@ -122,12 +122,16 @@ class NetworkLandmarker:
         The view stays where it is until the face leaves it, so that a still face gives still landmarks; there is no
         smoothing over time, hence no lag.
         """
-        tracker = _Tracker(self)
+        tracker = self.tracker()
         frames = iter(frames)
         track: list[Face | None] = []
         while chunk := list(islice(frames, TRACK_CHUNK)):
             track += tracker.follow(chunk)
         return track
+
+    def tracker(self) -> FaceTracker:
+        """`track`, a few frames at a time: call its `follow` with consecutive frames."""
+        return FaceTracker(self)
 
     def follow(self, face: Face) -> FaceFollower:
         """Whoever follows this face through the frames after the one it was found in."""
@@ -248,7 +252,7 @@ class FaceFollower:
         return None
 
 
-class _Tracker:
+class FaceTracker:
     """The largest face of each frame: searched where it is not known, then followed."""
 
     def __init__(self, landmarker: NetworkLandmarker) -> None:

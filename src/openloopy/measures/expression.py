@@ -93,7 +93,6 @@ def expression_descriptors(points68: np.ndarray) -> np.ndarray:
     return DESCRIPTOR_SCALE * (points - points.mean(0)).reshape(len(points), DESCRIPTOR_WIDTH)
 
 
-
 def _stats(videos: Iterable[np.ndarray], width: int, name: str) -> FeatureStats:
     """Mean and covariance over the frames with a face of all videos."""
     stats = FeatureStats(width)

@@ -129,5 +129,5 @@ def how_to_get(weights: OutsideWeights) -> str:
     """One sentence for people."""
     return (
         f"weights missing: {weights.used_for} needs {weights.file} from {weights.source} (licence: {weights.licence}); "
-        f"put it into {weights_folder()}"
+        f"put it into ${FOLDER_VARIABLE} or {DEFAULT_FOLDER}"
     )

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -73,34 +74,52 @@ def open_waveform(path: Path | str) -> np.ndarray:
 
     Above MAX_IN_MEMORY_S the result is a read-only memory map of a file that is already unlinked.
     """
-    waveform, damage = salvage_waveform(path)
+    spooled, damage = salvage_waveform(path)
     if damage is not None:
         raise damage
-    return waveform
+    return spooled.whole()
 
 
-def salvage_waveform(path: Path | str) -> tuple[np.ndarray, AudioError | None]:
+class SpooledWaveform:
+    """A waveform, float32 mono at 16 kHz, in a file that vanishes with it: what is read is in memory, no more."""
+
+    def __init__(self, file: IO[bytes], num_samples: int) -> None:
+        self._file, self._num_samples = file, num_samples
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """At most `count` samples from `first` (at least 0) on."""
+        self._file.seek(4 * first)
+        return np.frombuffer(self._file.read(4 * max(count, 0)), dtype=np.float32)
+
+    def whole(self) -> np.ndarray:
+        """All samples; above MAX_IN_MEMORY_S a read-only memory map."""
+        if len(self) > MAX_IN_MEMORY_S * SAMPLE_RATE_HZ:
+            return np.memmap(self._file, dtype=np.float32, mode="r", shape=(len(self),))
+        return self.read(0, len(self))
+
+
+def salvage_waveform(path: Path | str) -> tuple[SpooledWaveform, AudioError | None]:
     """As `open_waveform`, but where a file is damaged on the way, what came before, and the error.
 
     Raises:
         AudioError: there is no sound at all.
     """
-    damage = None
-    with tempfile.TemporaryFile() as spool:
-        num_samples = 0
-        try:
-            for block in _resampled(read_blocks(path)):
-                spool.write(np.clip(block, -1, 1).tobytes())
-                num_samples += len(block)
-        except AudioError as error:
-            if not num_samples:
-                raise
-            damage = error
-        spool.flush()
-        if num_samples > MAX_IN_MEMORY_S * SAMPLE_RATE_HZ:
-            return np.memmap(spool, dtype=np.float32, mode="r", shape=(num_samples,)), damage
-        spool.seek(0)
-        return np.frombuffer(spool.read(), dtype=np.float32), damage
+    damage, num_samples = None, 0
+    spool = tempfile.TemporaryFile()
+    try:
+        for block in _resampled(read_blocks(path)):
+            spool.write(np.clip(block, -1, 1).tobytes())
+            num_samples += len(block)
+    except AudioError as error:
+        if not num_samples:
+            spool.close()
+            raise
+        damage = error
+    spool.flush()
+    return SpooledWaveform(spool, num_samples), damage
 
 
 def probe_audio(path: Path | str) -> AudioInfo:
