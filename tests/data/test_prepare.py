@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import av
 import fsspec
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from openloopy.data import prepare, prepare_video
 from openloopy.data.cache import build_pixel_cache
@@ -23,6 +26,7 @@ from openloopy.data.sources import list_footage
 from openloopy.data.verdicts import from_line
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import canonical_mesh
+from openloopy.measures.syncnet import SyncNet
 from tests.media.sounds import speechlike
 
 WIDTH, HEIGHT = 320, 240
@@ -327,6 +331,43 @@ def test_what_goes_wrong_in_one_video_is_its_reason(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(prepare_video, "describe_track", poisoned)
     report = prepare_footage(config_of(tmp_path))
     assert report.num_clips == 1 and spans_of(tmp_path / "out")["a.mkv"] == [(0, 0, "error")]
+
+
+def test_other_landmarks_are_stored_where_they_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DWPose's instead of ours; where it does not find the person, ours stay."""
+
+    class Shifted:
+        calls = 0
+
+        def relabel(self, rgb, points68):
+            self.calls += 1
+            return None if self.calls == 1 else points68 + np.float32([6, 0])
+
+    write_footage(tmp_path / "raw" / "a.mkv")
+    found = Shifted()
+    monkeypatch.setattr(prepare_video, "_dwpose", lambda folder: found)
+    prepare_footage(config_of(tmp_path))
+    prepare_footage(config_of(tmp_path, out=tmp_path / "other", dwpose=tmp_path))
+    (ours,), (theirs,) = read_shards(tmp_path / "out"), read_shards(tmp_path / "other")
+    moved = theirs.arrays["points68"] - ours.arrays["points68"]
+    assert found.calls == 30 and np.abs(moved[0]).max() < 1e-3
+    assert moved[1:, :, 0].min() > 1 and np.abs(moved[1:, :, 1]).max() < 1e-3
+
+
+def test_syncnet_judges_too_where_its_weights_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in SyncNet().state_dict().items()}, tmp_path / "net.safetensors")
+    write_footage(tmp_path / "raw" / "a.mkv")
+    weights = dict(syncnet=tmp_path / "net.safetensors")
+    prepare_footage(config_of(tmp_path, **weights))
+    (record,) = [from_line(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    measures = record.spans[0].measures
+    assert measures["sync_d"] > 0 and measures["sync_c"] >= 0
+    strict = replace(EASY, min_sync_c=measures["sync_c"] + 1)
+    with pytest.raises(ValueError, match="'low lip sync': 30"):
+        prepare_footage(config_of(tmp_path, out=tmp_path / "strict", thresholds=strict, **weights))
 
 
 def test_nothing_kept_is_an_error_but_reported(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from openloopy.data.clips import FrameEncoder, decode_frames, encode_sound
+from openloopy.data.clips import FrameEncoder, decode_frames, decode_sound, encode_sound
 from openloopy.data.cut import in_shots
 from openloopy.data.describe import (
     SAMPLES_PER_FRAME,
@@ -59,6 +59,8 @@ MIN_TURNED_FRAMES = FPS
 """In stretches without a face from this length on, faces are searched that stand on their heads or lie."""
 BLACK_LEVEL = 24.0
 STRIP_PICTURES = 5
+MIN_SYNCNET_FRAMES = 21
+"""SyncNet tries shifts of 15 frames."""
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
@@ -322,13 +324,9 @@ class _Preparation:
 
     def _judged_by_syncnet(self, span: Span, sample: Sample) -> Span:
         """SyncNet looks at the finished crop, where its weights are given."""
-        if self.config.syncnet is None:
+        if self.config.syncnet is None or span.num_frames < MIN_SYNCNET_FRAMES:
             return span
-        import io
-
-        import soundfile
-
-        sound, _ = soundfile.read(io.BytesIO(sample.flac), dtype="float32")
+        sound = decode_sound(sample.flac)
         frames = syncnet_crop(decode_frames(sample.mp4), sample.arrays["points68"])
         score = syncnet_score(_syncnet(self.config.syncnet), frames, sound)
         found = {"sync_c": round(score.confidence, 4), "sync_d": round(score.distance, 4)}
