@@ -70,9 +70,8 @@ def _plots(report: dict[str, Any]) -> str:
         ]
         sides[0] = sides[0] or [r["pair"][name] for r in report["videos"] if name in r.get("pair", {})]
         if name != "num_frames" and sides[0]:
-            plot = histogram(
-                histogram_of(*sides) | {"thresholds": {}}, f"{about.title}, {about.unit}".rstrip(", ")
-            )
+            axis = f"{about.title}, {about.unit}".rstrip(", ")
+            plot = histogram(histogram_of(*sides) | {"thresholds": {}}, axis, "videos")
             drawn.append(f"<figure><figcaption>{_html(about.title)}</figcaption>{plot}</figure>")
     legend = "<p>Generated videos upwards, real ones downwards.</p>"
     return f'{legend}<div class="grid">{"".join(drawn)}</div>'
