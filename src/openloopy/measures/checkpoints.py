@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import TypeVar
@@ -25,22 +26,26 @@ MAX_NAMES_SHOWN = 4
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def read_checkpoint(path: Path | str, what: str) -> dict[str, Tensor]:
+def read_checkpoint(path: Path | str, what: str, wrapper: str = WRAPPER) -> dict[str, Tensor]:
     """Tensors of a safetensors or PyTorch file by name, on the CPU, without wrappers and prefixes.
 
     Args:
         path: the file.
         what: the network it should hold, for messages, such as "I3D".
+        wrapper: name under which the weights lie beside other things, if they do.
 
     Raises:
         ValueError: it is missing, cut short, of another kind, or holds Python objects; says which.
     """
     path = require_file(path, f"a {what} weights")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    if isinstance(content, dict) and isinstance(content.get(WRAPPER), dict):
-        content = content[WRAPPER]
+    if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+        content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no tensors by name, so these are not the weights of {what}")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__} and no tensors by name, so these are not the weights of {what}; "
+            "save net.state_dict() alone"
+        )
     return {name.removeprefix(PARALLEL_PREFIX): value for name, value in content.items()}
 
 
@@ -74,14 +79,22 @@ def _read_pickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as plain weights: it is cut short, no PyTorch file, or holds Python objects, "
-            "which are never run here; download it again, or save net.state_dict() alone where it came from"
-        ) from error
+        raise ValueError(f"{path} cannot be read as plain weights: {_why_unsafe(error)}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is cut short or no PyTorch file ({_first_line(error)}); download it again"
         ) from error
+
+
+def _why_unsafe(error: Exception) -> str:
+    """Our own words: those of PyTorch advise to trust the file."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign is None:
+        return "it is cut short or no PyTorch file; download it again"
+    return (
+        f"it holds Python objects ({foreign[1]}), as a whole pickled network does, which are never run here; where it "
+        "came from, save the weights alone with torch.save(net.state_dict(), NAME)"
+    )
 
 
 def _differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:

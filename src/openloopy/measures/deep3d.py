@@ -16,26 +16,20 @@ one `epoch_20.pth` into their folder over time: numbers compare only between vid
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from openloopy.face.landmarks import check_picture
 from openloopy.face.mesh import MESH_TO_68, canonical_mesh
-from openloopy.measures.checkpoints import load_checkpoint
+from openloopy.measures.checkpoints import load_checkpoint, read_checkpoint
 from openloopy.measures.outside_weights import weights_path
-from openloopy.media.files import require_file
 
 FACE_PX = 224
 HEAD_WIDTHS = (80, 64, 80, 3, 27, 2, 1)
@@ -126,12 +120,7 @@ def load_deep3d(path: Path | str) -> Deep3D:
     Raises:
         ValueError: the file is missing, cut short, or holds Python objects or other weights; says which.
     """
-    path = require_file(path, f"a {WHAT} weights")
-    content = _read(path)
-    tensors = content.get(CHECKPOINT_KEY, content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} holds no tensors by name, neither alone nor under {CHECKPOINT_KEY!r}")
-    return load_checkpoint(Deep3D(), tensors, path, WHAT)
+    return load_checkpoint(Deep3D(), read_checkpoint(path, WHAT, CHECKPOINT_KEY), path, WHAT)
 
 
 @lru_cache(maxsize=1)
@@ -272,29 +261,3 @@ def _batches(
             places, faces = [], []
     if faces:
         yield places, faces
-
-
-def _read(path: Path) -> Any:
-    """A file of weights, without running what it may contain."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is cut short, no PyTorch file, or holds Python objects, which are never run here; "
-            "download it again"
-        ) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"{path} is cut short or no file of weights ({reason[0][:200]}); download it again"
-        ) from error

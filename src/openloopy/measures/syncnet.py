@@ -14,9 +14,6 @@ on the way (the script stores its crops as MPEG-4 and JPEG); tracks of 100 frame
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import zip_longest
@@ -28,12 +25,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from openloopy.measures.checkpoints import load_checkpoint, read_checkpoint
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.media.files import atomic_write, require_file
+from openloopy.media.files import atomic_write
 
 FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
@@ -71,8 +68,6 @@ SMOOTHING_FRAMES = 13
 PAD_VALUE = 110
 MAX_GAP_FRAMES = 25
 """A face may be lost for this long within a track."""
-
-MAX_NAMES_SHOWN = 4
 
 
 class SyncScore(NamedTuple):
@@ -153,13 +148,7 @@ def load_syncnet(path: Path | str) -> SyncNet:
     Raises:
         ValueError: the file is missing, cut short, or holds Python objects or other weights; says which.
     """
-    path = require_file(path, "a SyncNet weights")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    network = SyncNet()
-    _check_weights(tensors, network.state_dict(), path)
-    # Files of PyTorch before 0.4.1 do not count batches; the counts do not matter here.
-    network.load_state_dict(_batch_counts(network) | tensors)
-    return network.eval().requires_grad_(False)
+    return load_checkpoint(SyncNet(), read_checkpoint(path, "SyncNet"), path, "SyncNet")
 
 
 def convert_syncnet(source: Path | str, out: Path | str) -> Path:
@@ -344,75 +333,6 @@ def _head() -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(inplace=True), nn.Linear(512, FEATURE_WIDTH)
     )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is cut short or no safetensors file ({_first_line(error)}); copy or convert it again"
-        ) from error
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """A PyTorch file, without running what it may contain."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as plain weights: {_why_unsafe(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is cut short or no PyTorch file ({_first_line(error)}); download it again"
-        ) from error
-    is_weights = isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
-    if not is_weights:
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}, not tensors by name; save net.state_dict() alone"
-        )
-    return content
-
-
-def _why_unsafe(error: Exception) -> str:
-    """Our own words: those of PyTorch advise to trust the file."""
-    foreign = re.search(r"GLOBAL (\S+)", str(error))
-    if foreign is None:
-        return "it is cut short or no PyTorch file; download it again"
-    return (
-        f"it holds Python objects ({foreign[1]}), as a whole pickled network does, and to read those would run code "
-        "from the file, which is never done here; where it came from, save the weights alone with "
-        "torch.save(net.state_dict(), NAME)"
-    )
-
-
-def _check_weights(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    missing = [n for n in expected if n not in tensors and not n.endswith(".num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in expected]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    wrong = [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
-    if wrong:
-        raise ValueError(
-            f"{path} does not hold the weights of SyncNet ({'; '.join(wrong)}); give syncnet_v2.model"
-        )
-
-
-def _batch_counts(network: SyncNet) -> dict[str, Tensor]:
-    return {n: value for n, value in network.state_dict().items() if n.endswith(".num_batches_tracked")}
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - MAX_NAMES_SHOWN
-    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _num_windows(frames: np.ndarray, waveform: np.ndarray, max_shift: int) -> int:
