@@ -15,7 +15,8 @@ def scripts_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
     parts = ("cases", "numbers", "parts", "pictures")
-    for name in ("provenance", "quality", "identity", "generate", *(f"quality_{part}" for part in parts)):
+    names = ("provenance", "quality", "identity", "generate", "evaluate", "prepare", "sync")
+    for name in (*names, *(f"quality_{part}" for part in parts)):
         sys.modules.pop(name, None)
 
 
@@ -264,3 +265,41 @@ def test_speech_is_as_long_as_asked():
     from generate import speech
 
     assert speech(12.34).shape == (round(12.34 * 16_000),)
+
+
+def test_damages_harm_what_they_say():
+    import evaluate
+
+    frames = np.random.default_rng(0).integers(0, 255, (20, 16, 16, 3)).astype(np.uint8)
+    clip = (frames, np.arange(20 * 640, dtype=np.float32))
+    for harm, strengths in evaluate.DAMAGES.values():
+        for strength in strengths:
+            harmed, sound = harm(clip, strength)
+            assert harmed.shape == frames.shape and harmed.dtype == np.uint8 and len(sound) == len(clip[1])
+    assert (evaluate.frozen(clip, 0.5)[0][10:] == frames[10]).all()
+    assert (evaluate.frozen(clip, 1.0)[0] == frames[0]).all()
+    shuffled = evaluate.shuffled(clip, 5)[0]
+    assert sorted(shuffled[:5].sum((1, 2, 3))) == sorted(frames[:5].sum((1, 2, 3)))
+    assert (evaluate.late(clip, 2)[1][1280:] == clip[1][:-1280]).all()
+
+
+def test_a_step_s_time_is_that_of_its_functions():
+    import prepare
+
+    class Stats:
+        stats = {
+            ("/a/cut.py", 9, "_small"): (1, 1, 0.0, 2.0, {}),
+            ("/a/other.py", 9, "_small"): (1, 1, 0.0, 5.0, {}),
+        }
+
+    found = prepare.shares(Stats(), 4.0)
+    assert found["shot cuts"] == 0.5 and sum(found.values()) == 0.5
+
+
+def test_moved_sound_is_late():
+    import sync
+
+    sound = np.arange(1.0, 6401.0, dtype=np.float32)
+    assert (sync.moved(sound, 2)[1280:] == sound[:-1280]).all() and not sync.moved(sound, 2)[:1280].any()
+    assert (sync.moved(sound, -2)[:-1280] == sound[1280:]).all() and not sync.moved(sound, -2)[-1280:].any()
+    assert len(sync.fitted(sound, 20)) == 12800
