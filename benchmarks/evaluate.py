@@ -76,8 +76,8 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def clips_of(shards: Path) -> Iterable[tuple[str, Clip]]:
-    for sample in read_shards(shards, "val"):
+def clips_of(shards: Path, split: str | None = "val") -> Iterable[tuple[str, Clip]]:
+    for sample in read_shards(shards, split):
         yield sample.record.clip_id, (decode_frames(sample.mp4), decode_sound(sample.flac))
 
 
@@ -104,8 +104,8 @@ def mini(shards: Path, work: Path, limit: int) -> dict[str, Any]:
 
 
 def floor(shards: Path, work: Path) -> dict[str, Any]:
-    """Real against real: even clips against odd ones."""
-    for i, (_, clip) in enumerate(clips_of(shards)):
+    """Real against real: even clips against odd ones, of both splits."""
+    for i, (_, clip) in enumerate(clips_of(shards, None)):
         path = work / ("even", "odd")[i % 2] / f"{i // 2}.mp4"
         if not path.exists():
             write(path, clip)
