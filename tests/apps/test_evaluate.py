@@ -12,6 +12,7 @@ import pytest
 from openloopy.apps import evaluate as module
 from openloopy.apps.compare import compare
 from openloopy.apps.evaluate import OUTSIDE, EvaluateConfig, cases_of, evaluate, interval, markdown
+from openloopy.apps.protocols import open_set_cases
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import read_shards
 from openloopy.media.video import VideoWriter
@@ -108,6 +109,35 @@ def test_reports_become_one_table(folders, reports):
     assert "real videos" in cells and "Without values in any report: IQA, Sync-C" in table
     with pytest.raises(ValueError, match="is no report"):
         compare([folders / "real"])
+
+
+@pytest.mark.slow
+def test_lips_are_asked_to_close_where_words_say_so(folders, tmp_path):
+    (tmp_path / "align").mkdir()
+    name = next(iter((folders / "real").iterdir())).stem
+    (tmp_path / "align" / f"{name}.align").write_text("0 30000 sil\n30000 80000 bin\n80000 90000 at\n")
+    cases = cases_of(folders / "frozen", folders / "real", None)
+    config = EvaluateConfig(
+        cases=cases, out=folders / "report-frozen", name="frozen", align=tmp_path / "align"
+    )
+    asked = [row["pair"].get("closures") for row in evaluate(config)["videos"]]
+    assert asked.count(None) >= 1 and all(value in (None, 0.0, 1.0) for value in asked)
+
+
+def test_the_open_set_is_found_by_its_pairs(tmp_path):
+    for folder, kinds in (("portraits", ("real", "anime")), ("sounds", ("speech", "rap"))):
+        for kind in kinds:
+            (tmp_path / folder / kind).mkdir(parents=True)
+            ending = "png" if folder == "portraits" else "wav"
+            (tmp_path / folder / kind / f"{kind}1.{ending}").write_bytes(b"x")
+    wanted = open_set_cases(tmp_path / "portraits", tmp_path / "sounds")
+    (tmp_path / "made").mkdir()
+    for case in wanted.cases[:1]:
+        (tmp_path / "made" / f"{case.name}.mp4").write_bytes(b"x")
+    found = cases_of(tmp_path / "made", tmp_path / "portraits", tmp_path / "sounds", protocol="open-set")
+    assert [case.generated is not None for case in found.cases] == [True, False]
+    with pytest.raises(ValueError, match="needs its portraits"):
+        cases_of(tmp_path, None, None, protocol="open-set")
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):

@@ -80,6 +80,7 @@ class Protocol(str, Enum):
     celebv_hq = "celebv-hq"
     ravdess = "ravdess"
     hdtf = "hdtf"
+    open_set = "open-set"
 
 
 class Method(str, Enum):
@@ -396,9 +397,14 @@ def evaluate(
         Path | None, typer.Option(help="Folder of sounds with the same names. [the videos']")
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="Layout of --truth; plain: names decide.")
+        Protocol,
+        typer.Option(help="Layout of --truth; plain: names decide; open-set: --truth holds portraits."),
     ] = Protocol.plain,
     method: Annotated[Method, typer.Option(help="Whose file names GENERATED has.")] = Method.plain,
+    align: Annotated[
+        Path | None,
+        typer.Option(help="Folder of word times, NAME.align as in the GRID corpus, for lip closures."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the method, for tables. [the folder's]")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="So many cases, drawn by --seed. [all]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
@@ -416,7 +422,11 @@ def evaluate(
         generated, truth, audio, protocol=protocol.value, method=method.value, count=count, seed=seed
     )
     config = EvaluateConfig(
-        cases=cases, out=out, name=name or generated.resolve().name, device=_torch_device(device.value)
+        cases=cases,
+        out=out,
+        name=name or generated.resolve().name,
+        device=_torch_device(device.value),
+        align=align,
     )
     with _interruptible("the same command goes on from here"):
         report = run_evaluation(config)

@@ -27,6 +27,7 @@ COLUMNS = {
     "d_exp": "number",
     "lip_sync": "number",
     "lip_gap_r": "number",
+    "closures": "number",
     "identity": "number",
     "sharpness": "number",
     "flicker": "number",

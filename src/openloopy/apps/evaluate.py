@@ -28,13 +28,14 @@ from openloopy.apps.protocols import (
     adapt_outputs,
     celebv_hq_cases,
     hdtf_cases,
+    open_set_cases,
     plain_cases,
     ravdess_cases,
     sample,
     with_generated,
 )
 from openloopy.face.landmarks import NetworkLandmarker
-from openloopy.measures.behaviour import interval_distance
+from openloopy.measures.behaviour import bilabial_spans, interval_distance, lip_closures, read_grid_words
 from openloopy.measures.deep3d import expression_coefficients, published_deep3d
 from openloopy.measures.expression import e_fid, landmark_expression_distance
 from openloopy.measures.fid_fvd import fid, fvd_inc, fvd_res
@@ -76,6 +77,8 @@ class EvaluateConfig:
     """Of the method, for tables."""
     device: str = "cpu"
     """For networks from outside."""
+    align: Path | None = None
+    """Folder of word times in GRID's form, `<case>.align`: lips are asked to close in words with b, m, p."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,19 +111,28 @@ def cases_of(
         "ravdess": lambda: ravdess_cases(truth),
         "hdtf": lambda: hdtf_cases(truth, audio=audio),
     }
+    if protocol == "open-set":
+        if truth is None or audio is None:
+            raise ValueError("the open set needs its portraits (--truth) and its sounds (--audio)")
+        open_set = open_set_cases(truth, audio, seed=seed, count=count)
+        return _with_videos(open_set, generated, method)
     if protocol == "plain" and method == "plain":
         cases = plain_cases(generated, truth, audio)
     else:
         if truth is None:
             raise ValueError("a protocol or a method's file names need the real videos: give --truth")
         cases = layouts[protocol]() if protocol != "plain" else plain_cases(truth, truth, audio)
-        videos = plain_cases(generated, None, None) if method == "plain" else None
-        if videos is None:
-            cases = with_generated(cases, adapt_outputs(generated, method, cases.cases))
-        else:
-            paths = {case.name: case.generated for case in videos.cases}
-            cases = with_generated(cases, Outputs(paths=paths, notes=videos.notes))
+        cases = _with_videos(cases, generated, method)
     return cases if count is None or protocol == "celebv-hq" else sample(cases, count, seed)
+
+
+def _with_videos(cases: Cases, generated: Path, method: str) -> Cases:
+    """The cases with their generated videos, by name or by a method's file names."""
+    if method != "plain":
+        return with_generated(cases, adapt_outputs(generated, method, cases.cases))
+    videos = plain_cases(generated, None, None)
+    paths = {case.name: case.generated for case in videos.cases}
+    return with_generated(cases, Outputs(paths=paths, notes=videos.notes))
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -189,8 +201,22 @@ def _measure_case(
     if "real" in measured:
         frames = tuple(partial(_frames, found[kind].path) for kind in ("generated", "real"))
         pair = measure_pair(measured["generated"], measured["real"], frames)
+        pair |= _closures(config.align, case.name, measured)
         row |= {"real": measured["real"].numbers, "pair": pair}
     return row
+
+
+def _closures(align: Path | None, name: str, measured: dict[str, Measured]) -> dict[str, float]:
+    """Share of the words with b, m, p in which our lips close as the real ones do; nothing where none is asked for."""
+    path = None if align is None else align / f"{name}.align"
+    if path is None or not path.exists():
+        return {}
+    tracks = [measured[kind].points for kind in ("generated", "real")]
+    length = min(map(len, tracks))
+    spans = bilabial_spans(read_grid_words(path))
+    spans = spans[spans[:, 1] * FPS <= length]
+    found = lip_closures(*(track[:length] for track in tracks), spans, FPS)
+    return {"closures": found.num_closed / found.num_intervals} if found.num_intervals else {}
 
 
 def _stored(out: Path, path: Path, sound: Path, landmarker: NetworkLandmarker) -> Path:

@@ -61,6 +61,7 @@ NUMBERS = {
     "d_exp": Number("DExp", "(1/100 eye distance)^2", "lower"),
     "lip_gap_r": Number("lip opening, correlation with the real video's", "", "higher"),
     "lip_gap_lag": Number("lips late by", "frames", "none"),
+    "closures": Number("lips closed where b, m, p close the real ones", "share", "higher"),
     "identity": Number("identity, against the real video", "similarity", "higher"),
     "psnr": Number("PSNR against the real video", "dB", "higher"),
 }
