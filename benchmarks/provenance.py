@@ -50,9 +50,11 @@ def folder_hash(folder: Path) -> str:
 
 
 def save_result(name: str, result: dict[str, Any]) -> Path:
-    """Keep a result as `results/DATE_NAME_COMMIT.json`."""
+    """Keep a result as `results/DATE_NAME_COMMIT.json`; a number is added where that is taken."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{result['date'][:10]}_{name}_{result['commit']}.json"
+    stem = f"{result['date'][:10]}_{name}_{result['commit']}"
+    taken = len(list(RESULTS.glob(f"{stem}*.json")))
+    path = RESULTS / (f"{stem}-{taken + 1}.json" if taken else f"{stem}.json")
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return path
 
