@@ -386,9 +386,7 @@ def train(
 
 @app.command()
 def evaluate(
-    generated: Annotated[
-        Path, typer.Argument(metavar="GENERATED", help="Folder of generated videos, 25 fps.")
-    ],
+    generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="Folder of generated videos.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")],
     truth: Annotated[
         Path | None, typer.Option(help="Folder of the real videos, with the same names.")

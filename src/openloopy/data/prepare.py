@@ -50,7 +50,7 @@ from openloopy.data.shards import (
     write_shard,
 )
 from openloopy.data.sources import Footage, check_pattern, list_footage
-from openloopy.data.verdicts import KEPT, VideoRecord, from_line, hours, to_line, total
+from openloopy.data.verdicts import VideoRecord, from_line, hours, to_line, total
 from openloopy.media.files import atomic_write
 
 CONFIG_NAME, RECORDS_NAME, LOCK_NAME = "prepare.json", "records.jsonl", ".lock"
@@ -127,10 +127,6 @@ class PrepareReport:
     @property
     def hours_in(self) -> float:
         return hours(self.num_frames_in)
-
-    @property
-    def hours_kept(self) -> float:
-        return hours(self.frames.get(KEPT, 0))
 
 
 def prepare_footage(config: PrepareConfig) -> PrepareReport:

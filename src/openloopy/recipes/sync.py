@@ -4,7 +4,7 @@
     openloopy prepare FOOTAGE SHARDS                        # optional: filmed speakers, the `train` split
     openloopy train sync --data CORPUS --data SHARDS --run runs/sync   # writes runs/sync/lip_sync.safetensors
 
-Hardware: two CPU cores (about 40 minutes, half of it for the bank), or any GPU (`--set loop.device=cuda`).
+Hardware: two CPU cores (about half an hour, two thirds of it for the bank), or any GPU (`--set loop.device=cuda`).
 """
 
 from __future__ import annotations

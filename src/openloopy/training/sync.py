@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from openloopy.measures.lip_sync import (
     MAX_SHIFT_FRAMES,
     SAMPLES_PER_FRAME,
+    WEIGHTS_NAME,
     LipSyncNetwork,
     evidence,
     lip_features,
@@ -30,7 +31,6 @@ from openloopy.measures.lip_sync import (
 from openloopy.training.loop import step_generator
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-FILE_NAME = "lip_sync.safetensors"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class SyncTask:
         path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
 
     def export(self, network: nn.Module, folder: Path) -> None:
-        save_lip_sync(network, folder / FILE_NAME)
+        save_lip_sync(network, folder / WEIGHTS_NAME)
         (folder / "held_out.json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
 
     def evaluate(self, network: nn.Module, seconds: float = 3.0) -> dict[str, float]:
