@@ -16,6 +16,7 @@ def scripts_on_path(monkeypatch):
     yield
     parts = ("cases", "numbers", "parts", "pictures")
     names = ("provenance", "quality", "identity", "generate", "evaluate", "prepare", "sync")
+    names += ("ablation", "ablation_videos", "ablation_measures", "ablation_table")
     for name in (*names, *(f"quality_{part}" for part in parts)):
         sys.modules.pop(name, None)
 
@@ -303,3 +304,196 @@ def test_moved_sound_is_late():
     assert (sync.moved(sound, 2)[1280:] == sound[:-1280]).all() and not sync.moved(sound, 2)[:1280].any()
     assert (sync.moved(sound, -2)[:-1280] == sound[1280:]).all() and not sync.moved(sound, -2)[-1280:].any()
     assert len(sync.fitted(sound, 20)) == 12800
+
+
+def test_bootstrap_covers_the_mean_and_widens_with_few_clusters():
+    from ablation_table import bootstrap
+
+    rng = np.random.default_rng(0)
+    hits, widths = 0, {4: [], 40: []}
+    for _ in range(40):
+        for count in widths:
+            clusters = [rng.normal(3, 1) + rng.normal(0, 0.5, 6) for _ in range(count)]
+            low, high = bootstrap(clusters, draws=300)
+            widths[count].append(high - low)
+            hits += (low < 3 < high) if count == 40 else 0
+    assert hits >= 34
+    assert np.mean(widths[4]) > 2 * np.mean(widths[40])
+    assert bootstrap([np.array([2.0, 2.0]), np.array([np.nan])]) == (2.0, 2.0)
+    assert np.isnan(bootstrap([np.array([np.nan])])).all()
+
+
+def test_a_difference_is_decided_only_when_interval_and_seeds_agree():
+    from ablation_table import verdict
+
+    row = {"difference": 0.2, "interval": [0.1, 0.3], "seeds": {0: 0.1, 1: 0.3}}
+    assert verdict(row, "higher") == "better" and verdict(row, "lower") == "worse"
+    assert verdict(row, "") == ""
+    assert verdict({**row, "interval": [-0.1, 0.3]}, "higher") == "undecided"
+    assert verdict({**row, "seeds": {0: -0.1, 1: 0.5}}, "higher") == "undecided"
+    assert verdict({**row, "interval": [float("nan")] * 2}, "higher") == ""
+
+
+def _tiny_model(change=lambda config: config):
+    import torch
+
+    from openloopy.models.audio_encoder import AudioEncoder
+    from openloopy.models.folder import LoadedModel
+    from openloopy.models.loopy import LoopyModel
+    from openloopy.models.vae import ReferenceCodec
+    from openloopy.recipes import tiny
+
+    torch.manual_seed(0)
+    line, config = tiny.tiny(), change(tiny.loopy_config())
+    networks = LoopyModel(config), ReferenceCodec(line.codec.model), AudioEncoder(line.audio.model)
+    for network in networks:
+        network.eval().requires_grad_(False)
+    # Fresh layers along time change nothing, so the past would go unseen.
+    with torch.no_grad():
+        for name, weight in networks[0].named_parameters():
+            if ".temporal." in name and "to_out" in name:
+                weight.normal_(0, 0.3)
+    return LoadedModel(config, *networks, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["full", "random", "noa2l"])
+def test_people_in_step_are_what_each_would_be_alone(variant):
+    from ablation_videos import videos_in_step
+
+    from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+    from openloopy.recipes.ablations import VARIANTS
+
+    model, rng = _tiny_model(VARIANTS[variant].model), np.random.default_rng(0)
+    portraits = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(2)]
+    sounds = [rng.normal(0, 0.1, 32_000).astype(np.float32) for _ in range(2)]
+    clips = list(videos_in_step(model, portraits, sounds, GenerationOptions(seed=5)))
+    for number in range(2):
+        together = np.concatenate([clip[number] for clip in clips])
+        options = GenerationOptions(seed=5 + number)
+        alone = np.stack(
+            list(LoopyPipeline(model).generate(portraits[number], sounds[number], options=options))
+        )
+        assert together.shape == alone.shape == (50, 64, 64, 3)
+        assert np.abs(together.astype(int) - alone).mean() < 0.05
+    with pytest.raises(ValueError, match="one length"):
+        next(videos_in_step(model, portraits, [sounds[0], sounds[1][:16_000]], GenerationOptions()))
+
+
+def test_the_past_changes_the_error_of_what_comes_next(monkeypatch):
+    """`losses_with_past` shows the history it says: with none of it two different pasts are the same."""
+    import ablation_measures
+    import torch
+
+    from openloopy.data.batch import ClipBatch
+
+    model = _tiny_model()
+
+    def batches(scale):
+        def draw(cache, *, seed, step, batch_size, config):
+            generator = torch.Generator().manual_seed(step)
+            b, m = batch_size, config.num_history
+
+            def normal(*shape):
+                return torch.randn(b, *shape, generator=generator)
+
+            return ClipBatch(
+                latents=normal(12, 4, 8, 8),
+                reference=normal(4, 8, 8),
+                audio=normal(16, 2, 32),
+                points68=normal(12, 68, 2).abs() % 1,
+                history=scale * normal(m, 4, 8, 8),
+                history_mask=torch.ones(b, m),
+                states=normal(12, 2),
+                head_motion_variance=normal(),
+                expression_variance=normal(),
+                region_weight=torch.ones(b, 12, 1, 8, 8),
+            )
+
+        return draw
+
+    monkeypatch.setattr(ablation_measures, "LOSS_BATCHES", 1)
+    found = []
+    for scale in (1.0, 3.0):
+        monkeypatch.setattr(ablation_measures, "sample_clip_batch", batches(scale))
+        found.append(ablation_measures.losses_with_past(model, None))
+    assert set(found[0]) == {
+        f"{place}_{level}_{past}"
+        for place in ("all", "mouth", "eyes")
+        for level in ablation_measures.NOISE_LEVELS
+        for past in ablation_measures.PASTS
+    }
+    assert all(len(values) == ablation_measures.LOSS_BATCH for values in found[0].values())
+    assert found[0]["all_0.9_none"] == found[1]["all_0.9_none"]
+    assert found[0]["all_0.9_near"] != found[1]["all_0.9_near"]
+    assert found[0]["all_0.9_true"] != found[0]["all_0.9_near"]
+
+
+def _moving_face(num_frames: int, blink_every: int, rng: np.random.Generator) -> np.ndarray:
+    """A face that sways, opens its mouth at random, and blinks: `f 68 2` px."""
+    points = np.repeat(_face()[None], num_frames, 0)
+    points[:, 65:68, 1] += 12 * np.abs(np.sin(np.arange(num_frames) / 3 + rng.uniform(0, 6)))[:, None]
+    shut = (np.arange(num_frames) % blink_every) < 5
+    points[np.ix_(shut, [41, 40, 47, 46], [1])] = 48
+    return points + 8 * np.sin(np.arange(num_frames) / 9)[:, None, None]
+
+
+def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
+    from ablation_measures import Person
+    from ablation_table import MEASURES, summarise, verdict, write_table
+
+    rng, frames = np.random.default_rng(0), 500
+    people = []
+    for name in ("ann", "bob", "cid"):
+        true = _moving_face(frames, 60, rng)
+        none = np.zeros((0, 2))
+        people.append(
+            Person(
+                name=name,
+                clip=name,
+                frames=np.zeros((2, 8, 8, 3), np.uint8),
+                points=true,
+                waveform=np.zeros(1),
+                closures=none,
+                vowels=none,
+            )
+        )
+        still = np.repeat(true[:1], frames, 0) + rng.normal(0, 0.3, true.shape)
+        _store(tmp_path / "truth", name, true)
+        for seed in (0, 1):
+            _store(
+                tmp_path / f"seed{seed}" / "full" / "measured", name, true + rng.normal(0, 0.2, true.shape)
+            )
+            _store(tmp_path / f"seed{seed}" / "single4" / "measured", name, still)
+    found = summarise(tmp_path, [0, 1], ["full", "single4"], people)
+    rows = found["variants"]
+    assert set(rows["full"]) == {
+        *MEASURES,
+        "error_all_0.9_true",
+        "error_eyes_0.9_true",
+        "error_mouth_0.9_true",
+    }
+    assert rows["full"]["lip_r"]["mean"] > 0.95 and abs(rows["single4"]["lip_r"]["mean"]) < 0.2
+    assert rows["full"]["lip_r"]["interval"] == [0, 0]
+    for name in ("lip_r", "glo_off", "blink_off", "sway_size_off"):
+        assert verdict(rows["single4"][name], MEASURES[name].better) == "worse", name
+    assert (
+        rows["full"]["blinks"]["mean"] == pytest.approx(1, abs=0.2)
+        and rows["single4"]["blinks"]["mean"] < 0.1
+    )
+    assert rows["single4"]["blink_off"]["mean"] > 10
+    assert verdict(rows["single4"]["identity"], "higher") == "undecided"
+    write_table(found, tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    assert "one temporal layer, 4 motion frames" in text and "lip gap, correlation" in text
+
+
+def _store(folder: Path, name: str, points: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"{name}.npz", points=points.astype(np.float32))
+    block = dict(
+        flicker=1.0, smooth=0.9, identity=0.8, texture=0.7, sharpness=0.1, saturation=1.0, contrast=1.0
+    )
+    blocks = [{**block, "lab": [50, 0, 0]} for _ in range(0, len(points), 250)]
+    (folder / f"{name}.json").write_text(json.dumps({"clip": name, "blocks": blocks}))
+    errors = {f"{place}_0.9_true": [1.0, 2.0] for place in ("all", "eyes", "mouth")}
+    (folder / "losses.json").write_text(json.dumps(errors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openloopy.data.batch import BatchConfig
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.prepare import PrepareConfig, prepare_footage
 from openloopy.data.shards import read_shards
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import VideoWriter, probe_video
+from openloopy.models.loopy import LoopyModel
 from openloopy.puppet.corpus import CorpusConfig, write_corpus
 from openloopy.puppet.drawn import draw_face
-from openloopy.recipes import run_recipe
-from openloopy.training.denoise import DenoiseTask
+from openloopy.recipes import load_line, run_recipe
+from openloopy.recipes.ablations import vary
+from openloopy.recipes.line import DenoiseRecipe, Place, train_stage1
+from openloopy.training.denoise import DenoiseTask, load_stage1
 from openloopy.training.stats import read_stats
 from tests.data.damaged import Talk, write_talk
 
@@ -108,6 +113,37 @@ def test_a_killed_stage2_repeats_the_unbroken_losses(run, tmp_path, monkeypatch)
     assert [row["step"] for row in resumed] == [9, 19]
     for before, after in zip(unbroken, resumed, strict=True):
         assert after["loss"] == before["loss"] and after["grad_norm"] == before["grad_norm"]
+
+
+@pytest.mark.slow
+def test_a_variant_shares_everything_before_stage2(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("stage2", "model"))
+    run_recipe("tiny-single4.stage2", run.parent / "data", tmp_path / "run", {"loop.num_steps": "2"})
+    pipeline = LoopyPipeline.from_pretrained(tmp_path / "run" / "single4" / "model")
+    assert pipeline.model.config.denoiser.temporal.kind == "single"
+    assert pipeline.model.config.segments.span == 4
+    portrait = np.full((pipeline.size_px, pipeline.size_px, 3), 120, np.uint8)
+    assert len(list(pipeline.generate(portrait, np.zeros(SAMPLE_RATE_HZ // 2, np.float32)))) == 12
+    assert not (tmp_path / "run" / "stage2").exists()
+
+
+@pytest.mark.slow
+def test_a_stage1_that_hears_is_where_variants_start(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("stage*", "model"))
+    place, line = Place((run.parent / "data",), tmp_path / "run"), load_line("tiny")
+    hearing = replace(
+        line.stage2.training, batch_size=3, batch=BatchConfig(num_frames=2, num_history=1), seed=1
+    )
+    loop = replace(line.stage1.loop, num_steps=4, sample_every=4, log_every=1)
+    line = replace(line, stage1=DenoiseRecipe(training=hearing, loop=loop))
+    train_stage1(line, place)
+    rows = read_stats(place.run / "stage1")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(np.isfinite(row["loss"]) for row in rows)
+    weights = load_file(place.run / "stage1" / "loopy.safetensors")
+    assert any(".attn2." in name for name in weights) and not any(".temporal." in name for name in weights)
+    loopy = LoopyModel(vary(line, "noa2l").model)
+    new = load_stage1(loopy, place.run / "stage1" / "loopy.safetensors")
+    assert new and all(".temporal." in name for name in new)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,16 @@ from openloopy.models.folder import LoadedModel
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.segments import SegmentConfig
 from openloopy.models.vae import ReferenceCodec
-from openloopy.recipes import mini, sd15, tiny
+from openloopy.recipes import load_line, mini, recipe_names, run_recipe, sd15, tiny
 from openloopy.recipes.ablations import (
+    VARIANTS,
     single_temporal_layer,
+    vary,
     with_segments,
     without_audio_to_latents,
     without_segments,
 )
+from openloopy.recipes.line import hearing_model
 
 TINY = tiny.loopy_config()
 ABLATIONS = {
@@ -78,3 +83,64 @@ def test_mini_is_within_its_budget():
     line = mini.mini()
     networks = LoopyModel(line.model), ReferenceCodec(line.codec.model), AudioEncoder(line.audio.model)
     assert sum(p.numel() for network in networks for p in network.parameters()) <= 15e6
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_of_every_line_is_a_recipe_that_builds(name):
+    for line_name in ("mini", "tiny", "ablation"):
+        assert f"{line_name}-{name}.stage2" in recipe_names()
+        line = load_line(f"{line_name}-{name}")
+        with torch.device("meta"):
+            LoopyModel(line.model)
+        assert line.variant == name
+        assert line.stage2.training.batch.num_history >= line.model.segments.span
+
+
+def test_variants_differ_from_the_full_line_in_what_they_say_alone():
+    full = load_line("ablation-full")
+    assert full.model == load_line("ablation").model
+    for name in VARIANTS:
+        line = load_line(f"ablation-{name}")
+        assert (line.codec, line.stage1, line.probe, line.stage2.loop) == (
+            full.codec,
+            full.stage1,
+            full.probe,
+            full.stage2.loop,
+        )
+        differs = {
+            "model": line.model != full.model,
+            "dropout": line.stage2.training.dropout != full.stage2.training.dropout,
+        }
+        expected = {"full": set(), "nodropout": {"dropout"}, "nomask": {"dropout"}}.get(name, {"model"})
+        assert {part for part, is_other in differs.items() if is_other} == expected, name
+    assert load_line("ablation-nodropout").stage2.training.dropout.reference == 0
+    assert load_line("ablation-nomask").stage2.training.dropout.motion_frames == 0
+    assert load_line("ablation-six").stage2.training.batch.num_history == 252
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown variant 'none'.*single4"):
+        vary(tiny.tiny(), "none")
+    with pytest.raises(ValueError, match="unknown recipe 'tiny-none'.*single4"):
+        run_recipe("tiny-none", [], None)
+
+
+def test_every_variant_can_start_from_the_model_that_hears():
+    """Stage 1 has nothing that a variant lacks, so that all start alike."""
+    for name in VARIANTS:
+        config = vary(tiny.tiny(), name).model
+        with torch.device("meta"):
+            start, whole = LoopyModel(hearing_model(config)).state_dict(), LoopyModel(config).state_dict()
+        new = set(whole) - set(start)
+        assert not set(start) - set(whole)
+        assert all(".temporal." in key or key.startswith("a2l.") for key in new)
+        assert {key: w.shape for key, w in start.items()} == {key: whole[key].shape for key in start}
+
+
+def test_ablation_line_borrows_from_the_embedded_model():
+    line = load_line("ablation")
+    assert line.lender == "mini" and line.audio is None
+    assert line.steps == ("codec", "stage1", "stage2")
+    assert load_line("mini").steps == ("codec", "audio", "stage1", "decoder", "stage2")
+    with pytest.raises(ValueError, match="lender"):
+        replace(line, lender="")

@@ -1,6 +1,7 @@
 """Complete named configurations in Python: `openloopy train RECIPE` runs one.
 
-A recipe's name is `LINE.STEP`, such as `mini.codec`; `LINE` alone runs all its steps in order.
+A recipe's name is `LINE.STEP`, such as `mini.codec`; `LINE` alone runs all its steps in order. `LINE-VARIANT` is the
+line with one of the ablations of `recipes.ablations`, such as `ablation-single4.stage2`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LINES = ("mini", "tiny")
+LINES = ("mini", "tiny", "ablation")
 SD15_STEPS = ("features", "stage1", "stage2")
 FACE_STEPS = ("mesh", "finder", "mask", "parts")
 """Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
@@ -18,23 +19,29 @@ FACE_STEPS = ("mesh", "finder", "mask", "parts")
 
 def recipe_names() -> list[str]:
     """All names that `run_recipe` takes."""
-    from openloopy.recipes.line import STEPS
+    from openloopy.recipes.ablations import VARIANTS
 
-    lines = [name for line in LINES for name in (line, *(f"{line}.{step}" for step in STEPS))]
+    with_variants = [
+        name for line in LINES for name in (line, *(f"{line}-{variant}" for variant in VARIANTS))
+    ]
+    lines = [
+        n for name in with_variants for n in (name, *(f"{name}.{step}" for step in load_line(name).steps))
+    ]
     others = {"sd15": SD15_STEPS, "face": FACE_STEPS}
     many = (n for name, steps in others.items() for n in (name, *(f"{name}.{s}" for s in steps)))
     return [*lines, *many, "sync"]
 
 
 def load_line(name: str):
-    """The configuration of a line (`LineConfig`)."""
-    if name == "mini":
-        from openloopy.recipes.mini import mini
-
-        return mini()
+    """The configuration of a line or of a variant of it, such as `mini-single4` (`LineConfig`)."""
+    from openloopy.recipes.ablation import ablation
+    from openloopy.recipes.ablations import vary
+    from openloopy.recipes.mini import mini
     from openloopy.recipes.tiny import tiny
 
-    return tiny()
+    base, _, variant = name.partition("-")
+    line = {"mini": mini, "tiny": tiny, "ablation": ablation}[base]()
+    return vary(line, variant) if variant else line
 
 
 def run_recipe(
@@ -54,11 +61,16 @@ def run_recipe(
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
     """
+    from openloopy.recipes.ablations import VARIANTS
     from openloopy.recipes.line import STEPS, Place, remember_start
     from openloopy.training.processes import is_distributed, is_main
 
     if name not in recipe_names():
-        raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}")
+        plain = ", ".join(known for known in recipe_names() if "-" not in known)
+        raise ValueError(
+            f"unknown recipe {name!r}; there are: {plain}; and variants of {', '.join(LINES)} such as "
+            f"ablation-single4.stage2, with one of {', '.join(VARIANTS)}"
+        )
     line_name, _, only = name.partition(".")
     folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
     if is_distributed() and line_name != "sd15":
@@ -80,7 +92,7 @@ def run_recipe(
             raise ValueError(f"settings belong to one step; name it, for example {line_name}.stage1")
         line = overridden(line, only, settings)
     for step, run_step in line_steps.items():
-        if only in ("", step):
+        if only in ("", step) and (line_name == "sd15" or step in line.steps):
             if is_main():
                 print(f"{line_name}.{step}")
             run_step(line, place)

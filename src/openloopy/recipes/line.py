@@ -18,10 +18,11 @@ from torch import nn
 
 from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache, shards_sha256
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
-from openloopy.models.folder import save_model
+from openloopy.models.folder import find_model_folder, save_model
 from openloopy.models.growth import fold_reference_net, grow_codec
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_decoder import ReferenceCodecConfig
+from openloopy.models.segments import SegmentConfig
 from openloopy.models.vae import CODEC_WEIGHTS, FIRST_CODEC_KIND, ReferenceCodec, load_codec
 from openloopy.models.weight_files import load_weights, mismatch_report
 from openloopy.puppet.augment import augment
@@ -79,13 +80,29 @@ class LineConfig:
     """All steps; `model` is the finished model's configuration."""
 
     codec: CodecRecipe
-    decoder: CodecRecipe
-    """The codec's training goes on with its encoder frozen; the same model."""
-    audio: AudioRecipe
+    decoder: CodecRecipe | None
+    """The codec's training goes on with its encoder frozen; the same model. None: it does not."""
+    audio: AudioRecipe | None
+    """None: the lender's audio encoder is used as it is."""
     model: LoopyConfig
     stage1: DenoiseRecipe
+    """With `training.number` 2 its frames are clips without layers along time, which hear (see `hearing_model`)."""
     stage2: DenoiseRecipe
     probe: ProbeRecipe
+    variant: str = ""
+    """Stage 2 and the model lie in a folder of this name, so that several share the other steps; "": in the run's."""
+    lender: str = ""
+    """A model from whose codec this line's grows, and whose audio encoder it uses; "": nothing is lent."""
+
+    def __post_init__(self) -> None:
+        if self.audio is None and not self.lender:
+            raise ValueError("a line without audio training needs a lender for its audio encoder")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of this line, in order."""
+        absent = {name for name in ("decoder", "audio") if getattr(self, name) is None}
+        return tuple(name for name in STEPS if name not in absent)
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,8 @@ def train_codec(line: LineConfig, place: Place) -> None:
     codec = ReferenceCodec(recipe.model)
     if place.start is not None:
         start_codec(codec, place.start / "vae")
+    elif line.lender:
+        start_codec(codec, find_model_folder(line.lender) / "vae")
     pixels = place.pixels(recipe.model.size_px, "train")
     train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "codec")
 
@@ -157,19 +176,23 @@ def train_stage1(line: LineConfig, place: Place) -> None:
     codec = _load_codec(line, place)
     cache = _latents(line, place, codec, "train")
     torch.manual_seed(recipe.training.seed)
+    hears, pixels = recipe.training.number == 2, place.pixels(codec.size_px, "val")
     task = DenoiseTask(
-        LoopyModel(picture_model(line.model)),
+        LoopyModel(hearing_model(line.model) if hears else picture_model(line.model)),
         cache,
         recipe.training,
-        preview=frame_preview(codec, place.pixels(codec.size_px, "val")),
+        preview=clip_preview(codec, _load_audio(line, place), pixels)
+        if hears
+        else frame_preview(codec, pixels),
+        probe=_probe(line, place, codec) if recipe.training.state_weight else None,
     )
     train(task, recipe.loop, place.run / "stage1")
 
 
 def train_stage2(line: LineConfig, place: Place) -> None:
-    """Step 4: everything on clips -> run/stage2, and the finished model folder run/model."""
-    recipe = line.stage2
-    codec, audio_encoder = _load_codec(line, place), _load_audio(place)
+    """Step 4: everything on clips -> run/[variant/]stage2, and the finished model folder run/[variant/]model."""
+    recipe, out = line.stage2, place.run / line.variant
+    codec, audio_encoder = _load_codec(line, place), _load_audio(line, place)
     cache = _latents(line, place, codec, "train")
     torch.manual_seed(recipe.training.seed)
     loopy = LoopyModel(line.model)
@@ -186,11 +209,20 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         preview=clip_preview(codec, audio_encoder, place.pixels(codec.size_px, "val")),
         probe=_probe(line, place, codec) if recipe.training.state_weight else None,
     )
-    network = train(task, recipe.loop, place.run / "stage2")
+    network = train(task, recipe.loop, out / "stage2")
     codec = _frozen(load_codec(_finished_codec(place), codec.size_px))
-    folder = place.run / "model"
+    folder = out / "model"
     save_model(folder, network.cpu(), codec, audio_encoder.cpu(), line.model, storage=torch.float16)
     print(f"model folder: {folder}")
+
+
+def prepare_latents(line: LineConfig, place: Place) -> None:
+    """What stage 1 and 2 make on first use: latents and, where they need one, the probe. For runs side by side."""
+    codec = _load_codec(line, place)
+    _latents(line, place, codec, "train")
+    place.pixels(codec.size_px, "val")
+    if line.stage1.training.state_weight or line.stage2.training.state_weight:
+        _probe(line, place, codec)
 
 
 def start_codec(codec: ReferenceCodec, folder: Path) -> None:
@@ -253,6 +285,15 @@ def picture_model(config: LoopyConfig) -> LoopyConfig:
     return replace(config, denoiser=replace(config.denoiser, temporal=None, audio=None), a2l=None)
 
 
+def hearing_model(config: LoopyConfig) -> LoopyConfig:
+    """A model of frames that hear, each by itself: what all variants of a stage 2 along time can start from.
+
+    Not in the paper, whose stage 1 is `picture_model`. Without audio-to-latents, so that it favours nobody.
+    """
+    one = SegmentConfig(stride=1, expand_ratio=1, num_segments=1)
+    return replace(config, denoiser=replace(config.denoiser, temporal=None), a2l=None, segments=one)
+
+
 def _probe(line: LineConfig, place: Place, codec: ReferenceCodec) -> StateProbe:
     """The state probe of this run's latents, trained on first use."""
     recipe = replace(line.probe, loop=replace(line.probe.loop, device=line.stage2.loop.device))
@@ -265,7 +306,7 @@ def _latents(line: LineConfig, place: Place, codec: ReferenceCodec, split: str) 
     """Latents and audio features, made on first use on the device that trains."""
     device = torch.device(line.stage2.loop.device)
     out = place.run / "cache" / f"latents-{split}-{place.data_hash}"
-    audio_encoder = _load_audio(place).to(device)
+    audio_encoder = _load_audio(line, place).to(device)
     cache = build_latent_cache(place.pixels(codec.size_px, split), codec.to(device), audio_encoder, out)
     codec.cpu()
     return cache
@@ -281,7 +322,9 @@ def _load_codec(line: LineConfig, place: Place) -> ReferenceCodec:
     return _frozen(load_codec(_codec_folder(place), line.codec.model.size_px))
 
 
-def _load_audio(place: Place) -> AudioEncoder:
+def _load_audio(line: LineConfig, place: Place) -> AudioEncoder:
+    if line.audio is None:
+        return _frozen(load_audio_encoder(find_model_folder(line.lender) / "audio_encoder"))
     return _frozen(load_audio_encoder(_trained(place, "audio", "audio_encoder")))
 
 
