@@ -26,12 +26,14 @@ from statistics import median
 
 import torch
 from ablation_measures import (
+    SHOWN,
     Person,
     losses_with_past,
     make_and_measure,
     read_people,
     write_person,
 )
+from ablation_reader import LatentReader, accuracy, reader, true_states
 from ablation_table import summarise, write_table
 from provenance import provenance, rounded, save_result
 
@@ -85,8 +87,13 @@ def measure_all(options: argparse.Namespace) -> None:
     truth.mkdir(exist_ok=True)
     for person in people:
         if not (truth / f"{person.name}.json").exists():
-            write_person(person, person.frames, truth)
+            shown = [person.frames[part] for part in SHOWN]
+            write_person(person, true_states(person.points), shown, truth)
     held_out = _test_latents(options)
+    shared, place = options.out / "shared", Place((options.data,), options.out / "shared")
+    eyes = reader(prepare_latents(load_line("ablation"), place), shared).to(options.device)
+    if not (shared / "reader.json").exists():
+        _write(shared / "reader.json", accuracy(eyes, held_out))
     generation = GenerationOptions(
         seed=options.generation_seed,
         steps=options.steps,
@@ -96,11 +103,16 @@ def measure_all(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for variant in options.variants:
             folder = _seed_folder(options.out, seed) / variant
-            _measure(folder, people, held_out, generation, options.device)
+            _measure(folder, people, eyes, held_out, generation, options.device)
 
 
 def _measure(
-    folder: Path, people: list[Person], held_out: LatentCache, generation: GenerationOptions, device: str
+    folder: Path,
+    people: list[Person],
+    eyes: LatentReader,
+    held_out: LatentCache,
+    generation: GenerationOptions,
+    device: str,
 ) -> None:
     out = folder / "measured"
     todo = [person for person in people if not (out / f"{person.name}.json").exists()]
@@ -111,7 +123,7 @@ def _measure(
         out.mkdir(exist_ok=True)
         _write(out / "losses.json", losses_with_past(model, held_out))
     if todo:
-        make_and_measure(model, todo, generation, out)
+        make_and_measure(model, eyes, todo, generation, out)
     print(f"{folder}: measured in {time.monotonic() - started_s:.0f} s", flush=True)
 
 
@@ -159,6 +171,7 @@ def table(options: argparse.Namespace) -> None:
             "seeds": options.seeds,
             "people": [person.name for person in people],
             "seconds": options.seconds,
+            "reader": json.loads((options.out / "shared" / "reader.json").read_text()),
             **summary,
             "cost": json.loads(cost_path.read_text()) if cost_path.exists() else {},
             **provenance(),
@@ -231,7 +244,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    needed = {"train": ("data",), "measure": ("test",), "table": ("test",), "cost": ()}[options.what]
+    needed = {"train": ("data",), "measure": ("data", "test"), "table": ("test",), "cost": ()}[options.what]
     if missing := [f"--{name}" for name in needed if getattr(options, name) is None]:
         parser.error(f"{options.what} needs {', '.join(missing)}")
     return options

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation_videos import videos_in_step
+from ablation_reader import LatentReader
+from ablation_videos import draw, latents_in_step, meet
 from quality_cases import spoken
 
 from openloopy.data.batch import BatchConfig, ClipBatch, sample_clip_batch
@@ -34,12 +35,12 @@ from openloopy.models.audio_to_latents import AudioCondition
 from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
 
-BLOCK_FRAMES = 10 * FPS
-"""Pictures are measured in blocks of ten seconds."""
+SHOWN = (slice(0, 6 * FPS), slice(-6 * FPS, None))
+"""Of a video's frames those that are drawn: six seconds at either end."""
 FLICKER_FRAMES = 50
 LOOKED_AT_STEP = 10
-NOISE_LEVELS = (0.6, 0.9)
-"""Shares of the schedule at which a denoiser is asked for the clean latents."""
+NOISE_LEVELS = (0.9,)
+"""Shares of the schedule at which a denoiser is asked for the clean latents: where little of them is left."""
 PASTS = {"true": 10**6, "near": 12, "none": 0}
 """How much of the true past is shown, in frames."""
 LOSS_BATCHES, LOSS_BATCH = 20, 4
@@ -158,40 +159,40 @@ def _errors(
 
 
 def make_and_measure(
-    model: LoadedModel, people: Sequence[Person], options: GenerationOptions, out: Path
+    model: LoadedModel,
+    reader: LatentReader,
+    people: Sequence[Person],
+    options: GenerationOptions,
+    out: Path,
 ) -> None:
-    """Videos of all people, written and measured -> out/NAME.mp4, .npz (landmarks), .json (numbers by block)."""
+    """Videos of all people, read and measured -> out/NAME.npz (states of every frame, landmarks), .json, .mp4.
+
+    Pictures are drawn, measured and kept of `SHOWN` alone: the beginning and the end.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    made: list[list[np.ndarray]] = [[] for _ in people]
-    clips = videos_in_step(
-        model, [each.frames[0] for each in people], [each.waveform for each in people], options
-    )
-    for frames in clips:
-        for own, new in zip(made, frames, strict=True):
-            own.append(new)
-    for person, parts in zip(people, made, strict=True):
-        frames = np.concatenate(parts)
-        write_person(person, frames, out)
-        height, width = frames.shape[1:3]
-        with VideoWriter(out / f"{person.name}.mp4", size=(width, height), sound=person.waveform) as video:
-            for frame in frames:
+    known = meet(model, [each.frames[0] for each in people], [each.waveform for each in people])
+    made = torch.cat(list(latents_in_step(model, known, options)), 1)
+    for number, person in enumerate(people):
+        states = reader.read(made[number], known.latents[number : number + 1])
+        frames = [draw(model, made[number, part], known.pictures[number]) for part in SHOWN]
+        write_person(person, states, frames, out)
+        height, width = frames[0].shape[1:3]
+        with VideoWriter(out / f"{person.name}.mp4", size=(width, height)) as video:
+            for frame in np.concatenate(frames):
                 video.write(frame)
 
 
-def write_person(person: Person, frames: np.ndarray, out: Path) -> None:
-    """Landmarks of a video of a person and its numbers by block, the numbers last."""
-    points = points_of(NetworkLandmarker().track(frames))
-    np.savez_compressed(out / f"{person.name}.npz", points=points.astype(np.float32))
-    blocks = [
-        block_numbers(person, frames[start : start + BLOCK_FRAMES], points[start : start + BLOCK_FRAMES])
-        for start in range(0, len(frames), BLOCK_FRAMES)
-    ]
+def write_person(person: Person, states: np.ndarray, shown: Sequence[np.ndarray], out: Path) -> None:
+    """What is known of a video: states `f 4`, and landmarks and numbers of each shown part `f H W 3`; numbers last."""
+    tracks = [points_of(NetworkLandmarker().track(frames)) for frames in shown]
+    np.savez_compressed(out / f"{person.name}.npz", states=states.astype(np.float32), points=np.stack(tracks))
+    blocks = [block_numbers(person, *block) for block in zip(shown, tracks, strict=True)]
     with atomic_write(out / f"{person.name}.json") as path:
         path.write_text(json.dumps({"clip": person.clip, "blocks": blocks}, indent=1) + "\n")
 
 
 def block_numbers(person: Person, frames: np.ndarray, points: np.ndarray) -> dict[str, Any]:
-    """Pictures of ten seconds: how they change from frame to frame, how sharp, how like the portrait, which colours."""
+    """Pictures of a part: how they change from frame to frame, how sharp, how like the portrait, which colours."""
     known = [i for i in range(0, len(frames), LOOKED_AT_STEP) if np.isfinite(points[i]).all()]
     portrait = person.frames[0], person.points[0]
     descriptor = face_descriptor(*portrait)

@@ -13,35 +13,38 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ablation_measures import BLOCK_FRAMES, Person
+from ablation_measures import Person
 
-from openloopy.face.movement import lip_gap
-from openloopy.measures.behaviour import blink_intervals, blink_rate, interval_distance, sway, sway_distance
-from openloopy.measures.motion import exp, face_found, glo, per_frame
+from openloopy.measures.behaviour import interval_distance, slow_motion, sway_distance
+from openloopy.measures.motion import VARIANCE_SCALE, blinks, exp, face_found
 from openloopy.measures.sync import closures, false_closures, pearson
 from openloopy.media.video import FPS
 from openloopy.recipes.ablations import VARIANTS
 
+BLOCK_FRAMES = 10 * FPS
+"""Lips and sway are judged in blocks of ten seconds."""
 DRAWS = 2000
 REFERENCE = "full"
+GAP, LIDS, NOSE_X, NOSE_Y = range(4)
+"""Columns of states, see `ablation_reader.NAMES`."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A measured video: landmarks `f 68 2` and numbers by block."""
+    """A measured video: states of every frame `f 4`, landmarks and numbers of the shown parts, `n f 68 2`."""
 
+    states: np.ndarray
     points: np.ndarray
-    blocks: list[dict[str, Any]]
+    parts: list[dict[str, Any]]
 
-    @property
-    def pieces(self) -> list[np.ndarray]:
-        """Landmarks by block; a last one that is shorter than half a block belongs to none."""
-        starts = range(0, len(self.points) - BLOCK_FRAMES // 2, BLOCK_FRAMES)
-        return [self.points[start : start + BLOCK_FRAMES] for start in starts]
+    def blocks(self, column: int) -> list[np.ndarray]:
+        """A state by block; a last one that is shorter than half a block is left out."""
+        starts = range(0, max(len(self.states) - BLOCK_FRAMES // 2, 1), BLOCK_FRAMES)
+        return [self.states[start : start + BLOCK_FRAMES, column] for start in starts]
 
 
 Values = Callable[[Person, Video, Video], list[float]]
-"""(person, generated, true) -> a value per block, or one; NaN where there is nothing to measure."""
+"""(person, generated, true) -> a value per block or part, or one; NaN where there is nothing to measure."""
 
 
 class Measure(NamedTuple):
@@ -89,9 +92,9 @@ def summarise(
 
 def read_video(folder: Path, name: str) -> Video:
     """What `ablation_measures.write_person` wrote."""
+    numbers = json.loads((folder / f"{name}.json").read_text())["blocks"]
     with np.load(folder / f"{name}.npz") as stored:
-        points = stored["points"]
-    return Video(points, json.loads((folder / f"{name}.json").read_text())["blocks"])
+        return Video(stored["states"].astype(np.float64), stored["points"], numbers)
 
 
 def verdict(row: dict[str, Any], better: str) -> str:
@@ -154,68 +157,80 @@ def _mean(cells: dict[Any, np.ndarray]) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-def _block_pairs(person: Person, ours: Video, true: Video) -> list[tuple[np.ndarray, np.ndarray]]:
-    del true
-    starts = range(0, len(person.points), BLOCK_FRAMES)
-    return [
-        (piece, person.points[start : start + len(piece)])
-        for start, piece in zip(starts, ours.pieces, strict=False)
-    ]
-
-
 def _lip_correlation(person: Person, ours: Video, true: Video) -> list[float]:
-    pairs = _block_pairs(person, ours, true)
-    return [pearson(per_frame(lip_gap, a), per_frame(lip_gap, b)) for a, b in pairs]
+    del person
+    return [pearson(a, b) for a, b in zip(ours.blocks(GAP), true.blocks(GAP), strict=True)]
 
 
-def _closed(person: Person, ours: Video, count: Callable, when: np.ndarray) -> list[float]:
-    found = count(per_frame(lip_gap, ours.points), per_frame(lip_gap, person.points), when)
-    return [found.num_closed / found.num_intervals if found.num_intervals else np.nan]
+def _closed(count: Callable, name: str) -> Values:
+    def values(person: Person, ours: Video, true: Video) -> list[float]:
+        found = count(ours.states[:, GAP], true.states[:, GAP], getattr(person, name))
+        return [found.num_closed / found.num_intervals if found.num_intervals else np.nan]
+
+    return values
 
 
-def _of_blocks(name: str, against_truth: bool = False) -> Values:
+def _of_parts(name: str, against_truth: bool = False) -> Values:
     def values(person: Person, ours: Video, true: Video) -> list[float]:
         del person
-        own = np.array([block[name] for block in ours.blocks])
-        theirs = np.array([block[name] for block in true.blocks])
+        own, theirs = (np.array([part[name] for part in video.parts]) for video in (ours, true))
         return list(np.abs(own - theirs) if against_truth else own)
 
     return values
 
 
-def _ratio(measure: Callable[[np.ndarray], float], distance: bool = False) -> Values:
-    """A measure of the whole video over the truth's; or how far that is from 1, as |log2|."""
+def _glo(video: Video) -> list[float]:
+    """Variance of the nose tip over the whole video, as `motion.glo`."""
+    return [VARIANCE_SCALE * float(video.states[:, [NOSE_X, NOSE_Y]].var(0).sum())]
+
+
+def _exp(video: Video) -> list[float]:
+    return [exp(points) if face_found(points) > 0.5 else np.nan for points in video.points]
+
+
+def _blink_rate(video: Video) -> list[float]:
+    return [60 * FPS * len(blinks(video.states[:, LIDS], FPS)) / len(video.states)]
+
+
+def _ratio(measure: Callable[[Video], list[float]], octaves: bool = False) -> Values:
+    """A measure over the truth's; or how far that is from 1, as |log2|. Values below a thousandth count as that."""
 
     def values(person: Person, ours: Video, true: Video) -> list[float]:
         del person
-        ratio = max(measure(ours.points), 1e-3) / measure(true.points)
-        return [abs(float(np.log2(ratio))) if distance else ratio]
+        ratios = np.maximum(measure(ours), 1e-3) / np.maximum(measure(true), 1e-3)
+        return list(np.abs(np.log2(ratios)) if octaves else ratios)
 
     return values
 
 
-def _intervals(points: np.ndarray) -> np.ndarray:
+def _intervals(video: Video) -> np.ndarray:
     """Blink intervals, s; a video with less than two has one as long as itself: longer than any that was seen."""
-    found = blink_intervals(points, FPS)
-    return found if len(found) else np.array([len(points) / FPS])
+    starts = np.array([start for start, _ in blinks(video.states[:, LIDS], FPS)])
+    return np.diff(starts) / FPS if len(starts) > 1 else np.array([len(video.states) / FPS])
 
 
 def _blink_distance(person: Person, ours: Video, true: Video) -> list[float]:
-    del true
-    return [interval_distance(_intervals(ours.points), _intervals(person.points))]
+    del person
+    return [interval_distance(_intervals(ours), _intervals(true))]
 
 
-def _sway_distances(person: Person, ours: Video, true: Video) -> tuple[float, float]:
-    pairs = _block_pairs(person, ours, true)
-    return sway_distance([sway(a, FPS) for a, _ in pairs], [sway(b, FPS) for _, b in pairs])
+def _sway(name: str) -> Values:
+    """Distance of the strongest slow oscillations of the nose from side to side, of all blocks."""
+
+    def values(person: Person, ours: Video, true: Video) -> list[float]:
+        del person
+        sways = [[slow_motion(block, FPS) for block in video.blocks(NOSE_X)] for video in (ours, true)]
+        return [getattr(sway_distance(*sways), name)]
+
+    return values
 
 
 def _drift(name: str) -> Values:
-    """The last ten seconds against the first."""
+    """The last part against the first."""
 
     def values(person: Person, ours: Video, true: Video) -> list[float]:
         del person, true
-        first, last = ours.blocks[0], ours.blocks[-1]
+        first, last = ours.parts[0], ours.parts[-1]
         if name == "lab":
             return [float(np.linalg.norm(np.subtract(last["lab"], first["lab"]))) / 100]
         return [first[name] - last[name]]
@@ -223,40 +238,28 @@ def _drift(name: str) -> Values:
     return values
 
 
-def _blinks(points: np.ndarray) -> float:
-    return blink_rate(points, FPS)
-
-
 MEASURES = {
     "lip_r": Measure("lip gap, correlation with the true one", "higher", _lip_correlation),
-    "closures": Measure(
-        "b, m, p closed", "higher", lambda p, ours, true: _closed(p, ours, closures, p.closures)
-    ),
-    "vowels_shut": Measure(
-        "open vowels shut", "lower", lambda p, ours, true: _closed(p, ours, false_closures, p.vowels)
-    ),
-    "smooth": Measure("Smooth (blend)", "", _of_blocks("smooth")),
-    "smooth_off": Measure("Smooth, off the truth", "lower", _of_blocks("smooth", True)),
-    "flicker": Measure("flicker", "", _of_blocks("flicker")),
-    "flicker_off": Measure("flicker, off the truth", "lower", _of_blocks("flicker", True)),
-    "glo": Measure("Glo over the truth's", "", _ratio(glo)),
-    "glo_off": Measure("Glo, off the truth (octaves)", "lower", _ratio(glo, True)),
-    "exp": Measure("Exp over the truth's", "", _ratio(exp)),
-    "exp_off": Measure("Exp, off the truth (octaves)", "lower", _ratio(exp, True)),
-    "blinks": Measure("blinks over the truth's", "", _ratio(_blinks)),
+    "closures": Measure("b, m, p closed", "higher", _closed(closures, "closures")),
+    "vowels_shut": Measure("open vowels shut", "lower", _closed(false_closures, "vowels")),
+    "smooth": Measure("Smooth (blend)", "", _of_parts("smooth")),
+    "smooth_off": Measure("Smooth, off the truth", "lower", _of_parts("smooth", True)),
+    "flicker": Measure("flicker", "", _of_parts("flicker")),
+    "flicker_off": Measure("flicker, off the truth", "lower", _of_parts("flicker", True)),
+    "glo": Measure("Glo over the truth's", "", _ratio(_glo)),
+    "glo_off": Measure("Glo, off the truth (octaves)", "lower", _ratio(_glo, True)),
+    "exp": Measure("Exp over the truth's", "", _ratio(_exp)),
+    "exp_off": Measure("Exp, off the truth (octaves)", "lower", _ratio(_exp, True)),
+    "blinks": Measure("blinks over the truth's", "", _ratio(_blink_rate)),
     "blink_off": Measure("blink intervals, distance to the person's own (s)", "lower", _blink_distance),
-    "sway_hz_off": Measure(
-        "sway, distance of frequencies (Hz)", "lower", lambda *args: [_sway_distances(*args)[0]]
-    ),
-    "sway_size_off": Measure(
-        "sway, distance of sizes (eye distances)", "lower", lambda *args: [_sway_distances(*args)[1]]
-    ),
-    "identity": Measure("likeness to the portrait", "higher", _of_blocks("identity")),
-    "texture": Measure("texture like the portrait's", "higher", _of_blocks("texture")),
-    "sharpness": Measure("sharpness of the face", "higher", _of_blocks("sharpness")),
+    "sway_hz_off": Measure("sway, distance of frequencies (Hz)", "lower", _sway("frequency_hz")),
+    "sway_size_off": Measure("sway, distance of sizes (eye distances)", "lower", _sway("amplitude")),
+    "identity": Measure("likeness to the portrait", "higher", _of_parts("identity")),
+    "texture": Measure("texture like the portrait's", "higher", _of_parts("texture")),
+    "sharpness": Measure("sharpness of the face", "higher", _of_parts("sharpness")),
     "colour_drift": Measure("colour drift over a minute", "lower", _drift("lab")),
     "identity_drift": Measure("likeness lost over a minute", "lower", _drift("identity")),
-    "found": Measure("frames with a face", "higher", lambda p, ours, true: [face_found(ours.points)]),
+    "found": Measure("frames with a face", "higher", _of_parts("found")),
 }
 ERRORS = {
     "error_all_0.9_true": "error of what comes next, whole picture",
@@ -266,33 +269,43 @@ ERRORS = {
 
 
 def write_table(result: dict[str, Any], path: Path) -> None:
-    """Two tables in Markdown: means of all variants, and what is decided of their differences to the full model."""
+    """Two tables in Markdown: means of all variants, and their differences to the full model with intervals.
+
+    A mean that is decidedly better than the full model's has a + behind it, one that is worse a -.
+    """
     titles = {name: measure.title for name, measure in MEASURES.items()} | ERRORS
     variants = result["variants"]
     lines = ["| measure | truth | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
     for name, title in titles.items():
-        cells = [_number(row[name]["mean"]) for row in variants.values()]
+        cells = [_number(row[name]["mean"]) + _mark(row, name) for row in variants.values()]
         lines.append(f"| {title} | {_number(result['truth'].get(name))} | " + " | ".join(cells) + " |")
-    lines += ["", "| variant | the paper | better than full | worse than full |", "|---|---|---|---|"]
+    shown = [name for name in titles if _better(name)]
+    lines += ["", "| variant | the paper | " + " | ".join(titles[name] for name in shown) + " |"]
+    lines.append("|---|---|" + "---|" * len(shown))
     for variant, row in variants.items():
         if variant != REFERENCE:
-            lines.append(
-                f"| {VARIANTS[variant].title} | {VARIANTS[variant].paper or '-'} | {_decided(row, titles)} |"
-            )
+            cells = [f"{_interval(row[name])}{_mark(row, name)}" for name in shown]
+            said = VARIANTS[variant].paper or "-"
+            lines.append(f"| {VARIANTS[variant].title} | {said} | " + " | ".join(cells) + " |")
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _decided(row: dict[str, Any], titles: dict[str, str]) -> str:
-    found: dict[str, list[str]] = {"better": [], "worse": []}
-    for name in titles:
-        better = MEASURES[name].better if name in MEASURES else "lower"
-        interval = [np.nan if end is None else end for end in row[name]["interval"]]
-        said = verdict({**row[name], "interval": interval}, better)
-        if said in found:
-            low, high = interval
-            found[said].append(f"{titles[name]} {row[name]['difference']:+.3g} ({low:.3g} to {high:.3g})")
-    return " | ".join("; ".join(found[side]) or "-" for side in ("better", "worse"))
+def _better(name: str) -> str:
+    return MEASURES[name].better if name in MEASURES else "lower"
+
+
+def _mark(row: dict[str, Any], name: str) -> str:
+    interval = [np.nan if end is None else end for end in row[name]["interval"]]
+    return {"better": " +", "worse": " -"}.get(
+        verdict({**row[name], "interval": interval}, _better(name)), ""
+    )
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    """The difference and its interval."""
+    low, high = cell["interval"]
+    return f"{_number(cell['difference'])} ({_number(low)} to {_number(high)})"
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None or np.isnan(value) else f"{value:.3g}"

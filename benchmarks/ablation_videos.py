@@ -32,23 +32,34 @@ DECODED_AT_ONCE = 12
 
 @dataclass(frozen=True)
 class People:
-    """What is known of them before the first clip: latents `p c h w`, pictures for the decoder, sounds."""
+    """What is known before the first clip: latents `p c h w`, pictures for the decoder, sounds, frames to make."""
 
     latents: Tensor
     pictures: list[ReferencePicture]
     sounds: list[AudioFeatureReader]
+    num_frames: int
 
 
 @torch.inference_mode()
-def videos_in_step(
-    model: LoadedModel,
-    portraits: Sequence[np.ndarray],
-    waveforms: Sequence[np.ndarray],
-    options: GenerationOptions,
-) -> Iterator[list[np.ndarray]]:
-    """Clip by clip, the frames of every person `f H W 3` uint8: what `LoopyPipeline.generate` gives each alone.
+def latents_in_step(model: LoadedModel, people: People, options: GenerationOptions) -> Iterator[Tensor]:
+    """Clip by clip, everybody's frames as latents `p f c h w`: what `LoopyPipeline.generate` makes of each alone.
 
     Equal but for the last bits; person n has the seed `options.seed + n`. For models with sound.
+    """
+    plan, count = plan_clips(model.config, options, model.device), len(people.latents)
+    span, shape = model.config.segments.span, people.latents.shape[1:]
+    history = torch.zeros(count, span, *shape, device=model.device)
+    mask = torch.zeros(count, span, device=model.device)
+    for window in clip_windows(people.num_frames, clip_frames=model.config.clip_frames):
+        latents = _clip(model, people, history, mask, plan, (window.index, window.start_frame))
+        history = torch.cat([history, latents], 1)[:, -span:]
+        mask = torch.cat([mask, mask.new_ones(latents.shape[:2])], 1)[:, -span:]
+        yield latents[:, : window.num_kept]
+
+
+@torch.inference_mode()
+def meet(model: LoadedModel, portraits: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> People:
+    """Portraits `H W 3` uint8 and sounds at 16 kHz as the model wants them.
 
     Raises:
         ValueError: sounds of different lengths.
@@ -56,27 +67,20 @@ def videos_in_step(
     lengths = {num_frames(len(waveform) / SAMPLE_RATE_HZ) for waveform in waveforms}
     if len(lengths) != 1 or len(portraits) != len(waveforms):
         raise ValueError(f"people in step need sounds of one length, got {sorted(lengths)} frames")
-    plan, people = plan_clips(model.config, options, model.device), _read_people(model, portraits, waveforms)
-    span, shape = model.config.segments.span, people.latents.shape[1:]
-    history = torch.zeros(len(portraits), span, *shape, device=model.device)
-    mask = torch.zeros(len(portraits), span, device=model.device)
-    for window in clip_windows(lengths.pop(), clip_frames=model.config.clip_frames):
-        latents = _clip(model, people, history, mask, plan, (window.index, window.start_frame))
-        history = torch.cat([history, latents], 1)[:, -span:]
-        mask = torch.cat([mask, mask.new_ones(latents.shape[:2])], 1)[:, -span:]
-        kept = latents[:, : window.num_kept]
-        yield [_decoded(model, each, picture) for each, picture in zip(kept, people.pictures, strict=True)]
-
-
-def _read_people(
-    model: LoadedModel, portraits: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]
-) -> People:
     pixels = torch.from_numpy(np.stack(portraits)).permute(0, 3, 1, 2).to(model.device) / 127.5 - 1
     return People(
         torch.cat([model.codec.encode(each[None]) for each in pixels]),
         [model.codec.prepare_reference(each[None]) for each in pixels],
         [AudioFeatureReader(model.audio_encoder, waveform) for waveform in waveforms],
+        lengths.pop(),
     )
+
+
+@torch.inference_mode()
+def draw(model: LoadedModel, latents: Tensor, picture: ReferencePicture) -> np.ndarray:
+    """`f c h w` -> `f H W 3` uint8."""
+    pixels = torch.cat([model.codec.decode(few, picture) for few in latents.split(DECODED_AT_ONCE)]).float()
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _clip(
@@ -121,9 +125,3 @@ def _clip(
         schedule=config.schedule,
         prediction=config.prediction,
     )
-
-
-def _decoded(model: LoadedModel, latents: Tensor, picture: ReferencePicture) -> np.ndarray:
-    """`f c h w` -> `f H W 3` uint8."""
-    pixels = torch.cat([model.codec.decode(few, picture) for few in latents.split(DECODED_AT_ONCE)]).float()
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -45,13 +45,13 @@ def ablation() -> LineConfig:
         codec=CodecRecipe(
             model=replace(whole.codec.model, size_px=SIZE_PX, output_px=SIZE_PX),
             training=replace(whole.codec.training, window_share=1.0),
-            loop=_loop(500, learning_rate=5e-4, ema_decay=0.98),
+            loop=_loop(1100, learning_rate=5e-4, ema_decay=0.98),
         ),
         decoder=None,
         audio=None,
         model=loopy_config(),
-        stage1=DenoiseRecipe(training=hearing, loop=_loop(1000, learning_rate=1e-3, ema_decay=0.99)),
-        stage2=DenoiseRecipe(training=training, loop=_loop(300, learning_rate=6e-4, ema_decay=0.98)),
+        stage1=DenoiseRecipe(training=hearing, loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
+        stage2=DenoiseRecipe(training=training, loop=_loop(240, learning_rate=6e-4, ema_decay=0.98)),
         probe=ProbeRecipe(training=ProbeConfig(), loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
         lender="mini",
     )

@@ -216,13 +216,14 @@ def train_stage2(line: LineConfig, place: Place) -> None:
     print(f"model folder: {folder}")
 
 
-def prepare_latents(line: LineConfig, place: Place) -> None:
+def prepare_latents(line: LineConfig, place: Place) -> LatentCache:
     """What stage 1 and 2 make on first use: latents and, where they need one, the probe. For runs side by side."""
     codec = _load_codec(line, place)
-    _latents(line, place, codec, "train")
+    cache = _latents(line, place, codec, "train")
     place.pixels(codec.size_px, "val")
     if line.stage1.training.state_weight or line.stage2.training.state_weight:
         _probe(line, place, codec)
+    return cache
 
 
 def start_codec(codec: ReferenceCodec, folder: Path) -> None:
