@@ -97,8 +97,9 @@ def _person(sample: Sample, num_frames: int) -> Person:
 def losses_with_past(model: LoadedModel, cache: LatentCache) -> dict[str, list[float]]:
     """Squared error of x_0 of held-out clips, one number per clip: `PLACE_LEVEL_PAST` -> list.
 
-    The same clips and noise for every variant; portrait and sound as in generation; the past is the true one, as much
-    of it as `PASTS` says. No sampling, so it is the least noisy of all measures.
+    The same clips, portraits (a frame of the clip's video) and noise for every variant; audio-to-latents hears sound
+    alone, as in generation; the past is the true one, as much of it as `PASTS` says. No sampling, so it is the least
+    noisy of all measures.
     """
     errors: dict[str, list[float]] = {}
     for step in range(LOSS_BATCHES):

@@ -114,11 +114,14 @@ def verdict(row: dict[str, Any], better: str) -> str:
 def _row(
     cells: dict[tuple[int, str], np.ndarray], reference: dict[tuple[int, str], np.ndarray]
 ) -> dict[str, Any]:
-    """Mean of a variant's values; difference to the reference, its interval, and the difference in each seed."""
+    """Mean of a variant's values, also by seed; difference to the reference, its interval, and that of each seed."""
     differences = {key: values - reference[key] for key, values in cells.items()}
     seeds = sorted({seed for seed, _ in cells})
     return {
         "mean": _mean(cells),
+        "seed_means": {
+            seed: _mean({key: values for key, values in cells.items() if key[0] == seed}) for seed in seeds
+        },
         "difference": _mean(differences),
         "interval": list(bootstrap(list(differences.values()))),
         "seeds": {
@@ -280,6 +283,17 @@ def write_table(result: dict[str, Any], path: Path) -> None:
         cells = [_number(row[name]["mean"]) + _mark(row, name) for row in variants.values()]
         lines.append(f"| {title} | {_number(result['truth'].get(name))} | " + " | ".join(cells) + " |")
     shown = [name for name in titles if _better(name)]
+    means = {name: variants[REFERENCE][name]["seed_means"] for name in titles}
+    lines += [
+        "",
+        "Means of the full model by seed: how far chance alone goes.",
+        "",
+        "| measure | seeds |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| {titles[name]} | {', '.join(map(_number, found.values()))} |" for name, found in means.items()
+    ]
     lines += ["", "| variant | the paper | " + " | ".join(titles[name] for name in shown) + " |"]
     lines.append("|---|---|" + "---|" * len(shown))
     for variant, row in variants.items():

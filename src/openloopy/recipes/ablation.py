@@ -51,7 +51,7 @@ def ablation() -> LineConfig:
         audio=None,
         model=loopy_config(),
         stage1=DenoiseRecipe(training=hearing, loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
-        stage2=DenoiseRecipe(training=training, loop=_loop(240, learning_rate=6e-4, ema_decay=0.98)),
+        stage2=DenoiseRecipe(training=training, loop=_loop(600, learning_rate=1.5e-3, ema_decay=0.98)),
         probe=ProbeRecipe(training=ProbeConfig(), loop=_loop(800, learning_rate=1e-3, ema_decay=0.99)),
         lender="mini",
     )
