@@ -515,8 +515,13 @@ def test_the_latent_reader_learns_what_its_latents_show(monkeypatch):
 def test_true_states_are_in_the_eye_distances_of_the_portrait():
     from ablation_reader import true_states
 
+    from openloopy.face.movement import eye_opening, lip_gap
+
     points = np.stack([_face(), 2 * _face()])
     states = true_states(points)
     assert states.shape == (2, 4)
-    assert states[0, 0] == pytest.approx(0) and states[0, 1] == pytest.approx(0.08)
-    assert states[:, 2:] == pytest.approx(points[:, 30] / 100)
+    assert states[:, 0] == pytest.approx(lip_gap(points)) and states[:, 1] == pytest.approx(
+        eye_opening(points)
+    )
+    assert states[1, :2] == pytest.approx(states[0, :2]), "each frame's own eye distance"
+    assert states[:, 2:] == pytest.approx(points[:, 30] / 100), "the portrait's eye distance"
