@@ -25,7 +25,7 @@ from openloopy.media.video import FPS
 from openloopy.models.weight_files import save_weights
 
 NAMES = ("lip_gap", "eye_opening", "nose_x", "nose_y")
-"""All in outer-eye distances of the portrait, the nose from the picture's corner."""
+"""In outer-eye distances: lip gap and lids in the clip's mean one, the nose (from the picture's corner) in the portrait's."""
 WIDTH = 48
 STEPS, BATCH = 3000, 96
 LEARNING_RATE = 2e-3
@@ -73,7 +73,7 @@ class Clip:
 
 
 def true_states(points: np.ndarray) -> np.ndarray:
-    """`NAMES` of landmarks `f 68 2`, in the outer-eye distance of the first: `f 4`."""
+    """`NAMES` of landmarks `f 68 2`, the first being the portrait's: `f 4`."""
     nose = points[:, NOSE_TIP] / eye_distance(points[:1])
     return np.concatenate([np.stack([lip_gap(points), eye_opening(points)], -1), nose], -1)
 
