@@ -25,7 +25,7 @@ from openloopy.media.video import FPS
 from openloopy.models.weight_files import save_weights
 
 NAMES = ("lip_gap", "eye_opening", "nose_x", "nose_y")
-"""In outer-eye distances: lip gap and lids in the clip's mean one, the nose's place in the picture in the portrait's."""
+"""In outer-eye distances: lip gap and lids in the clip's mean one, the nose's place in the portrait's."""
 WIDTH = 48
 STEPS, BATCH = 3000, 96
 LEARNING_RATE = 2e-3
