@@ -39,6 +39,7 @@ from provenance import provenance, rounded, save_result
 
 from openloopy.data.cache import LatentCache, build_pixel_cache
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.files import atomic_write
 from openloopy.models.audio_encoder import load_audio_encoder
 from openloopy.models.folder import LoadedModel, find_model_folder, load_model
@@ -50,10 +51,9 @@ from openloopy.recipes.line import Place, prepare_latents
 from openloopy.training.features import build_latent_cache
 
 SHARED = ("codec", "cache", "probe")
-COST_ROUNDS = 15
-COST_SOUND_S = 8.0
-COST_SKIPPED = 11
-"""Clips until the longest usual history is there; what is timed comes after."""
+COST_ROUNDS = 10
+COST_SKIPPED = 21
+"""Clips until the longest history (252 frames) is there; what is timed comes after."""
 
 
 def main() -> None:
@@ -132,14 +132,14 @@ def cost(options: argparse.Namespace) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in options.variants}
     models = {name: _untrained(name) for name in options.variants}
     portrait = torch.zeros(128, 128, 3, dtype=torch.uint8).numpy()
-    sound = (
-        0.1 * torch.randn(round(COST_SOUND_S * 16_000), generator=torch.Generator().manual_seed(0)).numpy()
-    )
+    # One clip more, so that no timed one is cut short.
+    num_samples = (COST_SKIPPED + COST_ROUNDS + 1) * 12 * SAMPLE_RATE_HZ // 25
+    sound = 0.1 * torch.randn(num_samples, generator=torch.Generator().manual_seed(0)).numpy()
     runs = {name: LoopyPipeline(model).generate(portrait, sound) for name, model in models.items()}
     for frames in runs.values():
         for _ in range(COST_SKIPPED * 12):
             next(frames)
-    for number in range(min(COST_ROUNDS, int(COST_SOUND_S * 25) // 12 - COST_SKIPPED - 1)):
+    for number in range(COST_ROUNDS):
         for name, frames in runs.items():
             started = time.perf_counter()
             for _ in range(12):

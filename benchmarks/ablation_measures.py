@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from ablation_reader import LatentReader
-from ablation_videos import draw, latents_in_step, meet
+from ablation_videos import draw, latents_in_step, meet, told
 from quality_cases import spoken
 
 from openloopy.data.batch import BatchConfig, ClipBatch, sample_clip_batch
@@ -29,9 +29,9 @@ from openloopy.measures.identity import face_descriptor, face_similarity, textur
 from openloopy.measures.motion import points_of
 from openloopy.measures.quality import flicker, sharpness
 from openloopy.measures.smoothness import smooth_blend
+from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.files import atomic_write
 from openloopy.media.video import FPS, VideoWriter
-from openloopy.models.audio_to_latents import AudioCondition
 from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
 
@@ -87,7 +87,7 @@ def _person(sample: Sample, num_frames: int) -> Person:
         clip=sample.record.clip_id,
         frames=decode_frames(sample.mp4)[:num_frames],
         points=sample.arrays["points68"][:num_frames],
-        waveform=decode_sound(sample.flac)[: round(num_frames / FPS * 16_000)],
+        waveform=decode_sound(sample.flac)[: round(num_frames / FPS * SAMPLE_RATE_HZ)],
         closures=when.closures,
         vowels=when.vowels,
     )
@@ -127,15 +127,7 @@ def _heard(model: LoadedModel, batch: ClipBatch, past_frames: int) -> Conditions
     features = loopy.read_reference(
         batch.reference, batch.history, mask, torch.Generator().manual_seed(count)
     )
-    tokens = loopy.audio_projection(batch.audio)
-    return Conditions(
-        reference=loopy.denoiser.cache_reference(features),
-        reference_latents=batch.reference,
-        audio_tokens=tokens,
-        motion_latents=None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens)),
-        keep_reference=torch.ones(count, device=model.device),
-        keep_motion=torch.ones(count, device=model.device),
-    )
+    return told(loopy, features, batch.reference, loopy.audio_projection(batch.audio))
 
 
 def _errors(

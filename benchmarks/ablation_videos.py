@@ -22,8 +22,9 @@ from openloopy.inference.windows import clip_windows, num_frames
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioFeatureReader
 from openloopy.models.audio_to_latents import AudioCondition
-from openloopy.models.conditions import Conditions
+from openloopy.models.conditions import Conditions, ReferenceFeatures
 from openloopy.models.folder import LoadedModel
+from openloopy.models.loopy import LoopyModel
 from openloopy.models.reference_decoder import ReferencePicture
 from openloopy.models.segments import gather_segments
 
@@ -83,6 +84,19 @@ def draw(model: LoadedModel, latents: Tensor, picture: ReferencePicture) -> np.n
     return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+def told(loopy: LoopyModel, features: ReferenceFeatures, portraits: Tensor, tokens: Tensor) -> Conditions:
+    """All that a denoiser is told in generation: portraits `p c h w`, what was read of them and the past, the sound."""
+    keep = torch.ones(len(portraits), device=portraits.device)
+    return Conditions(
+        reference=loopy.denoiser.cache_reference(features),
+        reference_latents=portraits,
+        audio_tokens=tokens,
+        motion_latents=None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens)),
+        keep_reference=keep,
+        keep_motion=keep,
+    )
+
+
 def _clip(
     model: LoadedModel,
     people: People,
@@ -105,15 +119,7 @@ def _clip(
         sound.window(place[1] - margin, config.clip_frames + 2 * margin)[None] for sound in people.sounds
     ]
     tokens = loopy.audio_projection(torch.cat(states))
-    conditions = Conditions(
-        reference=loopy.denoiser.cache_reference(features),
-        reference_latents=people.latents,
-        audio_tokens=tokens,
-        motion_latents=None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens)),
-        keep_reference=torch.ones(count, device=model.device),
-        keep_motion=torch.ones(count, device=model.device),
-    )
-    branches = guidance_branches(conditions, plan.guidance)
+    branches = guidance_branches(told(loopy, features, people.latents, tokens), plan.guidance)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         return denoise_batched(loopy.denoiser, branches, plan.guidance, x_t, t)

@@ -64,13 +64,12 @@ def _segments(**settings) -> Callable[[LoopyConfig], LoopyConfig]:
     return lambda config: with_segments(config, replace(config.segments, **settings))
 
 
-WORSE_ALL = "worse"
 VARIANTS = {
     "full": Variant(title="full: two layers, s=4, r=2, 5 segments"),
     "single4": Variant(
         title="one temporal layer, 4 motion frames (as EMO, Hallo)",
         model=lambda config: single_temporal_layer(config, 4),
-        paper=WORSE_ALL,
+        paper="worse",
     ),
     "single20": Variant(
         title="one temporal layer, 20 motion frames",
@@ -82,7 +81,7 @@ VARIANTS = {
         model=without_segments,
         paper="worse: IQA 4.39 for 4.51",
     ),
-    "noa2l": Variant(title="no audio-to-latents", model=without_audio_to_latents, paper=WORSE_ALL),
+    "noa2l": Variant(title="no audio-to-latents", model=without_audio_to_latents, paper="worse"),
     "s1": Variant(title="s=1, r=2 (31 frames, 5 kept)", model=_segments(stride=1), paper="worse than s=4"),
     "s2": Variant(title="s=2, r=2 (62 frames, 10 kept)", model=_segments(stride=2), paper="worse than s=4"),
     "s3": Variant(title="s=3, r=2 (93 frames, 15 kept)", model=_segments(stride=3), paper="worse than s=4"),
