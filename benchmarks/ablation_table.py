@@ -1,7 +1,8 @@
 """From tracks and blocks to a table: every variant against the full model, with bootstrap intervals.
 
 A measure gives each person's video some values: one per block of ten seconds, or one for the whole. What is compared
-are the same people, seeds and blocks. The bootstrap draws people of seeds, then blocks within them, 2000 times.
+are the same people, seeds and blocks. The bootstrap draws people of seeds, then blocks within them, 2000 times. Two
+seeds say little of what a third would give; so how far chance goes between seeds is judged over all variants together.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ablation_measures import Person
+from ablation_measures import PASTS, Person
+from scipy.stats import t as student_t
 
 from openloopy.measures.behaviour import interval_distance, slow_motion, sway_distance
 from openloopy.measures.motion import VARIANCE_SCALE, blinks, exp, face_found
@@ -59,7 +61,7 @@ class Measure(NamedTuple):
 def summarise(
     out: Path, seeds: Sequence[int], variants: Sequence[str], people: Sequence[Person]
 ) -> dict[str, Any]:
-    """Means of every variant, and its differences to the full model with intervals."""
+    """Means of every variant, its differences to the full model with intervals, and how far chance alone goes."""
     truth = {person.name: read_video(out / "truth", person.name) for person in people}
     samples: dict[str, dict[str, dict[tuple[int, str], np.ndarray]]] = {}
     for variant in variants:
@@ -71,13 +73,22 @@ def summarise(
                 for name, measure in MEASURES.items():
                     values = measure.values(person, video, truth[person.name])
                     found[name][seed, person.name] = np.array(values, np.float64)
-            for name, values in json.loads((folder / "losses.json").read_text()).items():
-                found.setdefault(f"error_{name}", {})[seed, "held out"] = np.array(values)
+            for name, values in read_errors(folder).items():
+                found.setdefault(name, {})[seed, "held out"] = values
+    rows = {
+        variant: {name: _row(cells, samples[REFERENCE][name]) for name, cells in found.items()}
+        for variant, found in samples.items()
+    }
+    chance = {
+        name: chance_of_seeds(np.array([list(row[name]["seed_means"].values()) for row in rows.values()]))
+        for name in samples[REFERENCE]
+    }
+    for row in rows.values():
+        for name, cell in row.items():
+            cell["verdict"] = verdict(cell, better_of(name), chance[name])
     return {
-        "variants": {
-            variant: {name: _row(cells, samples[REFERENCE][name]) for name, cells in found.items()}
-            for variant, found in samples.items()
-        },
+        "variants": rows,
+        "chance": chance,
         "truth": {
             name: _mean(
                 {
@@ -90,6 +101,19 @@ def summarise(
     }
 
 
+def read_errors(folder: Path) -> dict[str, np.ndarray]:
+    """Errors of held-out clips by name, and what is gained by the past: the error without it less that with it."""
+    stored = json.loads((folder / "losses.json").read_text())
+    errors = {f"error_{name}": np.array(values) for name, values in stored.items()}
+    whole = {past: errors.get(f"error_all_0.9_{past}") for past in PASTS}
+    if any(values is None for values in whole.values()):
+        return errors
+    return errors | {
+        "gain_far": whole["near"] - whole["true"],
+        "gain_past": whole["none"] - whole["true"],
+    }
+
+
 def read_video(folder: Path, name: str) -> Video:
     """What `ablation_measures.write_person` wrote."""
     numbers = json.loads((folder / f"{name}.json").read_text())["blocks"]
@@ -97,18 +121,36 @@ def read_video(folder: Path, name: str) -> Video:
         return Video(stored["states"].astype(np.float64), stored["points"], numbers)
 
 
-def verdict(row: dict[str, Any], better: str) -> str:
+def verdict(row: dict[str, Any], better: str, chance: float) -> str:
     """ "better", "worse" or "undecided" against the full model; "" where neither direction is better.
 
-    Decided is what the interval of the difference and every single seed say alike.
+    Decided is a difference whose interval (over people) does not hold 0, which every seed shows, and which is larger
+    than `chance` (over seeds).
     """
     low, high = row["interval"]
     signs = {np.sign(value) for value in row["seeds"].values()}
     if not better or np.isnan([low, high]).any():
         return ""
-    if low <= 0 <= high or len(signs) > 1:
+    if low <= 0 <= high or len(signs) > 1 or abs(row["difference"]) <= chance:
         return "undecided"
     return "better" if (row["difference"] > 0) == (better == "higher") else "worse"
+
+
+def chance_of_seeds(means: np.ndarray, share: float = 0.95) -> float:
+    """How large a difference between two variants other seeds alone would make, at 95 %.
+
+    means: `variants seeds`. A seed has effects of its own that are alike for all (its stage 1, its clips): they are
+    taken out, what is left is pooled over all variants (two-way analysis of variance, t distribution). Infinite where
+    there is only one seed or variant.
+    """
+    means = means[np.isfinite(means).all(1)]
+    num_variants, num_seeds = means.shape
+    freedom = (num_variants - 1) * (num_seeds - 1)
+    if freedom < 1:
+        return float("inf")
+    rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
+    deviation = np.sqrt(2 * (rest**2).sum() / freedom / num_seeds)
+    return float(student_t.ppf(0.5 + share / 2, freedom) * deviation)
 
 
 def _row(
@@ -266,59 +308,93 @@ MEASURES = {
 }
 ERRORS = {
     "error_all_0.9_true": "error of what comes next, whole picture",
-    "error_eyes_0.9_true": "the same, eyes",
     "error_mouth_0.9_true": "the same, mouth",
+    "error_eyes_0.9_true": "the same, eyes",
+}
+GAINS = {
+    "gain_past": "error that the past saves",
+    "gain_far": "error that more than 12 frames save",
+}
+TITLES = {name: measure.title for name, measure in MEASURES.items()} | ERRORS | GAINS
+GROUPS = {
+    "Lips and pictures": ("lip_r", "closures", "vowels_shut", "identity", "texture", "sharpness"),
+    "Motion": ("smooth_off", "flicker_off", "glo_off", "exp_off"),
+    "The person's own habits, and drift": (
+        "blink_off",
+        "sway_hz_off",
+        "sway_size_off",
+        "colour_drift",
+        "identity_drift",
+    ),
+    "What comes next": (*ERRORS, *GAINS),
 }
 
 
 def write_table(result: dict[str, Any], path: Path) -> None:
-    """Two tables in Markdown: means of all variants, and their differences to the full model with intervals.
-
-    A mean that is decidedly better than the full model's has a + behind it, one that is worse a -.
-    """
-    titles = {name: measure.title for name, measure in MEASURES.items()} | ERRORS
+    """Markdown: an overview, means of all variants, and their differences to the full model with intervals."""
     variants = result["variants"]
-    lines = ["| measure | truth | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
-    for name, title in titles.items():
-        cells = [_number(row[name]["mean"]) + _mark(row, name) for row in variants.values()]
-        lines.append(f"| {title} | {_number(result['truth'].get(name))} | " + " | ".join(cells) + " |")
-    shown = [name for name in titles if _better(name)]
-    means = {name: variants[REFERENCE][name]["seed_means"] for name in titles}
-    lines += [
-        "",
-        "Means of the full model by seed: how far chance alone goes.",
-        "",
-        "| measure | seeds |",
-        "|---|---|",
-    ]
-    lines += [
-        f"| {titles[name]} | {', '.join(map(_number, found.values()))} |" for name, found in means.items()
-    ]
-    lines += ["", "| variant | the paper | " + " | ".join(titles[name] for name in shown) + " |"]
-    lines.append("|---|---|" + "---|" * len(shown))
-    for variant, row in variants.items():
-        if variant != REFERENCE:
-            cells = [f"{_interval(row[name])}{_mark(row, name)}" for name in shown]
-            said = VARIANTS[variant].paper or "-"
-            lines.append(f"| {VARIANTS[variant].title} | {said} | " + " | ".join(cells) + " |")
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+    others = [name for name in variants if name != REFERENCE]
+    lines = [*_overview(result, others), "", *_means(result), ""]
+    for group, names in GROUPS.items():
+        names = [name for name in names if name in variants[REFERENCE]]
+        lines += [f"**{group}**: difference to `{REFERENCE}` (95 % interval)", ""]
+        lines += ["| variant | " + " | ".join(TITLES[name] for name in names) + " |"]
+        lines += ["|---|" + "---|" * len(names)]
+        chance = [f"{_number(result['chance'][name])}" for name in names]
+        lines += ["| chance of seeds, up or down | " + " | ".join(chance) + " |"]
+        for variant in others:
+            cells = [_interval(variants[variant][name]) for name in names]
+            lines += [f"| `{variant}` | " + " | ".join(cells) + " |"]
+        lines += [""]
+    path.write_text("\n".join(lines), "utf-8")
 
 
-def _better(name: str) -> str:
-    return MEASURES[name].better if name in MEASURES else "lower"
+def _overview(result: dict[str, Any], others: Sequence[str]) -> list[str]:
+    """Of every variant what the paper says, what is decided, and its cost."""
+    lines = ["| variant | the paper | better than `full` in | worse in | time of a clip |"]
+    lines += ["|---|---|---|---|---|"]
+    for variant in others:
+        row, cost = result["variants"][variant], result.get("cost", {}).get(variant, {})
+        found = {
+            side: "; ".join(TITLES[name] for name in TITLES if name in row and row[name]["verdict"] == side)
+            for side in ("better", "worse")
+        }
+        cells = [
+            f"`{variant}`: {VARIANTS[variant].title}",
+            VARIANTS[variant].paper or "not in it",
+            found["better"] or "-",
+            found["worse"] or "-",
+            _number(cost.get("against_full")),
+        ]
+        lines += ["| " + " | ".join(cells) + " |"]
+    return lines
 
 
-def _mark(row: dict[str, Any], name: str) -> str:
-    interval = [np.nan if end is None else end for end in row[name]["interval"]]
-    return {"better": " +", "worse": " -"}.get(
-        verdict({**row[name], "interval": interval}, _better(name)), ""
-    )
+def _means(result: dict[str, Any]) -> list[str]:
+    """A row per measure: the truth's, every variant's, and the full model's by seed."""
+    variants = result["variants"]
+    lines = ["| measure | truth | " + " | ".join(variants) + " | full, by seed |"]
+    lines += ["|---|---|" + "---|" * (len(variants) + 1)]
+    for name, title in TITLES.items():
+        if name in variants[REFERENCE]:
+            cells = [_number(row[name]["mean"]) for row in variants.values()]
+            seeds = ", ".join(map(_number, variants[REFERENCE][name]["seed_means"].values()))
+            lines += [f"| {title} | {_number(result['truth'].get(name))} | {' | '.join(cells)} | {seeds} |"]
+    return lines
+
+
+def better_of(name: str) -> str:
+    """Which direction of a number is better; "" for neither."""
+    if name in MEASURES:
+        return MEASURES[name].better
+    return "lower" if name.startswith("error_") else ""
 
 
 def _interval(cell: dict[str, Any]) -> str:
-    """The difference and its interval."""
+    """The difference and its interval; bold and named where it is decided."""
     low, high = cell["interval"]
-    return f"{_number(cell['difference'])} ({_number(low)} to {_number(high)})"
+    text = f"{_number(cell['difference'])} ({_number(low)} to {_number(high)})"
+    return f"**{text}** {cell['verdict']}" if cell["verdict"] in ("better", "worse") else text
 
 
 def _number(value: float | None) -> str:

@@ -323,15 +323,32 @@ def test_bootstrap_covers_the_mean_and_widens_with_few_clusters():
     assert np.isnan(bootstrap([np.array([np.nan])])).all()
 
 
-def test_a_difference_is_decided_only_when_interval_and_seeds_agree():
+def test_a_difference_is_decided_only_when_interval_seeds_and_chance_agree():
     from ablation_table import verdict
 
     row = {"difference": 0.2, "interval": [0.1, 0.3], "seeds": {0: 0.1, 1: 0.3}}
-    assert verdict(row, "higher") == "better" and verdict(row, "lower") == "worse"
-    assert verdict(row, "") == ""
-    assert verdict({**row, "interval": [-0.1, 0.3]}, "higher") == "undecided"
-    assert verdict({**row, "seeds": {0: -0.1, 1: 0.5}}, "higher") == "undecided"
-    assert verdict({**row, "interval": [float("nan")] * 2}, "higher") == ""
+    assert verdict(row, "higher", 0.1) == "better" and verdict(row, "lower", 0.1) == "worse"
+    assert verdict(row, "higher", 0.2) == "undecided"
+    assert verdict(row, "", 0.1) == ""
+    assert verdict({**row, "interval": [-0.1, 0.3]}, "higher", 0.1) == "undecided"
+    assert verdict({**row, "seeds": {0: -0.1, 1: 0.5}}, "higher", 0.1) == "undecided"
+    assert verdict({**row, "interval": [float("nan")] * 2}, "higher", 0.1) == ""
+
+
+def test_chance_of_seeds_is_exceeded_by_one_difference_in_twenty():
+    from ablation_table import chance_of_seeds
+
+    rng = np.random.default_rng(0)
+    exceeded = []
+    for _ in range(300):
+        # Effects of variants and of seeds are large and must not count.
+        means = rng.normal(0, 1, (14, 2)) + [0, 50]
+        chance = chance_of_seeds(means)
+        assert chance_of_seeds(means + 10 * np.arange(14)[:, None]) == pytest.approx(chance)
+        exceeded.append(abs(means[1].mean() - means[0].mean()) > chance)
+    assert 0.02 < np.mean(exceeded) < 0.09
+    assert chance_of_seeds(np.ones((14, 1))) == float("inf")
+    assert chance_of_seeds(np.array([[1.0, 2.0], [np.nan, 1.0], [1.0, 3.0]])) > 0
 
 
 def _tiny_model(change=lambda config: config):
@@ -439,7 +456,7 @@ def _moving_states(num_frames: int, blink_every: int, rng: np.random.Generator) 
 
 def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
     from ablation_measures import Person
-    from ablation_table import MEASURES, summarise, verdict, write_table
+    from ablation_table import MEASURES, summarise, write_table
 
     rng, frames = np.random.default_rng(0), 500
     people = []
@@ -465,21 +482,28 @@ def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
     found = summarise(tmp_path, [0, 1], ["full", "single4"], people)
     rows = found["variants"]
     errors = {f"error_{place}_0.9_true" for place in ("all", "eyes", "mouth")}
+    errors |= {"error_all_0.9_near", "error_all_0.9_none", "gain_far", "gain_past"}
     assert set(rows["full"]) == {*MEASURES, *errors}
+    assert rows["full"]["gain_far"]["mean"] == 0 and rows["full"]["gain_past"]["mean"] == 0.5
     assert rows["full"]["lip_r"]["mean"] > 0.95 and abs(rows["single4"]["lip_r"]["mean"]) < 0.2
     assert rows["full"]["lip_r"]["interval"] == [0, 0]
     for name in ("lip_r", "glo_off", "blink_off", "sway_size_off"):
-        assert verdict(rows["single4"][name], MEASURES[name].better) == "worse", name
+        assert rows["single4"][name]["verdict"] == "worse", name
     assert rows["full"]["blinks"]["mean"] == pytest.approx(1)
     assert rows["single4"]["blinks"]["mean"] < 1e-3
     assert rows["full"]["blink_off"]["mean"] == 0 and rows["single4"]["blink_off"]["mean"] > 10
     assert rows["full"]["glo"]["mean"] == pytest.approx(1, abs=0.05)
     assert rows["full"]["exp"]["mean"] == pytest.approx(1, abs=0.1)
-    assert verdict(rows["single4"]["identity"], "higher") == "undecided"
+    assert rows["single4"]["identity"]["verdict"] == "undecided"
+    assert found["chance"]["identity"] == 0 and found["chance"]["lip_r"] > 0
     assert found["truth"]["lip_r"] == pytest.approx(1) and found["truth"]["blink_off"] == 0
     write_table(found, tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
     assert "one temporal layer, 4 motion frames" in text and "lip gap, correlation" in text
+    overview = next(line for line in text.splitlines() if line.startswith("| `single4`: "))
+    worse = overview.split(" | ")[3]
+    assert "lip gap, correlation with the true one" in worse and "likeness" not in worse
+    assert "** worse" in text
 
 
 def _store(folder: Path, name: str, states: np.ndarray) -> None:
@@ -489,6 +513,7 @@ def _store(folder: Path, name: str, states: np.ndarray) -> None:
     part = dict(flicker=1.0, smooth=0.9, identity=0.8, texture=0.7, sharpness=0.1, found=1.0, lab=[50, 0, 0])
     (folder / f"{name}.json").write_text(json.dumps({"clip": name, "blocks": [part, part]}))
     errors = {f"{place}_0.9_true": [1.0, 2.0] for place in ("all", "eyes", "mouth")}
+    errors |= {"all_0.9_near": [1.0, 2.0], "all_0.9_none": [1.5, 2.5]}
     (folder / "losses.json").write_text(json.dumps(errors))
 
 

@@ -289,8 +289,10 @@ def _check_same_run(task: TrainTask, config: LoopConfig, run_dir: Path) -> None:
             f"{run_dir} holds a run with other settings (see its config.json); "
             "use another --run folder, or the settings of that run to resume it"
         )
-    if is_main():
-        path.write_text(json.dumps(resolved, indent=1) + "\n")
+    text = json.dumps(resolved, indent=1) + "\n"
+    # Unchanged, it is not written again: a second run that only reads this one may be reading it now.
+    if is_main() and not (path.exists() and path.read_text() == text):
+        path.write_text(text)
 
 
 def _identity(resolved: dict) -> dict:
