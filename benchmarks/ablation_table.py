@@ -26,6 +26,7 @@ from openloopy.recipes.ablations import VARIANTS
 BLOCK_FRAMES = 10 * FPS
 """Lips and sway are judged in blocks of ten seconds."""
 DRAWS = 2000
+CLIP_FRAMES = 12
 REFERENCE = "full"
 GAP, LIDS, NOSE_X, NOSE_Y = range(4)
 """Columns of states, see `ablation_reader.NAMES`."""
@@ -270,6 +271,17 @@ def _sway(name: str) -> Values:
     return values
 
 
+def _head_steps(video: Video) -> list[tuple[float, float]]:
+    """By block the mean way of the nose from one frame to the next: across the border of two clips, and within."""
+    ways = np.linalg.norm(np.diff(video.states[:, [NOSE_X, NOSE_Y]], axis=0), axis=1)
+    is_border = np.arange(1, len(video.states)) % CLIP_FRAMES == 0
+    found = []
+    for start in range(0, max(len(ways) - BLOCK_FRAMES // 2, 1), BLOCK_FRAMES):
+        block, border = (values[start : start + BLOCK_FRAMES] for values in (ways, is_border))
+        found.append((float(block[border].mean()), float(block[~border].mean())))
+    return found
+
+
 def _drift(name: str) -> Values:
     """The last part against the first."""
 
@@ -295,6 +307,16 @@ MEASURES = {
     "glo_off": Measure("Glo, off the truth (octaves)", "lower", _ratio(_glo, True)),
     "exp": Measure("Exp over the truth's", "", _ratio(_exp)),
     "exp_off": Measure("Exp, off the truth (octaves)", "lower", _ratio(_exp, True)),
+    "border": Measure(
+        "head's step from clip to clip over the truth's",
+        "lower",
+        _ratio(lambda video: [across for across, _ in _head_steps(video)]),
+    ),
+    "step_off": Measure(
+        "head's steps within clips, off the truth (octaves)",
+        "lower",
+        _ratio(lambda video: [within for _, within in _head_steps(video)], True),
+    ),
     "blinks": Measure("blinks over the truth's", "", _ratio(_blink_rate)),
     "blink_off": Measure("blink intervals, distance to the person's own (s)", "lower", _blink_distance),
     "sway_hz_off": Measure("sway, distance of frequencies (Hz)", "lower", _sway("frequency_hz")),
@@ -318,7 +340,7 @@ GAINS = {
 TITLES = {name: measure.title for name, measure in MEASURES.items()} | ERRORS | GAINS
 GROUPS = {
     "Lips and pictures": ("lip_r", "closures", "vowels_shut", "identity", "texture", "sharpness"),
-    "Motion": ("smooth_off", "flicker_off", "glo_off", "exp_off"),
+    "Motion": ("smooth_off", "flicker_off", "border", "step_off", "glo_off", "exp_off"),
     "The person's own habits, and drift": (
         "blink_off",
         "sway_hz_off",

@@ -506,6 +506,19 @@ def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
     assert "** worse" in text
 
 
+def test_a_head_that_jumps_between_clips_shows_at_their_borders():
+    from ablation_table import MEASURES, Video
+
+    smooth = np.zeros((500, 4))
+    smooth[:, 2] = 0.01 * np.arange(500)
+    jumping = smooth.copy()
+    jumping[:, 2] += 0.04 * (np.arange(500) // 12)
+    true, ours = (Video(states, np.zeros((2, 40, 68, 2)), []) for states in (smooth, jumping))
+    assert MEASURES["border"].values(None, ours, true) == pytest.approx([5, 5])
+    assert MEASURES["step_off"].values(None, ours, true) == pytest.approx([0, 0], abs=1e-9)
+    assert MEASURES["border"].values(None, true, true) == pytest.approx([1, 1])
+
+
 def _store(folder: Path, name: str, states: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     points = np.random.default_rng(1).normal(0, 3, (2, 40, 68, 2)) + _face()
