@@ -105,6 +105,10 @@ VARIANTS = {
     "nomask": Variant(
         title="motion frames never masked", dropout=lambda dropout: replace(dropout, motion_frames=0.0)
     ),
+    "nonoise": Variant(
+        title="no noise on motion frames in training (as in the paper)",
+        dropout=lambda dropout: replace(dropout, motion_noise_max=0.0),
+    ),
 }
 """By name; the first is what the others are held against."""
 
