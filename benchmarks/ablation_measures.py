@@ -136,8 +136,9 @@ def _errors(
     config, latents = model.config, batch.latents
     bars = alpha_bars(config.schedule).to(model.device)
     t = torch.full((len(latents),), int(level * len(bars)), device=model.device)
-    x_t = add_noise(latents, noise, bars[t])
+    x_t = add_noise(config.to_residual(latents, batch.reference), noise, bars[t])
     x_0 = to_x_0(config.prediction, model.loopy.denoiser(x_t, t, conditions), x_t, bars[t])
+    x_0 = config.from_residual(x_0, batch.reference)
     error = ((x_0 - latents) ** 2).mean(2, keepdim=True)
     points = batch.points68.flatten(0, 1)
     mouth, eyes = (

@@ -124,10 +124,11 @@ def _clip(
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         return denoise_batched(loopy.denoiser, branches, plan.guidance, x_t, t)
 
-    return sample(
+    made = sample(
         denoise,
         torch.cat(noise).to(model.device) * plan.temperature,
         config=plan.sampler,
         schedule=config.schedule,
         prediction=config.prediction,
     )
+    return config.from_residual(made, people.latents)

@@ -36,9 +36,15 @@ from openloopy.models.vae import ReferenceCodec
 from openloopy.recipes.line import Place, picture_model, start_loopy
 from openloopy.recipes.mini import mini
 from openloopy.training.codec import CodecTask, CodecTrainingConfig
-from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, clip_conditions, picture_conditions
+from openloopy.training.denoise import (
+    WEIGHTS_NAME,
+    DenoiseTask,
+    Draws,
+    clip_conditions,
+    picture_conditions,
+)
 from openloopy.training.features import to_pixels
-from openloopy.training.loop import LoopConfig, step_generator, train
+from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 from openloopy.training.stages import DropoutConfig, StageConfig
 
@@ -182,23 +188,23 @@ def judge_denoiser(network: LoopyModel, config: StageConfig, options: argparse.N
     all_bars = alpha_bars(network.config.schedule)
     errors: dict[str, list[float]] = {}
     for step in range(JUDGED_BATCHES):
-        generator = step_generator(7, step)
+        draws = Draws(7, step, JUDGED_BATCH, range(JUDGED_BATCH))
         draw = dict(seed=7, step=step, batch_size=JUDGED_BATCH, config=config.batch)
         if config.number == 1:
             batch = sample_frame_batch(cache, **draw)
             latents, points = batch.latents[:, None], batch.points68
-            conditions = picture_conditions(network, batch.reference, quiet, generator)
+            conditions = picture_conditions(network, batch.reference, quiet, draws)
         else:
             batch = sample_clip_batch(cache, **draw)
             latents, points = batch.latents, batch.points68.flatten(0, 1)
-            conditions = clip_conditions(network, batch, quiet, generator)
+            conditions = clip_conditions(network, batch, quiet, draws)
         mouth, eyes = (box.unflatten(0, latents.shape[:2]) for box in region_boxes(points, latents.shape[-1]))
-        noise = torch.randn(latents.shape, generator=generator)
+        noise, model = draws.normal(*latents.shape[1:]), network.config
         for level in NOISE_LEVELS:
             t = torch.full((len(latents),), int(level * len(all_bars)))
-            x_t = add_noise(latents, noise, all_bars[t])
-            x_0 = to_x_0(network.config.prediction, network.denoiser(x_t, t, conditions), x_t, all_bars[t])
-            error = (x_0 - latents) ** 2
+            x_t = add_noise(model.to_residual(latents, batch.reference), noise, all_bars[t])
+            x_0 = to_x_0(model.prediction, network.denoiser(x_t, t, conditions), x_t, all_bars[t])
+            error = (model.from_residual(x_0, batch.reference) - latents) ** 2
             for place, box in {"mouth": mouth, "eyes": eyes, "all": torch.ones_like(mouth)}.items():
                 inside = (error * box).sum() / (box.sum() * latents.shape[2])
                 errors.setdefault(f"x0_error_{place}_{level}", []).append(inside.item())

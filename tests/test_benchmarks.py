@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -373,14 +374,17 @@ def _tiny_model(change=lambda config: config):
     return LoadedModel(config, *networks, torch.device("cpu"), torch.float32)
 
 
-@pytest.mark.parametrize("variant", ["full", "random", "noa2l"])
-def test_people_in_step_are_what_each_would_be_alone(variant):
+@pytest.mark.parametrize("variant, residual_scale", [("full", None), ("random", None), ("noa2l", 2.0)])
+def test_people_in_step_are_what_each_would_be_alone(variant, residual_scale):
     from ablation_videos import draw, latents_in_step, meet
 
     from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
     from openloopy.recipes.ablations import VARIANTS
 
-    model, rng = _tiny_model(VARIANTS[variant].model), np.random.default_rng(0)
+    def change(config):
+        return replace(VARIANTS[variant].model(config), residual_scale=residual_scale)
+
+    model, rng = _tiny_model(change), np.random.default_rng(0)
     portraits = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(2)]
     sounds = [rng.normal(0, 0.1, 32_000).astype(np.float32) for _ in range(2)]
     known = meet(model, portraits, sounds)

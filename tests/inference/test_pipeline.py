@@ -183,6 +183,21 @@ def test_every_clip_sees_the_latents_before_it_and_the_sound_around_it(pipeline,
     assert windows == [(-2, 16), (10, 16), (22, 16)]
 
 
+def test_large_residuals_of_a_model_lie_close_to_the_portrait():
+    """What such a model makes is a difference: divided by a large scale nothing but the portrait is left."""
+    model = tiny_model()
+    frames = {}
+    for scale in (0.1, 1e6):
+        changed = replace(model, config=replace(model.config, residual_scale=scale))
+        pipeline = LoopyPipeline(changed)
+        frames[scale] = run(pipeline, 0.6, steps=2).astype(int)
+    with torch.inference_mode():
+        portrait = pipeline._read_portrait(tiny_portrait(0))
+        still = next(pipeline._decode(portrait.latents, portrait.picture)).astype(int)
+    assert np.abs(frames[1e6] - still).max() <= 1
+    assert np.abs(frames[0.1] - still).max() > 10
+
+
 def test_history_keeps_the_last_frames_oldest_first():
     history = MotionHistory(5, (1, 1, 1), CPU)
     latents, mask = history.as_batch()

@@ -47,6 +47,20 @@ def test_settings_that_contradict_each_other():
         LoopyConfig(name="x", denoiser=replace(PAPER.denoiser, audio=None))
 
 
+def test_residuals_are_differences_to_the_portrait_and_come_back():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    reference = torch.randn(2, 4, 8, 8, generator=generator)
+    plain, residual = tiny_config(), replace(tiny_config(), residual_scale=2.5)
+    assert plain.to_residual(latents, reference) is latents
+    assert plain.from_residual(latents, reference) is latents
+    made = residual.to_residual(latents, reference)
+    assert torch.allclose(made[1, 2], 2.5 * (latents[1, 2] - reference[1]))
+    assert torch.allclose(residual.from_residual(made, reference), latents, atol=1e-6)
+    with pytest.raises(ValueError, match="residual_scale must be above 0"):
+        replace(plain, residual_scale=0.0)
+
+
 def test_parts_are_absent_in_stage_1():
     config = tiny_config()
     stage_1 = replace(config, a2l=None, denoiser=replace(config.denoiser, audio=None, temporal=None))

@@ -181,7 +181,7 @@ class LoopyPipeline:
         noise = torch.randn(1, config.clip_frames, *portrait.latents.shape[1:], generator=generator)
         conditions = self._conditions(portrait, sound, history, window, generator)
         denoise = denoise_batched if plan.is_batched else denoise_in_turn
-        latents = sample(
+        made = sample(
             partial(
                 denoise,
                 self.model.loopy.denoiser,
@@ -193,7 +193,7 @@ class LoopyPipeline:
             schedule=config.schedule,
             prediction=config.prediction,
         )
-        return latents[0]
+        return config.from_residual(made, portrait.latents)[0]
 
     def _conditions(
         self,

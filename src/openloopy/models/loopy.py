@@ -59,8 +59,13 @@ class LoopyConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     prediction: Prediction = "epsilon"
     defaults: GenerationDefaults = GenerationDefaults()
+    residual_scale: float | None = None
+    """None: latents are made out of noise (the paper). A number: this many times their difference to the portrait's,
+    so that a small model need not learn to copy the portrait first; one over the difference's standard deviation."""
 
     def __post_init__(self) -> None:
+        if self.residual_scale is not None and self.residual_scale <= 0:
+            raise ValueError(f"residual_scale must be above 0, or None, got {self.residual_scale}")
         temporal = self.denoiser.temporal
         if self.a2l is not None and self.denoiser.audio is None:
             raise ValueError(
@@ -80,6 +85,18 @@ class LoopyConfig:
     def clip_frames(self) -> int:
         """Frames generated at a time; one by one without temporal layers."""
         return 1 if self.denoiser.temporal is None else self.denoiser.temporal.max_clip_frames
+
+    def to_residual(self, latents: Tensor, reference: Tensor) -> Tensor:
+        """What is made out of noise: clips `b f c h w`, the portraits' latents `b c h w` -> like the clips."""
+        if self.residual_scale is None:
+            return latents
+        return (latents - reference[:, None]) * self.residual_scale
+
+    def from_residual(self, residual: Tensor, reference: Tensor) -> Tensor:
+        """The inverse of `to_residual`."""
+        if self.residual_scale is None:
+            return residual
+        return residual / self.residual_scale + reference[:, None]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; see `from_dict`."""

@@ -87,7 +87,7 @@ def _draw_frames(network: nn.Module, latents: Tensor) -> Tensor:
         schedule=config.schedule,
         prediction=config.prediction,
     )
-    return drawn[:, 0]
+    return config.from_residual(drawn, latents)[:, 0]
 
 
 def _resized(frame: np.ndarray, side: int) -> np.ndarray:

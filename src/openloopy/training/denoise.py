@@ -112,13 +112,15 @@ class DenoiseTask:
         if config.number == 1:
             frames = sample_frame_batch(self.cache, **where, config=config.batch).to(device)
             latents, region, states = frames.latents[:, None], frames.region_weight[:, None], None
+            reference = frames.reference
             conditions = picture_conditions(network, frames.reference, config, draws)
         else:
             clips = sample_clip_batch(self.cache, **where, config=config.batch).to(device)
             latents, region, states = clips.latents, clips.region_weight, clips.states
+            reference = clips.reference
             conditions = clip_conditions(network, clips, config, draws)
         return self._denoising_losses(
-            network, latents, region, conditions=conditions, states=states, draws=draws
+            network, latents, region, reference=reference, conditions=conditions, states=states, draws=draws
         )
 
     def sample(self, network: nn.Module, path: Path) -> None:
@@ -133,11 +135,14 @@ class DenoiseTask:
         latents: Tensor,
         region: Tensor,
         *,
+        reference: Tensor,
         conditions: Conditions,
         states: Tensor | None,
         draws: Draws,
     ) -> dict[str, Tensor]:
         model = network.config
+        # Not the conditions' portrait: that one is dropped at times.
+        latents = model.to_residual(latents, reference)
         t = draws.integers(model.schedule.num_timesteps)
         alpha_bar = self.alpha_bars[t].to(latents.device)
         noise = draws.normal(*latents.shape[1:]).to(latents.device)
@@ -157,7 +162,7 @@ class DenoiseTask:
         if self.probe is None or states is None:
             return losses
         x_0 = to_x_0(model.prediction, prediction.float(), x_t, alpha_bar)
-        state = state_loss(self.probe.to(latents.device), x_0, states)
+        state = state_loss(self.probe.to(latents.device), model.from_residual(x_0, reference), states)
         noisy = ((state * dark).sum() / dark.sum().clamp(min=1)).detach()
         return losses | {"loss": loss + self.config.state_weight * state.mean(), "state_noisy": noisy}
 
