@@ -44,6 +44,23 @@ def test_missing_motion_frames_are_zero_whatever_they_hold():
 
 
 @torch.no_grad()
+def test_relative_motion_is_what_differs_from_the_portrait():
+    net, (reference, motion) = make_net(), random_frames()
+    motion[:, 1] = reference
+    plain = net(reference, motion, torch.ones(BATCH, MOTION))
+    net.relative_motion = True
+    mask = torch.tensor([[1.0, 1, 1, 0], [0, 1, 1, 1]])
+    relative = net(reference, motion, mask)
+    for entry, raw in zip(relative.layers, plain.layers, strict=True):
+        width = raw.motion.shape[-1:]
+        even = torch.layer_norm(raw.motion, width)
+        expected = (even - even[:, 1:2]) * mask[:, :, None, None]
+        assert torch.allclose(entry.motion, expected, atol=1e-4)
+        assert torch.allclose(entry.reference, raw.reference, atol=1e-5)
+        assert entry.motion[:, 1].abs().max() < 1e-4 < entry.motion[:, 2].abs().max()
+
+
+@torch.no_grad()
 def test_no_motion_frames():
     net, (reference, motion) = make_net(), random_frames()
     features = net(reference, motion[:, :0], torch.ones(BATCH, 0))

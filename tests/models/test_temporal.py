@@ -97,3 +97,16 @@ def test_too_many_frames_are_an_error(layers):
 def test_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="unknown temporal kind"):
         TemporalConfig(kind="triple")
+
+
+@torch.no_grad()
+def test_relative_motion_keeps_its_size():
+    """Twice the difference is twice the value: it is not normalised away."""
+    values = {}
+    for relative in (False, True):
+        torch.manual_seed(0)
+        layers = TemporalLayers(WIDTH, TemporalConfig(num_heads=2, relative_motion=relative), 4)
+        nothing, once, twice = (layers.motion_keys(n * random_clip()[1])[1] for n in (0, 1, 2))
+        values[relative] = (twice - nothing), (once - nothing)
+    assert torch.allclose(values[True][0], 2 * values[True][1], atol=1e-5)
+    assert torch.allclose(values[False][0], values[False][1], atol=1e-3)

@@ -111,7 +111,9 @@ def test_variants_differ_from_the_full_line_in_what_they_say_alone():
             "model": line.model != full.model,
             "dropout": line.stage2.training.dropout != full.stage2.training.dropout,
         }
-        expected = {"full": set(), "nodropout": {"dropout"}, "nomask": {"dropout"}}.get(name, {"model"})
+        expected = {"full": set(), **dict.fromkeys(("nodropout", "nomask", "noise"), {"dropout"})}.get(
+            name, {"model"}
+        )
         assert {part for part, is_other in differs.items() if is_other} == expected, name
     assert load_line("ablation-nodropout").stage2.training.dropout.reference == 0
     assert load_line("ablation-nomask").stage2.training.dropout.motion_frames == 0

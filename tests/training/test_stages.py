@@ -13,7 +13,7 @@ from openloopy.models.loopy import LoopyModel
 from openloopy.models.weight_files import save_weights
 from openloopy.recipes.line import picture_model
 from openloopy.recipes.tiny import loopy_config
-from openloopy.training.denoise import DenoiseTask, load_stage1
+from openloopy.training.denoise import DenoiseTask, Draws, load_stage1
 from openloopy.training.stages import DropoutConfig, StageConfig, freeze_all_but, part_of
 from tests.data.synthetic import make_sample
 
@@ -21,6 +21,17 @@ from tests.data.synthetic import make_sample
 def test_stage2_without_audio_is_refused():
     with pytest.raises(ValueError, match="must train the 'audio' part"):
         StageConfig(number=2, batch_size=1, trainable=("picture", "reference_net", "temporal"))
+
+
+def test_a_timestep_power_draws_noisier_steps_more_often():
+    draws = Draws(seed=0, step=0, batch_size=20_000, samples=range(20_000))
+    t = draws.timesteps(1000, 3.0)
+    assert t.min() >= 0 and t.max() <= 999
+    assert (t >= 500).float().mean() == pytest.approx(1 - 0.5**3, abs=0.01)
+    even = Draws(seed=0, step=0, batch_size=4, samples=range(4)).timesteps(1000, 1.0)
+    assert torch.equal(even, Draws(seed=0, step=0, batch_size=4, samples=range(4)).integers(1000))
+    with pytest.raises(ValueError, match="timestep_power must be above 0"):
+        StageConfig(number=1, batch_size=1, timestep_power=0)
 
 
 def test_impossible_dropout_is_refused():

@@ -124,7 +124,8 @@ class LoopyModel(nn.Module):
         unet, audio = config.denoiser.unet, config.denoiser.audio
         self.config = config
         self.denoiser = Denoiser(config.denoiser)
-        self.reference_net = ReferenceNet(unet)
+        temporal = config.denoiser.temporal
+        self.reference_net = ReferenceNet(unet, temporal is not None and temporal.relative_motion)
         self.audio_projection = None if audio is None else AudioProjection(audio, unet.context_dim)
         self.a2l = None
         if config.a2l is not None:

@@ -22,8 +22,10 @@ from openloopy.models.unet import Anatomy, MidBlock, UNetConfig, down_blocks, ru
 class ReferenceNet(nn.Module):
     """Names as in SD 1.5's U-Net, without cross-attention and without what follows its last self-attention's entry."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, relative_motion: bool = False) -> None:
+        """relative_motion: see `TemporalConfig.relative_motion`."""
         super().__init__()
+        self.relative_motion = relative_motion
         anatomy = Anatomy(unet=config, context_width=None, temporal=None, time_width=None)
         self.config = config
         self.conv_in = nn.Conv2d(config.in_channels, config.block_channels[0], kernel_size=3, padding=1)
@@ -48,10 +50,15 @@ class ReferenceNet(nn.Module):
             )
         present = motion_mask.flatten().nonzero().squeeze(1)
         frames = torch.cat([reference, motion.flatten(0, 1)[present]])
+        portrait_of = torch.div(present, max(num_motion, 1), rounding_mode="floor")
         layers = []
         for tokens, normed in self.read(frames):
             features = tokens.new_zeros(batch * num_motion, *tokens.shape[1:])
-            features = features.index_copy(0, present, tokens[batch:])
+            seen = tokens[batch:]
+            if self.relative_motion:
+                even = F.layer_norm(tokens, tokens.shape[-1:])
+                seen = even[batch:] - even[portrait_of]
+            features = features.index_copy(0, present, seen)
             layers.append(LayerFeatures(normed[:batch], features.unflatten(0, (batch, num_motion))))
         return ReferenceFeatures(tuple(layers), motion_mask)
 

@@ -41,6 +41,9 @@ class TemporalConfig:
     num_heads: int = 8
     max_clip_frames: int = 12
     max_motion_frames: int = 20
+    relative_motion: bool = False
+    """False: the layers see the motion frames' features as they are (the paper). True: less the portrait's, each
+    normalised before: what moved is all that is left, and a small model finds it sooner (`docs/log.md`, entry 27)."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TemporalKind):
@@ -130,6 +133,7 @@ class TemporalLayers(nn.Module):
     def __init__(self, width: int, config: TemporalConfig, norm_groups: int) -> None:
         super().__init__()
         self.inter = ClipAttention(width, config)
+        self.relative_motion = config.relative_motion
         self.motion_embedding = nn.Parameter(torch.randn(config.max_motion_frames, width) * 0.02)
         self.intra = None
         if config.kind == "dual":
@@ -149,7 +153,9 @@ class TemporalLayers(nn.Module):
             )
         # The newest frame always has the last embedding, however many there are.
         embedding = self.motion_embedding[len(self.motion_embedding) - num_frames :]
-        tokens = (self.inter.norm(motion) + embedding[:, None]).transpose(1, 2).flatten(0, 1)
+        # Differences are normalised already; once more, and how large they are would be lost.
+        normed = motion if self.relative_motion else self.inter.norm(motion)
+        tokens = (normed + embedding[:, None]).transpose(1, 2).flatten(0, 1)
         return self.inter.attention.project_keys(tokens)
 
     @recomputable

@@ -18,12 +18,7 @@ from openloopy.training.stages import DropoutConfig
 
 def single_temporal_layer(config: LoopyConfig, motion_frames: int) -> LoopyConfig:
     """Ablation: one temporal layer over the last `motion_frames` frames (as EMO, Hallo: 4; also 20)."""
-    temporal = TemporalConfig(
-        kind="single",
-        num_heads=_temporal(config).num_heads,
-        max_clip_frames=_temporal(config).max_clip_frames,
-        max_motion_frames=motion_frames,
-    )
+    temporal = replace(_temporal(config), kind="single", max_motion_frames=motion_frames)
     return replace(
         config,
         name=f"{config.name}-single{motion_frames}",
@@ -105,9 +100,9 @@ VARIANTS = {
     "nomask": Variant(
         title="motion frames never masked", dropout=lambda dropout: replace(dropout, motion_frames=0.0)
     ),
-    "nonoise": Variant(
-        title="no noise on motion frames in training (as in the paper)",
-        dropout=lambda dropout: replace(dropout, motion_noise_max=0.0),
+    "noise": Variant(
+        title="noise up to .25 on motion frames in training",
+        dropout=lambda dropout: replace(dropout, motion_noise_max=0.25),
     ),
 }
 """By name; the first is what the others are held against."""

@@ -65,6 +65,12 @@ class Draws:
         """`b` in 0 .. stop - 1."""
         return torch.randint(stop, (self._batch_size,), generator=self._generator)[self._samples]
 
+    def timesteps(self, count: int, power: float) -> Tensor:
+        """`b` in 0 .. count - 1; see `StageConfig.timestep_power`."""
+        if power == 1.0:
+            return self.integers(count)
+        return (count * self.uniform().double() ** (1 / power)).long().clamp(max=count - 1)
+
     def keep(self, rate: float) -> Tensor:
         """1 for samples that keep a condition dropped at `rate`, `b`."""
         return (self.uniform() >= rate).float()
@@ -143,7 +149,7 @@ class DenoiseTask:
         model = network.config
         # Not the conditions' portrait: that one is dropped at times.
         latents = model.to_residual(latents, reference)
-        t = draws.integers(model.schedule.num_timesteps)
+        t = draws.timesteps(model.schedule.num_timesteps, self.config.timestep_power)
         alpha_bar = self.alpha_bars[t].to(latents.device)
         noise = draws.normal(*latents.shape[1:]).to(latents.device)
         x_t = add_noise(latents, noise, alpha_bar)
