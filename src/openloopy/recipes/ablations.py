@@ -100,6 +100,10 @@ VARIANTS = {
     "nomask": Variant(
         title="motion frames never masked", dropout=lambda dropout: replace(dropout, motion_frames=0.0)
     ),
+    "rawmotion": Variant(
+        title="motion frames' features as they are (as in the paper), not less the portrait's",
+        model=lambda config: _with_temporal(config, relative_motion=False),
+    ),
     "noise": Variant(
         title="noise up to .25 on motion frames in training",
         dropout=lambda dropout: replace(dropout, motion_noise_max=0.25),
@@ -121,6 +125,11 @@ def vary(line: LineConfig, name: str) -> LineConfig:
     batch = replace(training.batch, num_history=max(training.batch.num_history, model.segments.span))
     training = replace(training, dropout=variant.dropout(training.dropout), batch=batch)
     return replace(line, model=model, stage2=replace(line.stage2, training=training), variant=name)
+
+
+def _with_temporal(config: LoopyConfig, **settings) -> LoopyConfig:
+    temporal = replace(_temporal(config), **settings)
+    return replace(config, denoiser=replace(config.denoiser, temporal=temporal))
 
 
 def _temporal(config: LoopyConfig) -> TemporalConfig:
