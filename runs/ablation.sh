@@ -6,7 +6,7 @@
 # do as well: change the two lists, and TEST_PEOPLE to those whose lids can be read from latents (out/shared/reader.json).
 # People of test_people.csv speak for a minute in voices and sentences that training never saw; four of them were seen in
 # training, two were not. A person's habits come from its name and --seed.
-# The settings are those of src/openloopy/recipes/ablation.py; what is known so far is in docs/log.md, entry 25.
+# The settings are those of src/openloopy/recipes/ablation.py; what is known so far is in docs/log.md, entries 25 to 27.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PORTRAITS=${PORTRAITS:?name a folder of portraits}
