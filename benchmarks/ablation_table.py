@@ -330,8 +330,8 @@ MEASURES = {
 }
 ERRORS = {
     "error_all_0.9_true": "error of what comes next, whole picture",
-    "error_mouth_0.9_true": "the same, mouth",
-    "error_eyes_0.9_true": "the same, eyes",
+    "error_mouth_0.9_true": "error of what comes next, mouth",
+    "error_eyes_0.9_true": "error of what comes next, eyes",
 }
 GAINS = {
     "gain_past": "error that the past saves",

@@ -567,3 +567,26 @@ def test_true_states_are_in_the_eye_distances_of_the_portrait():
         eye_opening(points)
     )
     assert states[:, 2:] == pytest.approx(points[:, 30] / 100), "the portrait's eye distance"
+
+
+def test_remedies_judge_a_denoiser_without_dropout_and_alike_each_time(tmp_path, monkeypatch):
+    import remedies
+    import torch
+
+    from openloopy.models.loopy import LoopyModel
+    from openloopy.recipes.tiny import loopy_config
+    from openloopy.training.stages import StageConfig
+    from tests.training.tiny_stage import write_cache
+
+    cache = write_cache(tmp_path)
+    monkeypatch.setattr(remedies, "latents_of", lambda options, split: cache)
+    monkeypatch.setattr(remedies, "JUDGED_BATCHES", 1)
+    torch.manual_seed(0)
+    network = LoopyModel(loopy_config()).eval()
+    config = StageConfig(number=2, batch_size=1)
+    first, again = (remedies.judge_denoiser(network, config, None) for _ in range(2))
+    assert first == again and all(value > 0 for value in first.values())
+    assert len(first) == 3 * len(remedies.NOISE_LEVELS)
+    # An untrained model knows nothing but what is left of the signal.
+    low, high = min(remedies.NOISE_LEVELS), max(remedies.NOISE_LEVELS)
+    assert first[f"x0_error_all_{low}"] < first[f"x0_error_all_{high}"]

@@ -50,7 +50,7 @@ class ReferenceNet(nn.Module):
             )
         present = motion_mask.flatten().nonzero().squeeze(1)
         frames = torch.cat([reference, motion.flatten(0, 1)[present]])
-        portrait_of = torch.div(present, max(num_motion, 1), rounding_mode="floor")
+        portrait_of = present // max(num_motion, 1)
         layers = []
         for tokens, normed in self.read(frames):
             features = tokens.new_zeros(batch * num_motion, *tokens.shape[1:])

@@ -12,7 +12,7 @@ So that a variant can learn within minutes to use what it differs in, the line d
 stage 1 hears (single frames with sound, no layers along time, no audio-to-latents), so that every variant starts from
 the same model that can move its lips; what is made out of noise is the difference to the portrait, and motion frames
 are seen as what differs from it; noisy timesteps are drawn more often; and stage 2 leaves the reference net as it is
-(at these rates its features grow without bound). What each of these changes is in `docs/log.md`, entry 27.
+(at these rates its features grow without bound). What was measured of this is in `docs/log.md`, entry 27.
 """
 
 from __future__ import annotations
