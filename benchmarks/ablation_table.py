@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ablation_measures import PASTS, Person
+from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
 from openloopy.measures.behaviour import interval_distance, slow_motion, sway_distance
@@ -80,16 +81,18 @@ def summarise(
         variant: {name: _row(cells, samples[REFERENCE][name]) for name, cells in found.items()}
         for variant, found in samples.items()
     }
-    chance = {
-        name: chance_of_seeds(np.array([list(row[name]["seed_means"].values()) for row in rows.values()]))
+    seed_means = {
+        name: np.array([list(row[name]["seed_means"].values()) for row in rows.values()])
         for name in samples[REFERENCE]
     }
+    chance = {name: chance_of_seeds(means) for name, means in seed_means.items()}
     for row in rows.values():
         for name, cell in row.items():
             cell["verdict"] = verdict(cell, better_of(name), chance[name])
     return {
         "variants": rows,
         "chance": chance,
+        "p_alike": {name: p_alike(means) for name, means in seed_means.items()},
         "truth": {
             name: _mean(
                 {
@@ -145,13 +148,34 @@ def chance_of_seeds(means: np.ndarray, share: float = 0.95) -> float:
     there is only one seed or variant.
     """
     means = means[np.isfinite(means).all(1)]
-    num_variants, num_seeds = means.shape
-    freedom = (num_variants - 1) * (num_seeds - 1)
+    freedom, rest = _rest(means)
     if freedom < 1:
         return float("inf")
-    rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
-    deviation = np.sqrt(2 * (rest**2).sum() / freedom / num_seeds)
+    deviation = np.sqrt(2 * rest / means.shape[1])
     return float(student_t.ppf(0.5 + share / 2, freedom) * deviation)
+
+
+def p_alike(means: np.ndarray) -> float:
+    """How likely variants that are all alike would differ as much as these: F test of the same analysis.
+
+    means: `variants seeds`. One test for a whole measure, so that many comparisons do not find what is not there. NaN
+    where there is only one seed or variant, or where nothing differs.
+    """
+    means = means[np.isfinite(means).all(1)]
+    freedom, rest = _rest(means)
+    if freedom < 1 or rest == 0:
+        return float("nan")
+    between = means.shape[1] * means.mean(1).var(ddof=1)
+    return float(f_distribution.sf(between / rest, len(means) - 1, freedom))
+
+
+def _rest(means: np.ndarray) -> tuple[int, float]:
+    """Degrees of freedom and variance of what neither the variant nor the seed explains: `variants seeds`."""
+    freedom = (means.shape[0] - 1) * (means.shape[1] - 1)
+    if freedom < 1:
+        return 0, float("nan")
+    rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
+    return freedom, float((rest**2).sum() / freedom)
 
 
 def _row(
@@ -395,13 +419,14 @@ def _overview(result: dict[str, Any], others: Sequence[str]) -> list[str]:
 def _means(result: dict[str, Any]) -> list[str]:
     """A row per measure: the truth's, every variant's, and the full model's by seed."""
     variants = result["variants"]
-    lines = ["| measure | truth | " + " | ".join(variants) + " | full, by seed |"]
-    lines += ["|---|---|" + "---|" * (len(variants) + 1)]
+    lines = ["| measure | truth | " + " | ".join(variants) + " | full, by seed | p, all alike |"]
+    lines += ["|---|---|" + "---|" * (len(variants) + 2)]
     for name, title in TITLES.items():
         if name in variants[REFERENCE]:
             cells = [_number(row[name]["mean"]) for row in variants.values()]
             seeds = ", ".join(map(_number, variants[REFERENCE][name]["seed_means"].values()))
-            lines += [f"| {title} | {_number(result['truth'].get(name))} | {' | '.join(cells)} | {seeds} |"]
+            cells = [_number(result["truth"].get(name)), *cells, seeds, _number(result["p_alike"][name])]
+            lines += [f"| {title} | {' | '.join(cells)} |"]
     return lines
 
 

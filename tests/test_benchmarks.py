@@ -352,6 +352,17 @@ def test_chance_of_seeds_is_exceeded_by_one_difference_in_twenty():
     assert chance_of_seeds(np.array([[1.0, 2.0], [np.nan, 1.0], [1.0, 3.0]])) > 0
 
 
+def test_variants_that_are_alike_are_told_apart_once_in_twenty():
+    from ablation_table import p_alike
+
+    rng = np.random.default_rng(0)
+    found = [p_alike(rng.normal(0, 1, (14, 2)) + [0, 50]) for _ in range(300)]
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+    means = rng.normal(0, 1, (14, 2)) + [0, 50]
+    assert p_alike(means + np.arange(14)[:, None]) < 0.001
+    assert np.isnan(p_alike(np.ones((14, 1)))) and np.isnan(p_alike(np.ones((14, 2))))
+
+
 def _tiny_model(change=lambda config: config):
     import torch
 
