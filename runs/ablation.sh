@@ -6,7 +6,7 @@
 # do as well: change the two lists, and TEST_PEOPLE to those whose lids can be read from latents (out/shared/reader.json).
 # People of test_people.csv speak for a minute in voices and sentences that training never saw; four of them were seen in
 # training, two were not. A person's habits come from its name and --seed.
-# The settings are those of src/openloopy/recipes/ablation.py; what is known so far is in docs/log.md, entries 25 to 27.
+# The settings are those of src/openloopy/recipes/ablation.py; table and reading are in docs/evaluation.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PORTRAITS=${PORTRAITS:?name a folder of portraits}
@@ -30,7 +30,7 @@ bench() { "$BIN/python" benchmarks/ablation.py "$@" --out "$WORK/out"; }
 # shellcheck disable=SC2086  # SEEDS is a list
 bench train --data "$WORK/train" --seeds $SEEDS
 # shellcheck disable=SC2086
-bench measure --data "$WORK/train" --test "$WORK/test" --seeds $SEEDS --people $TEST_PEOPLE
+bench measure --data "$WORK/train" --test "$WORK/test" --seeds $SEEDS --people $TEST_PEOPLE --steps 3
 bench cost
 # shellcheck disable=SC2086
 bench table --test "$WORK/test" --seeds $SEEDS --people $TEST_PEOPLE
