@@ -519,6 +519,8 @@ def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
     worse = overview.split(" | ")[3]
     assert "lip gap, correlation with the true one" in worse and "likeness" not in worse
     assert "** worse" in text
+    lips = next(line for line in text.splitlines() if line.startswith("| lip gap, correlation"))
+    assert lips.endswith(f"| {found['p_alike']['lip_r']:.3g} |") and 0 < found["p_alike"]["lip_r"] < 1
 
 
 def test_a_head_that_jumps_between_clips_shows_at_their_borders():
