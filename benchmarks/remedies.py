@@ -211,7 +211,9 @@ def judge_denoiser(network: LoopyModel, config: StageConfig, options: argparse.N
     return {name: float(np.mean(values)) for name, values in errors.items()}
 
 
-NO_DROPOUT = DropoutConfig(audio=0.0, motion_latents=0.0, reference=0.0, motion_frames=0.0)
+NO_DROPOUT = DropoutConfig(
+    without_sound=0.0, nothing=0.0, audio=0.0, motion_latents=0.0, reference=0.0, motion_frames=0.0
+)
 
 
 def _once(options: argparse.Namespace, name: str, run_arm) -> dict[str, float]:

@@ -434,6 +434,7 @@ def test_the_past_changes_the_error_of_what_comes_next(monkeypatch):
                 reference=normal(4, 8, 8),
                 audio=normal(16, 2, 32),
                 points68=normal(12, 68, 2).abs() % 1,
+                reference_points68=normal(68, 2).abs() % 1,
                 history=scale * normal(m, 4, 8, 8),
                 history_mask=torch.ones(b, m),
                 states=normal(12, 2),

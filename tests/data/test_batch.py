@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from openloopy.data.batch import BatchConfig, pad_rows, sample_clip_batch, sample_frame_batch
-from openloopy.data.cache import LatentCache, latent_cache_writer, open_latent_cache
+from openloopy.data.cache import AUDIO_MARGIN, LatentCache, latent_cache_writer, open_latent_cache
 from tests.data.synthetic import make_sample
 
 LENGTHS = (20, 150, 7)
-CONFIG = BatchConfig(num_frames=12, num_history=30)
+CONFIG = BatchConfig(num_frames=12, num_history=30, start_share=0.0)
 
 
 def face_points(num_frames: int) -> np.ndarray:
@@ -28,16 +28,18 @@ def face_points(num_frames: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> LatentCache:
-    """Latents and audio hold 200 * clip + frame + 1, so that they say where they are from."""
+    """Latents hold 200 * clip + frame + 1, so that they say where they are from; audio too, and beyond the clip's ends
+    as the frames' numbers say (negative before the first clip)."""
     folder = tmp_path_factory.mktemp("latents")
     with latent_cache_writer(folder, size_px=64, source_sha256="") as writer:
         for i, n in enumerate(LENGTHS):
             where = (200 * i + np.arange(n) + 1).astype(np.float16)
+            heard = (200 * i + np.arange(-AUDIO_MARGIN, n + AUDIO_MARGIN) + 1).astype(np.float16)
             writer.add_clip(
                 make_sample(f"clip-{i}").record,
                 {
                     "latents": np.broadcast_to(where[:, None, None, None], (n, 2, 8, 8)).copy(),
-                    "audio": np.broadcast_to(where[:, None, None], (n, 3, 4)).copy(),
+                    "audio": np.broadcast_to(heard[:, None, None], (len(heard), 3, 4)).copy(),
                     "points68": face_points(n),
                     "lip_gap": np.zeros(n, np.float32),
                 },
@@ -55,6 +57,7 @@ def test_shapes(cache: LatentCache) -> None:
         "reference": (5, 2, 8, 8),
         "audio": (5, 16, 3, 4),
         "points68": (5, 12, 68, 2),
+        "reference_points68": (5, 68, 2),
         "states": (5, 12, 2),
         "head_motion_variance": (5,),
         "expression_variance": (5,),
@@ -77,12 +80,51 @@ def test_clip_history_and_sound_belong_together(cache: LatentCache) -> None:
             reference = int(batch.reference[j, 0, 0, 0])
             assert 200 * i < reference <= 200 * i + LENGTHS[i]
             span = range(start - 2, start + 14)
-            assert batch.audio[j, :, 0, 0].tolist() == [
-                200 * i + k + 1 if 0 <= k < LENGTHS[i] else 0 for k in span
-            ]
+            assert batch.audio[j, :, 0, 0].tolist() == [200 * i + k + 1 for k in span]
             seen_missing |= start < 30
             seen_beyond_end |= start + 14 > LENGTHS[i]
     assert seen_missing and seen_beyond_end
+
+
+def test_a_share_of_clips_begins_its_video_and_so_has_no_history(cache: LatentCache) -> None:
+    config, begins, count = BatchConfig(num_frames=12, num_history=30, start_share=0.25), [], 600
+    batch = sample_clip_batch(cache, seed=0, step=0, batch_size=count, config=config)
+    for j in range(count):
+        start = (int(batch.latents[j, 0, 0, 0, 0]) - 1) % 200
+        assert batch.history_mask[j].any() == (start > 0)
+        begins.append(start == 0)
+    # By chance alone 1 of 139 clips of the long video begins it, and 1 of 9 of the short one.
+    by_chance = (150 / 139 + 20 / 9) / 170
+    expected = 0.25 + 0.75 * by_chance
+    assert np.mean(begins) == pytest.approx(expected, abs=4 * (expected * (1 - expected) / count) ** 0.5)
+
+
+def test_the_default_share_of_beginnings_is_five_to_ten_per_cent() -> None:
+    assert 0.05 <= BatchConfig().start_share <= 0.1
+    with pytest.raises(ValueError, match="start_share must be in"):
+        BatchConfig(start_share=1.5)
+
+
+def test_an_audio_window_beyond_what_is_stored_is_refused() -> None:
+    with pytest.raises(ValueError, match="take a shorter audio window"):
+        BatchConfig(audio_margin=AUDIO_MARGIN + 1)
+
+
+def test_the_reference_s_landmarks_are_those_of_the_reference(tmp_path) -> None:
+    points = face_points(40) + np.arange(40, dtype=np.float32)[:, None, None] / 4
+    where = np.arange(40, dtype=np.float16)
+    with latent_cache_writer(tmp_path, size_px=64, source_sha256="") as writer:
+        arrays = {
+            "latents": np.broadcast_to(where[:, None, None, None], (40, 2, 8, 8)).copy(),
+            "audio": np.zeros((40 + 2 * AUDIO_MARGIN, 3, 4), np.float16),
+            "points68": points,
+            "lip_gap": np.zeros(40, np.float32),
+        }
+        writer.add_clip(make_sample("clip-0").record, arrays)
+    batch = sample_clip_batch(open_latent_cache(tmp_path), seed=0, step=0, batch_size=8, config=CONFIG)
+    for j in range(8):
+        frame = int(batch.reference[j, 0, 0, 0])
+        torch.testing.assert_close(batch.reference_points68[j], torch.from_numpy(points[frame] / 64))
 
 
 def test_short_clips_are_left_out(cache: LatentCache) -> None:

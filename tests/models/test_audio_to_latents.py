@@ -1,5 +1,7 @@
 """Audio-to-latents and the audio projection."""
 
+import math
+
 import pytest
 import torch
 
@@ -12,10 +14,13 @@ from openloopy.models.audio_to_latents import (
     ExpressionVariance,
     HeadVariance,
     LandmarkCondition,
+    relative_landmarks,
+    scaled_log_variance,
 )
 from tests.models.tiny_nets import awake
 
 BATCH, FRAMES, TOKENS, WIDTH, TIME = 4, 3, 5, 6, 10
+Condition = AudioCondition | LandmarkCondition | HeadVariance | ExpressionVariance
 
 
 def make_module() -> AudioToLatents:
@@ -28,7 +33,7 @@ def make_conditions(batch: int = BATCH):
     torch.manual_seed(1)
     return (
         AudioCondition(torch.randn(batch, FRAMES, TOKENS, WIDTH)),
-        LandmarkCondition(torch.rand(batch, FRAMES, 136)),
+        LandmarkCondition(torch.randn(batch, FRAMES, 136)),
         HeadVariance(torch.rand(batch) * 0.1),
         ExpressionVariance(torch.rand(batch) * 0.1),
     )
@@ -39,15 +44,108 @@ def test_starts_neutral():
     assert module(make_conditions()[0]).eq(0).all()
 
 
-def test_is_attention_to_the_embeddings():
-    """Written out: the query attends to the learnable embeddings, which are both keys and values."""
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_is_attention_to_the_embeddings(temperature):
+    """Written out: the normalised query attends to the learnable embeddings, which are both keys and values."""
     module, condition = make_module(), make_conditions()[0]
+    with torch.no_grad():
+        module.log_temperature.fill_(math.log(temperature))
+    query = module.audio_query(condition.tokens.flatten(2))
+    query = torch.nn.functional.layer_norm(query, (8,), module.query_norm.weight, module.query_norm.bias)
+    parts = []
+    for head in range(2):
+        q, keys = query[..., head * 4 : head * 4 + 4], module.embeddings[:, head * 4 : head * 4 + 4]
+        parts.append((q @ keys.T / 2 / temperature).softmax(dim=-1) @ keys)
+    assert torch.allclose(module(condition), module.out(torch.cat(parts, dim=-1)), atol=1e-5)
+
+
+def test_each_head_has_a_temperature_of_its_own():
+    module, condition = make_module(), make_conditions()[0]
+    query = module.query(condition)
+    before = module.attend_embeddings(query)
+    with torch.no_grad():
+        module.log_temperature[1] += 1
+    changed = (module.attend_embeddings(query) - before).abs().amax((0, 1)) > 1e-6
+    assert changed.tolist() == [False] * 4 + [True] * 4
+
+
+def paper_size() -> AudioToLatents:
+    torch.manual_seed(0)
+    return AudioToLatents(A2LConfig(), audio_width=5 * 768, time_dim=1280)
+
+
+def filmed_conditions(count: int = 200) -> dict[str, Condition]:
+    """As they are in training, by size: tokens of LayerNorm, landmarks about 1, variances over two decades."""
+    generator = torch.Generator().manual_seed(1)
+    variances = torch.randn(count, generator=generator).exp() * 1e-3
+    return {
+        "sound": AudioCondition(torch.randn(count, 1, 5, 768, generator=generator)),
+        "landmarks": LandmarkCondition(torch.randn(count, 1, 136, generator=generator)),
+        "head": HeadVariance(variances),
+        "expression": ExpressionVariance(variances / 5),
+    }
+
+
+@pytest.mark.parametrize("kind", ["sound", "landmarks", "head", "expression"])
+def test_fresh_weights_of_the_paper_s_size_tell_conditions_apart(kind):
+    """What varies between samples, rms: .0038 of .18 before the query was normalised and landmarks relative."""
+    module = paper_size()
+    latents = module.attend_embeddings(module.query(filmed_conditions()[kind]))[:, 0]
+    varies = (latents - latents.mean(0)).pow(2).mean().sqrt()
+    assert varies > 0.15 and varies > 0.5 * latents.mean(0).pow(2).mean().sqrt()
+
+
+def test_the_old_query_hardly_tells_them_apart():
+    """The control: raw landmarks in [0, 1] into a query without norm and temperature."""
+    torch.manual_seed(0)
+    module = AudioToLatents(A2LConfig(query="raw"), audio_width=5 * 768, time_dim=1280)
+    points = torch.rand(1, 1, 136) + 0.02 * torch.randn(200, 1, 136)
+    latents = module.attend_embeddings(module.query(LandmarkCondition(points * 2 - 1)))[:, 0]
+    assert (latents - latents.mean(0)).pow(2).mean().sqrt() < 0.01
+
+
+def test_weights_from_before_load_and_compute_as_they_did():
+    """Schema version 1: no norm, no temperature."""
+    torch.manual_seed(0)
+    config = A2LConfig(num_embeddings=7, width=8, num_heads=2, query="raw")
+    module = awake(AudioToLatents(config, audio_width=TOKENS * WIDTH, time_dim=TIME))
+    assert not any("norm" in name or "temperature" in name for name in module.state_dict())
+    condition = make_conditions()[0]
     query = module.audio_query(condition.tokens.flatten(2))
     parts = []
     for head in range(2):
         q, keys = query[..., head * 4 : head * 4 + 4], module.embeddings[:, head * 4 : head * 4 + 4]
         parts.append((q @ keys.T / 2).softmax(dim=-1) @ keys)
     assert torch.allclose(module(condition), module.out(torch.cat(parts, dim=-1)), atol=1e-5)
+
+
+def test_landmarks_are_relative_to_the_portrait_in_eye_distances():
+    portrait = torch.rand(2, 68, 2) * 100
+    portrait[:, 36], portrait[:, 45] = torch.tensor([20.0, 30.0]), torch.tensor([60.0, 60.0])  # 50 apart
+    still = relative_landmarks(portrait[:, None].expand(-1, 3, -1, -1), portrait)
+    assert still.shape == (2, 3, 136) and not still.any()
+    moved = portrait[:, None].clone()
+    moved[:, 0, 30] += torch.tensor([3.5, -7.0])
+    values = relative_landmarks(moved, portrait)[0, 0]
+    # 3.5 of 50 is .07 eye distances, which is what counts as 1.
+    assert values[60].item() == pytest.approx(1.0, abs=1e-4)
+    assert values[61].item() == pytest.approx(-2.0, abs=1e-4)
+    assert values.count_nonzero() == 2
+    doubled = relative_landmarks(2 * moved, 2 * portrait)
+    torch.testing.assert_close(doubled[0, 0], values, rtol=1e-4, atol=1e-5)
+
+
+def test_variances_are_on_a_log_scale():
+    scaled = scaled_log_variance(torch.tensor([0.0, 1e-4, 1e-3, 1e-2]), -7.5, 1.7)
+    assert (scaled.diff() > 0.5).all() and scaled.abs().max() < 3
+    # A decade more is always the same step, but near the floor.
+    assert (scaled[3] - scaled[2]).item() == pytest.approx(math.log(10) / 1.7, rel=0.01)
+    assert scaled[0].item() == pytest.approx((math.log(1e-5) + 7.5) / 1.7, rel=1e-5)
+
+
+def test_an_unknown_query_is_refused():
+    with pytest.raises(ValueError, match="unknown query 'cooked'"):
+        A2LConfig(query="cooked")
 
 
 @pytest.mark.parametrize(("which", "frames"), [(0, FRAMES), (1, FRAMES), (2, 1), (3, 1)])

@@ -26,7 +26,7 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"schema_version": 2}, "expected schema_version 1, got 2"),
+        ({"schema_version": 3}, "expected schema_version 2 or less, got 3"),
         ({"schema_version": None}, "got None"),
         ({"sizepx": 3}, r"unknown \['sizepx'\]"),
         ({"prediction": "eps"}, r"config\.prediction: expected one of"),
@@ -69,6 +69,17 @@ def test_parts_are_absent_in_stage_1():
     assert stage_1.clip_frames == 1
 
 
+def test_frames_that_are_missing_in_the_history_are_missing_for_the_reference_net():
+    model = LoopyModel(tiny_config()).eval()
+    history, mask = torch.ones(1, 124, 4, 4, 4), torch.zeros(1, 124)
+    mask[:, -13:] = 1
+    features = model.read_reference(torch.zeros(1, 4, 4, 4), history, mask)
+    # The last 13 frames hold the offsets 0, 1, 2, 3, 5, 7, 9, 11.
+    assert features.motion_mask.tolist() == [[0.0] * 12 + [1.0] * 8]
+    for layer in features.layers:
+        assert not layer.motion[:, :12].any() and layer.motion[:, 12:].flatten(2).any(dim=2).all()
+
+
 def test_the_past_is_read_through_the_segments():
     config = tiny_config()
     model = LoopyModel(config).eval()
@@ -81,3 +92,12 @@ def test_the_past_is_read_through_the_segments():
     history[:, 123 - 5] += 1
     seen = model.read_reference(torch.zeros(1, 4, 4, 4), history, torch.ones(1, 124))
     assert not torch.equal(seen.layers[0].motion, features.layers[0].motion)
+
+
+def test_settings_of_schema_version_1_keep_their_raw_query():
+    """Its weights have neither norm nor temperature."""
+    values = json.loads(json.dumps(PAPER.to_dict())) | {"schema_version": 1}
+    del values["a2l"]["query"]
+    assert LoopyConfig.from_dict(values) == replace(PAPER, a2l=replace(PAPER.a2l, query="raw"))
+    values["a2l"] = None
+    assert LoopyConfig.from_dict(values).a2l is None

@@ -70,12 +70,38 @@ def test_chunks_do_not_depend_on_the_order_of_reading(encoder, monkeypatch):
     torch.testing.assert_close(pieces, AudioFeatureReader(encoder, sound).window(0, 63), rtol=0, atol=0)
 
 
-def test_outside_of_the_sound_is_zero(encoder):
+@torch.inference_mode()
+@pytest.mark.parametrize("seconds", [0.4, 2.5])
+def test_outside_of_the_sound_is_silence(encoder, monkeypatch, seconds):
+    """As if the sound had been padded with a second of zeros at both ends, in chunks or whole."""
+    sound, second = speech_like(seconds), np.zeros(16_000, np.float32)
+    padded = np.concatenate([second, sound, second])
+    padded = np.pad(padded, (0, -len(padded) % 640))
+    expected = encoder.frame_states(torch.from_numpy(padded)[None])[0]
+    reader, num_frames = AudioFeatureReader(encoder, sound), len(padded) // 640
+    torch.testing.assert_close(reader.window(-25, num_frames), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(reader.window(-2, 14), reader.window(-25, num_frames)[23:37])
+
+
+def test_silence_goes_on_beyond_a_second(encoder):
     reader = AudioFeatureReader(encoder, speech_like(0.4))
-    window = reader.window(-2, 14)
-    assert window.shape == (14, 3, 32)
-    assert not window[:2].any() and not window[12:].any()
-    assert window[2:12].any(-1).all()
+    far = reader.window(34, 10)
+    assert torch.equal(far, reader.window(34, 1).expand(10, -1, -1))
+    assert torch.equal(reader.window(-40, 3), reader.window(-25, 1).expand(3, -1, -1))
+
+
+def test_the_end_of_a_sound_is_heard_as_if_silence_had_been_recorded(encoder):
+    """The same frames, whether the file ends or goes on with zeros: what the last clip of a video needs."""
+    sound = speech_like(1.0)
+    longer = np.concatenate([sound, np.zeros(16_000, np.float32)])
+    ends, goes_on = AudioFeatureReader(encoder, sound), AudioFeatureReader(encoder, longer)
+    gap = (ends.window(20, 18) - goes_on.window(20, 18)).pow(2).mean().sqrt()
+    # The two differ only by how much silence follows; zero features, as a control, are far from either.
+    assert gap < 0.05 * goes_on.window(20, 18).pow(2).mean().sqrt()
+
+
+def test_a_sound_without_samples_is_silence(encoder):
+    assert AudioFeatureReader(encoder, np.zeros(0, np.float32)).window(-2, 8).isfinite().all()
 
 
 def test_normalised_sound_is_heard_alike_at_any_loudness():

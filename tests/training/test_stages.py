@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openloopy.data.cache import latent_cache_writer, open_latent_cache
+from openloopy.data.cache import AUDIO_MARGIN, latent_cache_writer, open_latent_cache
 from openloopy.models.loopy import LoopyModel
 from openloopy.models.weight_files import save_weights
 from openloopy.recipes.line import picture_model
@@ -87,7 +87,7 @@ def test_residuals_of_frames_that_equal_the_portrait_are_nothing_to_learn(tmp_pa
     with latent_cache_writer(tmp_path, size_px=64, source_sha256="") as writer:
         arrays = {
             "latents": np.repeat(rng.normal(size=(1, 4, 8, 8)), 40, 0).astype(np.float16),
-            "audio": rng.normal(size=(40, 2, 32)).astype(np.float16),
+            "audio": rng.normal(size=(40 + 2 * AUDIO_MARGIN, 2, 32)).astype(np.float16),
             "points68": rng.uniform(16, 48, (40, 68, 2)).astype(np.float32),
             "lip_gap": np.zeros(40, np.float32),
         }

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from openloopy.data.batch import BatchConfig
-from openloopy.data.cache import LatentCache, latent_cache_writer, open_latent_cache
+from openloopy.data.cache import AUDIO_MARGIN, LatentCache, latent_cache_writer, open_latent_cache
 from openloopy.models.loopy import LoopyModel
 from openloopy.recipes.line import picture_model
 from openloopy.recipes.tiny import loopy_config
@@ -36,7 +36,7 @@ def write_cache(folder: Path) -> LatentCache:
         for i, n in enumerate((40, 150, 60)):
             arrays = {
                 "latents": rng.normal(size=(n, 4, 8, 8)).astype(np.float16),
-                "audio": rng.normal(size=(n, 2, 32)).astype(np.float16),
+                "audio": rng.normal(size=(n + 2 * AUDIO_MARGIN, 2, 32)).astype(np.float16),
                 "points68": rng.uniform(16, 48, (n, 68, 2)).astype(np.float32),
                 "lip_gap": np.zeros(n, np.float32),
             }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openloopy.data.cache import LatentCache, sampling_weights
+from openloopy.data.cache import AUDIO_MARGIN, LatentCache, sampling_weights
 from openloopy.data.regions import region_weights
 from openloopy.face.movement import expression_variance, eye_opening, head_motion_variance, lip_gap
 
@@ -27,6 +27,9 @@ class BatchConfig:
     """Frames before the clip that are given, where they exist."""
     audio_margin: int = 2
     """Frames of sound before and after the clip."""
+    start_share: float = 0.07
+    """Share of clips that are the beginning of their video: no history, as every video begins when it is generated. By
+    chance long clips would hardly ever show it."""
     mouth_weight: float = 6.0
     eye_weight: float = 3.0
     """Loss weights of latents that touch the mouth's or an eye's box; 1 elsewhere."""
@@ -36,6 +39,13 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or min(self.num_history, self.audio_margin) < 0:
             raise ValueError(f"expected at least one frame and no negative lengths, got {self}")
+        if self.audio_margin > AUDIO_MARGIN:
+            raise ValueError(
+                f"audio features reach {AUDIO_MARGIN} frames beyond a clip, audio_margin asks for {self.audio_margin}; "
+                "take a shorter audio window"
+            )
+        if not 0 <= self.start_share <= 1:
+            raise ValueError(f"start_share must be in [0, 1], got {self.start_share}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +61,11 @@ class ClipBatch:
     reference: Tensor
     """`b c h w`: a random frame of the same video."""
     audio: Tensor
-    """`b (f + 2 margin) layers width`: hidden states per frame; 0 beyond the ends of the sound."""
+    """`b (f + 2 margin) layers width`: hidden states per frame; those of silence beyond the ends of the sound."""
     points68: Tensor
     """`b f 68 2` in [0, 1] of the crop."""
+    reference_points68: Tensor
+    """`b 68 2`: the reference's."""
     states: Tensor
     """`b f 2`: lip gap and eye opening, in outer-eye distances."""
     head_motion_variance: Tensor
@@ -141,6 +153,11 @@ def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
     return padded
 
 
+def _audio_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Audio features of frames start .. stop - 1; rows begin AUDIO_MARGIN frames before the clip."""
+    return rows[start + AUDIO_MARGIN : stop + AUDIO_MARGIN]
+
+
 def face_states(points: np.ndarray) -> np.ndarray:
     """Lip gap and eye opening of landmarks `f 68 2`, in outer-eye distances: `f 2` float32."""
     return np.stack([lip_gap(points), eye_opening(points)], -1).astype(np.float32)
@@ -150,17 +167,21 @@ def _draw_clip(
     cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
 ) -> dict[str, np.ndarray]:
     latents = cache.rows("latents", i)
-    start = int(rng.integers(len(latents) - config.num_frames + 1))
+    is_start = rng.random() < config.start_share
+    start = 0 if is_start else int(rng.integers(len(latents) - config.num_frames + 1))
     stop, m = start + config.num_frames, config.num_history
-    points = cache.rows("points68", i)[start:stop] / cache.info.size_px
+    reference = int(rng.integers(len(latents)))
+    all_points = cache.rows("points68", i)
+    points = all_points[start:stop] / cache.info.size_px
     mask = np.arange(start - m, start) >= 0
     return dict(
         latents=latents[start:stop],
         history=pad_rows(latents, start - m, start),
         history_mask=mask,
-        reference=latents[rng.integers(len(latents))],
-        audio=pad_rows(cache.rows("audio", i), start - config.audio_margin, stop + config.audio_margin),
+        reference=latents[reference],
+        audio=_audio_rows(cache.rows("audio", i), start - config.audio_margin, stop + config.audio_margin),
         points68=points,
+        reference_points68=all_points[reference] / cache.info.size_px,
         states=face_states(points),
         head_motion_variance=head_motion_variance(points),
         expression_variance=expression_variance(points),
@@ -188,6 +209,8 @@ def _stacked(items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
 
 def _weights(points: Tensor, latents: Tensor, config: BatchConfig) -> Tensor:
     """Loss weights `n 1 h w` of `n` frames."""
+    if config.mouth_weight == config.eye_weight == 1.0:
+        return torch.ones(len(points), 1, *latents.shape[-2:])
     return region_weights(points, latents.shape[-1], mouth=config.mouth_weight, eyes=config.eye_weight)
 
 

@@ -26,7 +26,10 @@ from openloopy.media.files import atomic_write, sha256_file
 
 CACHE_NAME = "cache.json"
 PROGRESS_NAME = "progress.json"
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+"""2: audio features reach beyond the clip."""
+AUDIO_MARGIN = 4
+"""Frames of audio features that are kept before a clip's first frame and after its last: those of silence."""
 COMMIT_CLIPS = 16
 
 
@@ -248,7 +251,7 @@ class PixelCache(ClipCache):
 class LatentCache(ClipCache):
     """Latents and audio features of all clips; written by `training.features`, which owns the networks.
 
-    Arrays: latents `f c h w` and audio `f layers width` (fp16), points68 `f 68 2` (px of
+    Arrays: latents `f c h w` and audio `(f + 2 AUDIO_MARGIN) layers width` (fp16), points68 `f 68 2` (px of
     `info.size_px`), lip_gap `f`.
     """
 

@@ -24,7 +24,8 @@ from openloopy.data.records import ClipRecord, from_json, to_json
 from openloopy.media.files import atomic_write
 
 INDEX_NAME = "features.json"
-VERSION = 1
+VERSION = 2
+"""2: audio features reach beyond the clip."""
 ARRAYS = ("latents", "audio", "points68")
 MAX_OPEN = 64
 """Tars mapped at a time."""
@@ -33,7 +34,7 @@ Place = tuple[int, str, tuple[int, ...]]
 
 
 def write_feature_shard(path: Path, clips: Iterable[tuple[ClipRecord, Mapping[str, np.ndarray]]]) -> None:
-    """Write one tar; arrays: latents `f c h w`, audio `f layers width`, points68 `f 68 2`."""
+    """Write one tar; arrays: latents `f c h w`, audio `(f + 2 AUDIO_MARGIN) layers width`, points68 `f 68 2`."""
     with atomic_write(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for record, arrays in clips:
             if set(arrays) != set(ARRAYS):

@@ -30,6 +30,8 @@ TAIL_SAMPLES = 80
 CHUNK_FRAMES = 250
 CONTEXT_FRAMES = 25
 """Long sounds are encoded in chunks of 10 s with 1 s of context at both sides: bounded memory."""
+SILENCE_FRAMES = 25
+"""The silence that is heard before and after a sound, 1 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class AudioEncoder(nn.Module):
 class AudioFeatureReader:
     """Hidden states of a sound of any length, read window by window with bounded memory.
 
-    Chunks lie at fixed places, so a frame's features do not depend on the order of reading.
+    Before and after the sound there is silence, which is heard like any other sound. Chunks lie at fixed places, so a
+    frame's features do not depend on the order of reading.
     """
 
     def __init__(self, encoder: AudioEncoder, waveform: np.ndarray):
@@ -106,45 +109,37 @@ class AudioFeatureReader:
 
     @torch.inference_mode()
     def window(self, start_frame: int, num_frames: int) -> Tensor:
-        """Frames start_frame .. start_frame + num_frames - 1, `f layers width`; zero before and after the sound."""
-        out = torch.zeros(
-            num_frames, self.encoder.num_layers, self.encoder.width, dtype=self._dtype, device=self._device
-        )
-        frame, stop = max(start_frame, 0), min(start_frame + num_frames, self.num_frames)
-        while frame < stop:
-            index = frame // CHUNK_FRAMES
-            chunk_start, end = index * CHUNK_FRAMES, min(stop, (index + 1) * CHUNK_FRAMES)
-            chunk = self._read_chunk(index)
-            out[frame - start_frame : end - start_frame] = chunk[frame - chunk_start : end - chunk_start]
-            frame = end
-        return out
+        """Frames start_frame .. start_frame + num_frames - 1, `f layers width`; silence before and after the sound.
 
-    @property
-    def _parameter(self) -> Tensor:
-        return next(self.encoder.parameters())
+        Further than SILENCE_FRAMES away from the sound, silence goes on as it is heard there.
+        """
+        frames = np.arange(start_frame, start_frame + num_frames)
+        places = frames.clip(-SILENCE_FRAMES, self.num_frames + SILENCE_FRAMES - 1) + SILENCE_FRAMES
+        chunks = range(places[0] // CHUNK_FRAMES, places[-1] // CHUNK_FRAMES + 1)
+        return torch.cat([self._from_chunk(index, places) for index in chunks])
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._parameter.dtype
-
-    @property
-    def _device(self) -> torch.device:
-        return self._parameter.device
-
-    def _read_chunk(self, index: int) -> Tensor:
+    def _from_chunk(self, index: int, places: np.ndarray) -> Tensor:
+        """Those of the frames that lie in a chunk; places count from the first frame of the silence before."""
         if index != self._chunk_index:
-            first = index * CHUNK_FRAMES
-            begin = max(first - CONTEXT_FRAMES, 0)
-            end = min(first + CHUNK_FRAMES + CONTEXT_FRAMES, self.num_frames)
-            piece = np.asarray(
-                self.waveform[begin * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME], dtype=np.float32
-            )
-            piece = (piece - self._mean) * self._scale
-            piece = np.pad(piece, (0, (end - begin) * SAMPLES_PER_FRAME - len(piece)))
-            sound = torch.from_numpy(piece)[None].to(self._device, self._dtype)
-            self._chunk = self.encoder.frame_states(sound)[0, first - begin :][:CHUNK_FRAMES]
-            self._chunk_index = index
-        return self._chunk
+            self._chunk, self._chunk_index = self._encode(index), index
+        return self._chunk[places[places // CHUNK_FRAMES == index] - index * CHUNK_FRAMES]
+
+    def _encode(self, index: int) -> Tensor:
+        first = index * CHUNK_FRAMES - SILENCE_FRAMES
+        begin = max(first - CONTEXT_FRAMES, -SILENCE_FRAMES)
+        end = min(first + CHUNK_FRAMES + CONTEXT_FRAMES, self.num_frames + SILENCE_FRAMES)
+        parameter = next(self.encoder.parameters())
+        piece = (self._with_silence(begin, end) - self._mean) * self._scale
+        sound = torch.from_numpy(piece)[None].to(parameter.device, parameter.dtype)
+        return self.encoder.frame_states(sound)[0, first - begin :][:CHUNK_FRAMES]
+
+    def _with_silence(self, begin: int, end: int) -> np.ndarray:
+        """The samples of frames begin .. end - 1, float32; zeros where there is no sound."""
+        piece = np.zeros((end - begin) * SAMPLES_PER_FRAME, np.float32)
+        samples = self.waveform[max(begin, 0) * SAMPLES_PER_FRAME : max(end, 0) * SAMPLES_PER_FRAME]
+        offset = max(-begin, 0) * SAMPLES_PER_FRAME
+        piece[offset : offset + len(samples)] = samples
+        return piece
 
     def _loudness(self) -> tuple[float, float]:
         """Mean and scale over the whole sound, read in pieces."""

@@ -31,6 +31,7 @@ from openloopy.models.unet import (
 
 Shared = SharedKeys | SharedTokens | None
 ReferenceInput = Literal["attention", "attention+concat"]
+PastInput = Literal["last_frame"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,19 @@ class DenoiserConfig:
     """What the audio tokens are made of; None: no audio cross-attention (stage 1)."""
     reference_input: ReferenceInput = "attention"
     """Where the reference enters; with "attention+concat" its latents are also stacked on the noisy ones."""
+    past_input: PastInput | None = None
+    """None: the past enters through attention alone (the paper). "last_frame": the frame before the clip, less the
+    portrait, is also given at the input; a small model else reads its past as an average and does not go on from it."""
 
     def __post_init__(self) -> None:
+        if self.past_input not in (None, *get_args(PastInput)):
+            raise ValueError(
+                f"unknown past_input {self.past_input!r}; choose None or one of {get_args(PastInput)}"
+            )
+        if self.past_input is not None and self.temporal is None:
+            raise ValueError(
+                "past_input continues a video; single frames (temporal=None) have no past, set it to None"
+            )
         if self.reference_input not in get_args(ReferenceInput):
             raise ValueError(
                 f"unknown reference_input {self.reference_input!r}; choose one of {get_args(ReferenceInput)}"
@@ -65,6 +77,13 @@ class Denoiser(nn.Module):
         in_channels = unet.in_channels * (2 if config.reference_input == "attention+concat" else 1)
         self.config = config
         self.conv_in = nn.Conv2d(in_channels, unet.block_channels[0], kernel_size=3, padding=1)
+        self.last_frame_in = None
+        if config.past_input == "last_frame":
+            # A convolution of its own, added to conv_in's: as if these were further channels of the input.
+            self.last_frame_in = nn.Conv2d(
+                unet.in_channels + 1, unet.block_channels[0], kernel_size=3, padding=1, bias=False
+            )
+            nn.init.zeros_(self.last_frame_in.weight)
         self.time_embedding = TimeEmbedding(unet.block_channels[0], unet.time_dim)
         self.down_blocks = down_blocks(anatomy)
         self.mid_block = MidBlock(anatomy)
@@ -88,7 +107,7 @@ class Denoiser(nn.Module):
         batch, num_frames = x_t.shape[:2]
         step = self._attention_step(conditions, num_frames)
         x = self._stack_reference(x_t, conditions).flatten(0, 1)
-        x = self.conv_in(x)
+        x = self._add_last_frame(self.conv_in(x), conditions, num_frames)
         x = run_blocks(self, x, self._time_features(t, num_frames, conditions), step)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
         return x.unflatten(0, (batch, num_frames))
@@ -107,12 +126,25 @@ class Denoiser(nn.Module):
             has = "has no" if self.config.audio is None else "has"
             got = "none" if conditions.audio_tokens is None else tuple(conditions.audio_tokens.shape)
             raise ValueError(f"this denoiser {has} audio layers, but the conditions' audio_tokens are {got}")
+        if (conditions.last_frame is None) != (self.last_frame_in is None):
+            has = "no input" if self.last_frame_in is None else "an input"
+            got = "None" if conditions.last_frame is None else tuple(conditions.last_frame.shape)
+            raise ValueError(
+                f"this denoiser has {has} for the last frame, but the conditions' last_frame is {got}"
+            )
 
     def _stack_reference(self, x_t: Tensor, conditions: Conditions) -> Tensor:
         if self.config.reference_input == "attention":
             return x_t
         reference = conditions.reference_latents.to(x_t.dtype)[:, None].expand(-1, x_t.shape[1], -1, -1, -1)
         return torch.cat([x_t, reference], dim=2)
+
+    def _add_last_frame(self, x: Tensor, conditions: Conditions, num_frames: int) -> Tensor:
+        """x: `(b f) d h w`; every frame of the clip is given the same."""
+        if self.last_frame_in is None:
+            return x
+        last = self.last_frame_in(conditions.last_frame.to(x.dtype))
+        return x + last.repeat_interleave(num_frames, dim=0)
 
     def _time_features(self, t: Tensor, num_frames: int, conditions: Conditions) -> Tensor:
         """SiLU of timestep embedding plus motion latents, `(b f) d`."""

@@ -17,13 +17,14 @@ from openloopy.diffusion.sampler import SamplerConfig, Spacing
 from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_projection import AudioProjection
 from openloopy.models.audio_to_latents import A2LConfig, AudioToLatents
-from openloopy.models.conditions import ReferenceFeatures
+from openloopy.models.conditions import ReferenceFeatures, scale_samples
 from openloopy.models.config_json import from_json_dict, to_json_dict
 from openloopy.models.denoiser import Denoiser, DenoiserConfig
 from openloopy.models.reference_net import ReferenceNet
 from openloopy.models.segments import SegmentConfig, gather_segments
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: audio-to-latents normalises its query."""
 VERSION_KEY = "schema_version"
 
 
@@ -105,15 +106,16 @@ class LoopyConfig:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> LoopyConfig:
         """The settings from what `to_dict` gave, strictly checked."""
-        version = values.get(VERSION_KEY)
-        if version != SCHEMA_VERSION:
+        values = dict(values)
+        version = values.pop(VERSION_KEY, None)
+        if version not in (1, SCHEMA_VERSION):
             raise ValueError(
-                f"expected {VERSION_KEY} {SCHEMA_VERSION}, got {version!r}; "
+                f"expected {VERSION_KEY} {SCHEMA_VERSION} or less, got {version!r}; "
                 "the model was written by another version of openloopy, or is not an openloopy model"
             )
-        return from_json_dict(
-            LoopyConfig, {key: value for key, value in values.items() if key != VERSION_KEY}
-        )
+        if version == 1 and values.get("a2l"):
+            values["a2l"] = {**values["a2l"], "query": "raw"}
+        return from_json_dict(LoopyConfig, values)
 
 
 class LoopyModel(nn.Module):
@@ -151,3 +153,21 @@ class LoopyModel(nn.Module):
         fractions = torch.rand(len(history), segments.num_kept, generator=generator)
         motion, motion_mask = gather_segments(history, history_mask, segments, fractions)
         return self.reference_net(reference, motion, motion_mask)
+
+    def last_frame(self, reference: Tensor, newest: Tensor, is_present: Tensor) -> Tensor | None:
+        """What the denoiser is given of the frame before the clip besides attention; None where it has no such input.
+
+        Args:
+            reference: latents, `b c h w`.
+            newest: the newest frame of the past, like reference.
+            is_present: `b`, 1 where there is one.
+
+        Returns:
+            `b c+1 h w`: its difference to the portrait, in the unit of what is made out of noise, and a map of ones;
+            all zero where there is none.
+        """
+        if self.denoiser.last_frame_in is None:
+            return None
+        difference = (newest - reference) * (self.config.residual_scale or 1.0)
+        known = torch.cat([difference, torch.ones_like(difference[:, :1])], dim=1)
+        return scale_samples(known, is_present)

@@ -76,14 +76,14 @@ class Curves:
 
 
 def curves(utterance: Utterance, style: Style, rng: np.random.Generator) -> Curves:
-    """Control curves of a person with this style saying the utterance; frame i shows the time (i + .5) / 25 s."""
+    """Control curves of a person with this style saying the utterance; frame i shows the moment i / 25 s."""
     head_rng, face_rng = rng.spawn(2)
     prosody = analyse(utterance.waveform)
     visemes = fill_gaps(phonemes_to_visemes(utterance.phonemes), utterance.duration_s)
     mood = mood_of(prosody, style)
     head = move_head(head_rng, style, mood, prosody, visemes)
     face = move_face(face_rng, style, mood, prosody, head)
-    frame_s = (np.arange(round(utterance.duration_s * FPS)) + 0.5) / FPS
+    frame_s = np.arange(round(utterance.duration_s * FPS)) / FPS
     mouth = _sample_mouth(articulate(visemes, prosody), style, mood, prosody, frame_s)
     return Curves(**mouth, **_sample_rest(head, face, prosody.time_s, frame_s))
 

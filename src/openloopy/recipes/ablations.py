@@ -95,7 +95,8 @@ VARIANTS = {
     ),
     "six": Variant(title="6 segments (252 frames, 24 kept)", model=_segments(num_segments=6)),
     "nodropout": Variant(
-        title="reference never dropped", dropout=lambda dropout: replace(dropout, reference=0.0)
+        title="reference never dropped",
+        dropout=lambda dropout: replace(dropout, nothing=0.0, reference=0.0),
     ),
     "nomask": Variant(
         title="motion frames never masked", dropout=lambda dropout: replace(dropout, motion_frames=0.0)

@@ -237,13 +237,20 @@ def start_codec(codec: ReferenceCodec, folder: Path) -> None:
 
 
 def start_loopy(loopy: LoopyModel, path: Path) -> None:
-    """Fill denoiser and reference net from a trained model of the same size, v0's form included."""
+    """Fill denoiser and reference net from a trained model of the same size, older forms included.
+
+    What older forms lack begins anew: audio-to-latents of before its query was normalised, the last frame's input.
+    """
     weights, wanted = fold_reference_net(load_file(path)), loopy.state_dict()
-    shapes = [{name: tuple(w.shape) for name, w in each.items()} for each in (weights, wanted)]
-    report = mismatch_report(*shapes)
+    new = {name for name in wanted if name.startswith("denoiser.last_frame_in.") and name not in weights}
+    if "a2l.log_temperature" in wanted and "a2l.log_temperature" not in weights:
+        weights = {name: value for name, value in weights.items() if not name.startswith("a2l.")}
+        new |= {name for name in wanted if name.startswith("a2l.")}
+    expected = {name: tuple(value.shape) for name, value in wanted.items() if name not in new}
+    report = mismatch_report({name: tuple(value.shape) for name, value in weights.items()}, expected)
     if report:
         raise ValueError(f"{path} is not a model of this recipe's size:\n{report}")
-    loopy.load_state_dict(weights)
+    loopy.load_state_dict(wanted | weights)
 
 
 def remember_start(place: Place) -> None:
@@ -283,7 +290,8 @@ STEPS = {
 
 def picture_model(config: LoopyConfig) -> LoopyConfig:
     """The stage-1 form of a model: single frames, no audio, no temporal layers (Loopy sec. 3.4)."""
-    return replace(config, denoiser=replace(config.denoiser, temporal=None, audio=None), a2l=None)
+    denoiser = replace(config.denoiser, temporal=None, audio=None, past_input=None)
+    return replace(config, denoiser=denoiser, a2l=None)
 
 
 def hearing_model(config: LoopyConfig) -> LoopyConfig:
@@ -292,7 +300,8 @@ def hearing_model(config: LoopyConfig) -> LoopyConfig:
     Not in the paper, whose stage 1 is `picture_model`. Without audio-to-latents, so that it favours nobody.
     """
     one = SegmentConfig(stride=1, expand_ratio=1, num_segments=1)
-    return replace(config, denoiser=replace(config.denoiser, temporal=None), a2l=None, segments=one)
+    denoiser = replace(config.denoiser, temporal=None, past_input=None)
+    return replace(config, denoiser=denoiser, a2l=None, segments=one)
 
 
 def _probe(line: LineConfig, place: Place, codec: ReferenceCodec) -> StateProbe:

@@ -70,7 +70,10 @@ def mini() -> LineConfig:
                 batch=BatchConfig(mouth_weight=6.0, eye_weight=6.0),
                 # Without masks the past is read far better (docs/evaluation.md, `nomask`); noise stays against drift.
                 # The embedded weights (v1.1) were trained with masks, rate 0.4: runs/mini.sh sets it.
-                dropout=DropoutConfig(motion_frames=0.0, motion_noise_max=0.25),
+                # Guidance by sound subtracts `e_ref`; guidance by reference is off by default (`loopy_config`).
+                dropout=DropoutConfig(
+                    without_sound=0.1, nothing=0.02, reference=0.03, motion_frames=0.0, motion_noise_max=0.25
+                ),
                 motion_gradient="none",
                 state_weight=0.1,
             ),

@@ -6,10 +6,11 @@ Source: Loopy sec. 3.4; what is predicted and how samples are weighted is the co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from openloopy.models.audio_to_latents import (
     ExpressionVariance,
     HeadVariance,
     LandmarkCondition,
+    relative_landmarks,
 )
 from openloopy.models.conditions import Conditions
 from openloopy.models.config_json import to_json_dict
@@ -35,9 +37,11 @@ from openloopy.models.weight_files import mismatch_report, save_weights
 from openloopy.training.loop import step_generator
 from openloopy.training.probe import StateProbe, state_loss
 from openloopy.training.processes import WHOLE, Piece
-from openloopy.training.stages import AUDIO_KEYS, StageConfig, freeze_all_but
+from openloopy.training.stages import AUDIO_KEYS, PAST_KEYS, DropoutConfig, StageConfig, freeze_all_but
 
 WEIGHTS_NAME = "loopy.safetensors"
+NUM_MOTION_CONDITIONS = 4
+"""Sound, landmarks, head variance, expression variance."""
 
 Preview = Callable[[nn.Module, Path], None]
 """Writes what the network makes now; given by the recipe, since it needs the whole pipeline."""
@@ -74,6 +78,32 @@ class Draws:
     def keep(self, rate: float) -> Tensor:
         """1 for samples that keep a condition dropped at `rate`, `b`."""
         return (self.uniform() >= rate).float()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What each sample of a batch keeps: `b` each, 1 or 0."""
+
+    audio: Tensor
+    motion_latents: Tensor
+    reference: Tensor
+
+    def to(self, device: torch.device) -> Kept:
+        return Kept(self.audio.to(device), self.motion_latents.to(device), self.reference.to(device))
+
+
+def draw_kept(rates: DropoutConfig, draws: Draws) -> Kept:
+    """One case for each sample: everything, or one of the five of `DropoutConfig`."""
+    cases = (rates.without_sound, rates.nothing, rates.audio, rates.motion_latents, rates.reference)
+    edges = torch.tensor(cases).cumsum(0)
+    without_sound, nothing, audio, motion_latents, reference, _ = F.one_hot(
+        torch.bucketize(draws.uniform(), edges, right=True), len(cases) + 1
+    ).unbind(1)
+    return Kept(
+        audio=1.0 - (without_sound + nothing + audio),
+        motion_latents=1.0 - (without_sound + nothing + motion_latents),
+        reference=1.0 - (nothing + reference),
+    )
 
 
 class DenoiseTask:
@@ -203,7 +233,7 @@ def picture_conditions(
     b = len(reference)
     no_motion = reference.new_zeros(b, 0, *reference.shape[1:])
     features = network.reference_net(reference, no_motion, no_motion.new_zeros(b, 0))
-    keep = draws.keep(config.dropout.reference).to(reference.device)
+    keep = draw_kept(config.dropout, draws).reference.to(reference.device)
     ones = torch.ones_like(keep)
     conditions = Conditions(
         reference=features,
@@ -226,6 +256,7 @@ def clip_conditions(network: LoopyModel, batch: ClipBatch, config: StageConfig, 
         scale = draws.uniform(1, 1, 1, 1).to(device) * dropout.motion_noise_max
         motion = motion + draws.normal(*motion.shape[1:]).to(device) * scale
     tokens = network.audio_projection(batch.audio)
+    kept = draw_kept(dropout, draws).to(device)
     ones = torch.ones(b, device=device)
     conditions = Conditions(
         reference=_read_references(network, batch.reference, motion, mask=mask, config=config),
@@ -234,11 +265,10 @@ def clip_conditions(network: LoopyModel, batch: ClipBatch, config: StageConfig, 
         motion_latents=_motion_latents(network, batch, tokens, draws),
         keep_reference=ones,
         keep_motion=ones,
+        last_frame=network.last_frame(batch.reference, motion[:, -1], mask[:, -1]),
     )
     return conditions.drop(
-        keep_audio=draws.keep(dropout.audio).to(device),
-        keep_motion_latents=draws.keep(dropout.motion_latents).to(device),
-        keep_reference=draws.keep(dropout.reference).to(device),
+        keep_audio=kept.audio, keep_motion_latents=kept.motion_latents, keep_reference=kept.reference
     )
 
 
@@ -253,7 +283,7 @@ def load_stage1(loopy: LoopyModel, path: Path) -> list[str]:
         )
     state, wanted = load_file(path), loopy.state_dict()
     new = [name for name in wanted if name not in state]
-    allowed = [name for name in new if ".temporal." in name or any(key in f".{name}" for key in AUDIO_KEYS)]
+    allowed = [name for name in new if any(key in f".{name}" for key in (*PAST_KEYS, *AUDIO_KEYS))]
     expected = {k: tuple(v.shape) for k, v in wanted.items() if k not in allowed}
     report = mismatch_report({k: tuple(v.shape) for k, v in state.items()}, expected)
     if report:
@@ -278,12 +308,14 @@ def _read_references(
 
 def _motion_latents(network: LoopyModel, batch: ClipBatch, tokens: Tensor, draws: Draws) -> Tensor | None:
     """From one of the four motion conditions, drawn for each sample with equal probability (Loopy sec. 3.3)."""
+    # Drawn in any case, so that models with and without audio-to-latents meet the same noise.
+    choice = draws.integers(NUM_MOTION_CONDITIONS).to(tokens.device)
     if network.a2l is None:
         return None
     conditions = (
         AudioCondition(tokens),
-        LandmarkCondition(batch.points68.flatten(2)),
+        LandmarkCondition(relative_landmarks(batch.points68, batch.reference_points68)),
         HeadVariance(batch.head_motion_variance),
         ExpressionVariance(batch.expression_variance),
     )
-    return network.a2l(DrawnCondition(conditions, draws.integers(len(conditions)).to(tokens.device)))
+    return network.a2l(DrawnCondition(conditions, choice))

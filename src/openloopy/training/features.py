@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from openloopy.data.cache import (
+    AUDIO_MARGIN,
     CACHE_NAME,
     CacheInfo,
     LatentCache,
@@ -129,7 +130,7 @@ def _clip_features(
 def encode_clip(
     frames: np.ndarray, waveform: np.ndarray, codec: LatentCodec, audio_encoder: AudioEncoder
 ) -> dict[str, np.ndarray]:
-    """Frames `f H W 3` uint8 and their sound -> latents `f c h w` and audio `f layers width`, float16."""
+    """Frames `f H W 3` uint8 and sound -> latents `f c h w` and audio `(f + 2 AUDIO_MARGIN) layers width`, float16."""
     device = _device(codec)
     # Latents are stored in half precision anyhow; bfloat16 halves the time on a device that has it.
     with autocast(device, "auto"):
@@ -137,7 +138,7 @@ def encode_clip(
             codec.encode(to_pixels(frames[start : start + ENCODE_BATCH]).to(device)).float()
             for start in range(0, len(frames), ENCODE_BATCH)
         ]
-    audio = AudioFeatureReader(audio_encoder, waveform).window(0, len(frames))
+    audio = AudioFeatureReader(audio_encoder, waveform).window(-AUDIO_MARGIN, len(frames) + 2 * AUDIO_MARGIN)
     return {
         "latents": torch.cat(batches).cpu().numpy().astype(np.float16),
         "audio": audio.cpu().numpy().astype(np.float16),

@@ -15,29 +15,48 @@ from openloopy.data.batch import BatchConfig
 from openloopy.diffusion.loss import LossWeight
 
 Part = Literal["picture", "reference_net", "temporal", "audio"]
-"""picture: the denoiser's convolutions and spatial attention; audio: cross-attention, projection, audio-to-latents."""
+"""picture: the denoiser's convolutions and spatial attention; temporal: layers along time and the last frame's input;
+audio: cross-attention, projection, audio-to-latents."""
 ALL_PARTS: tuple[Part, ...] = get_args(Part)
 
 AUDIO_KEYS = (".transformer_blocks.0.attn2.", ".transformer_blocks.0.norm2.", ".audio_projection.", ".a2l.")
 
 
+PAST_KEYS = (".temporal.", ".last_frame_in.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DropoutConfig:
-    """How often each condition is taken away in training (Loopy sec. 3.4)."""
+    """How often conditions are taken away in training (Loopy sec. 3.4).
 
-    audio: float = 0.1
-    motion_latents: float = 0.1
-    reference: float = 0.15
-    """Then the motion frames are dropped as well."""
+    At most one of the first five cases is drawn for a sample. The first two are the branches that guidance subtracts.
+    If sound, motion latents and reference were dropped independently, at .1, .1 and .15, `e_ref` would be trained on
+    .85 % of the samples and `e_base` on .15 %; here it is 5 % each, and as many samples as there (.7) keep everything.
+    """
+
+    without_sound: float = 0.05
+    """Audio and motion latents: `e_ref` of guidance (`Conditions.without_audio`)."""
+    nothing: float = 0.05
+    """Audio, motion latents, reference and motion frames: `e_base` (`Conditions.without_reference`)."""
+    audio: float = 0.05
+    """The audio tokens alone."""
+    motion_latents: float = 0.05
+    """The motion latents alone."""
+    reference: float = 0.1
+    """The reference, and with it the motion frames."""
     motion_frames: float = 0.4
     """Motion frames set to zero, independently: they are nearer than the reference, and the model leans on them."""
     motion_noise_max: float = 0.0
     """Noise on the motion frames in standard deviations, drawn uniformly up to this; not in the paper."""
 
     def __post_init__(self) -> None:
-        rates = (self.audio, self.motion_latents, self.reference, self.motion_frames)
-        if not all(0 <= rate <= 1 for rate in rates) or self.motion_noise_max < 0:
+        cases = (self.without_sound, self.nothing, self.audio, self.motion_latents, self.reference)
+        if not all(0 <= rate <= 1 for rate in (*cases, self.motion_frames)) or self.motion_noise_max < 0:
             raise ValueError(f"dropout rates must lie in [0, 1] and noise be at least 0, got {self}")
+        if sum(cases) > 1:
+            raise ValueError(
+                f"at most one case is drawn for a sample, but their rates sum to {sum(cases):g}: {self}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +99,7 @@ def part_of(name: str) -> Part:
     """The part that a parameter of `LoopyModel` belongs to, from its name."""
     if any(key in f".{name}" for key in AUDIO_KEYS) and not name.startswith("reference_net."):
         return "audio"
-    if ".temporal." in name:
+    if any(key in name for key in PAST_KEYS):
         return "temporal"
     return "reference_net" if name.startswith("reference_net.") else "picture"
 

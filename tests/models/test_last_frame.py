@@ -1,0 +1,155 @@
+"""Going on from the last frame: an input of the denoiser that changes nothing until it is trained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openloopy.models.denoiser import Denoiser, DenoiserConfig
+from openloopy.models.loopy import LoopyModel
+from openloopy.models.weight_files import save_weights
+from openloopy.recipes.line import hearing_model, picture_model, start_loopy
+from openloopy.recipes.tiny import loopy_config
+from openloopy.training.denoise import load_stage1
+from openloopy.training.stages import part_of
+from tests.models.tiny_nets import (
+    BATCH,
+    CHANNELS,
+    FRAMES,
+    SIZE,
+    awake,
+    clip_config,
+    noisy_clip,
+    tiny_conditions,
+    tiny_features,
+)
+
+
+def with_last_frame(**changes):
+    config = loopy_config()
+    return replace(config, denoiser=replace(config.denoiser, past_input="last_frame"), **changes)
+
+
+def conditions(last_frame: torch.Tensor | None):
+    return replace(tiny_conditions(tiny_features()), last_frame=last_frame)
+
+
+def some_frame() -> torch.Tensor:
+    return torch.randn(BATCH, CHANNELS + 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5))
+
+
+def denoisers() -> tuple[Denoiser, Denoiser]:
+    """The same weights without and with the input."""
+    torch.manual_seed(0)
+    plain = awake(Denoiser(clip_config())).eval()
+    continued = Denoiser(clip_config(past_input="last_frame")).eval()
+    left = continued.load_state_dict(plain.state_dict(), strict=False)
+    assert left.missing_keys == ["last_frame_in.weight"] and not left.unexpected_keys
+    return plain, continued
+
+
+@torch.inference_mode()
+def test_a_fresh_input_changes_nothing():
+    plain, continued = denoisers()
+    expected = plain(*noisy_clip(), conditions(None))
+    torch.testing.assert_close(continued(*noisy_clip(), conditions(some_frame())), expected, rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_it_is_further_channels_of_the_input():
+    """As if the frame had been stacked on each noisy frame and conv_in had these channels."""
+    torch.manual_seed(1)
+    _, continued = denoisers()
+    awake(continued)
+    wide = torch.nn.Conv2d(2 * CHANNELS + 1, continued.conv_in.out_channels, 3, padding=1)
+    wide.weight.copy_(torch.cat([continued.conv_in.weight, continued.last_frame_in.weight], 1))
+    wide.bias.copy_(continued.conv_in.bias)
+    (x_t, _), last = noisy_clip(), some_frame()
+    stacked = torch.cat([x_t, last[:, None].expand(-1, FRAMES, -1, -1, -1)], 2).flatten(0, 1)
+    given = continued._add_last_frame(continued.conv_in(x_t.flatten(0, 1)), conditions(last), FRAMES)
+    torch.testing.assert_close(given, wide(stacked), rtol=1e-4, atol=1e-5)
+
+
+def test_a_trained_input_changes_every_frame_and_learns_from_all():
+    _, continued = denoisers()
+    last = some_frame()
+    before = continued(*noisy_clip(), conditions(last))
+    before.square().sum().backward()
+    assert continued.last_frame_in.weight.grad.any()
+    awake(continued)
+    assert ((continued(*noisy_clip(), conditions(last)) - before).abs().amax((0, 2, 3, 4)) > 1e-4).all()
+
+
+def test_the_input_and_the_conditions_belong_together():
+    plain, continued = denoisers()
+    with pytest.raises(
+        ValueError, match="has an input for the last frame, but the conditions' last_frame is None"
+    ):
+        continued(*noisy_clip(), conditions(None))
+    with pytest.raises(ValueError, match="has no input for the last frame"):
+        plain(*noisy_clip(), conditions(some_frame()))
+
+
+def test_single_frames_have_no_past():
+    with pytest.raises(ValueError, match="single frames"):
+        DenoiserConfig(temporal=None, past_input="last_frame")
+    with pytest.raises(ValueError, match="unknown past_input 'tomorrow'"):
+        DenoiserConfig(past_input="tomorrow")
+
+
+@pytest.mark.parametrize("scale", [None, 2.7])
+def test_it_is_the_newest_frame_less_the_portrait_in_the_unit_of_the_noise(scale):
+    torch.manual_seed(0)
+    model = LoopyModel(with_last_frame(residual_scale=scale))
+    portrait, newest = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    given = model.last_frame(portrait, newest, torch.tensor([1.0, 0.0]))
+    assert given.shape == (2, 5, 8, 8)
+    torch.testing.assert_close(given[0, :4], (newest[0] - portrait[0]) * (scale or 1.0))
+    assert (given[0, 4] == 1).all() and not given[1].any()
+    # A frame that equals the portrait is not the same as none.
+    still = model.last_frame(portrait, portrait, torch.ones(2))
+    assert not still[:, :4].any() and (still[:, 4] == 1).all()
+
+
+def test_the_paper_s_form_has_no_such_input():
+    model = LoopyModel(loopy_config())
+    frame = torch.zeros(1, 4, 8, 8)
+    assert model.last_frame(frame, frame, torch.ones(1)) is None
+    assert not any("last_frame" in name for name in model.state_dict())
+
+
+def test_guidance_without_the_reference_loses_it_and_without_sound_keeps_it():
+    told = conditions(some_frame())
+    assert not told.without_reference().last_frame.any()
+    assert torch.equal(told.without_audio().last_frame, told.last_frame)
+    both = type(told).cat([told, told.without_reference()])
+    assert both.last_frame.shape[0] == 2 * BATCH and not both.last_frame[BATCH:].any()
+
+
+def test_it_is_new_in_stage_2(tmp_path):
+    config, path = with_last_frame(), tmp_path / "loopy.safetensors"
+    save_weights(LoopyModel(picture_model(config)), path)
+    new = load_stage1(LoopyModel(config), path)
+    assert "denoiser.last_frame_in.weight" in new
+    assert part_of("denoiser.last_frame_in.weight") == "temporal"
+    assert hearing_model(config).denoiser.past_input is None
+
+
+def test_a_model_from_before_can_be_gone_on_from(tmp_path):
+    """What it lacks begins anew: the last frame's input and audio-to-latents; nothing else may be missing."""
+    torch.manual_seed(0)
+    config, path = loopy_config(), tmp_path / "loopy.safetensors"
+    old = awake(LoopyModel(replace(config, a2l=replace(config.a2l, query="raw"))))
+    save_weights(old, path)
+    model = LoopyModel(with_last_frame())
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    start_loopy(model, path)
+    for name, value in model.state_dict().items():
+        is_new = name.startswith(("a2l.", "denoiser.last_frame_in."))
+        assert torch.equal(value, fresh[name] if is_new else old.state_dict()[name]), name
+    weights = {name: value for name, value in old.state_dict().items() if "conv_in" not in name}
+    from safetensors.torch import save_file
+
+    save_file(weights, path)
+    with pytest.raises(ValueError, match="is not a model of this recipe's size"):
+        start_loopy(model, path)
