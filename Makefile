@@ -1,7 +1,9 @@
-# make demo    set up .venv, make out/demo.mp4 with the embedded model
-# make test    set up .venv, run the tests
-# make check   style, formatting, rooms
-# make tiny    the whole line at its smallest: puppets, training, a video (a few minutes)
+# make demo     set up .venv, make out/demo.mp4 with the embedded model
+# make test     set up .venv, run the tests
+# make check    style, formatting, rooms
+# make nightly  what is slower than CI allows: whether the tests notice mistakes (tests/mutants.py; some minutes)
+# make coverage run the tests, list the core's files of which they run less than 90 per cent
+# make tiny     the whole line at its smallest: puppets, training, a video (a few minutes)
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +16,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check tiny clean
+.PHONY: demo test check nightly coverage tiny clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py --out out
@@ -26,6 +28,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests/test_rooms.py tests/test_readme.py
+
+nightly: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
+
+coverage: $(INSTALLED)
+	rm -rf out/coverage && mkdir -p out/coverage
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --sort=cover | awk '$$NF + 0 < 90 || /^TOTAL/'
 
 tiny: $(INSTALLED)
 	$(BIN)/openloopy puppet $(TINY)/shards --num-clips 6 --clip-s 6 --size 64

@@ -60,9 +60,18 @@ def test_region_map_by_hand():
 
 
 def test_a_sample_with_a_large_mouth_does_not_drown_the_others():
-    prediction, target = torch.zeros(2, 1, 1, 1, 2), torch.ones(2, 1, 1, 1, 2)
+    """Errors of 1 and 9: each sample counts once, however large its map is as a whole."""
+    prediction, target = torch.zeros(2, 1, 1, 1, 2), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
     region = torch.tensor([[1.0, 1.0], [100.0, 100.0]]).view(2, 1, 1, 1, 2)
-    torch.testing.assert_close(denoising_loss(prediction, target, torch.ones(2), region), torch.tensor(1.0))
+    loss = denoising_loss(prediction, target.expand(2, 1, 1, 1, 2), torch.ones(2), region)
+    torch.testing.assert_close(loss, torch.tensor((1.0 + 9.0) / 2))
+
+
+def test_a_frame_with_a_large_mouth_counts_more_than_the_others_of_its_sample():
+    prediction, target = torch.zeros(1, 2, 1, 1, 2), torch.tensor([1.0, 2.0]).view(1, 2, 1, 1, 1)
+    region = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 1, 2)
+    loss = denoising_loss(prediction, target.expand(1, 2, 1, 1, 2), torch.ones(1), region)
+    torch.testing.assert_close(loss, torch.tensor((1 * 1 + 3 * 4) / 4))
 
 
 def test_wrong_shapes_and_names_are_refused():

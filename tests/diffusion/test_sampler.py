@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from openloopy.diffusion.prediction import target
+from openloopy.diffusion.prediction import add_noise, target
 from openloopy.diffusion.sampler import SamplerConfig, ddim_step, sample, timesteps
 from openloopy.diffusion.schedule import ScheduleConfig, alpha_bars
 
@@ -36,6 +36,23 @@ def test_a_perfect_denoiser_arrives_at_the_truth(prediction, steps):
         prediction=prediction,
     )
     torch.testing.assert_close(got, x_0, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
+@pytest.mark.parametrize("spacing, leaves_noise", [("leading", True), ("trailing", False)])
+def test_leading_ends_at_timestep_0_and_trailing_without_noise(prediction, spacing, leaves_noise):
+    """A denoiser that knows picture and noise stays on the line between them, at the last level of the sampler."""
+    levels, config = alpha_bars(ScheduleConfig()), SamplerConfig(steps=4, spacing=spacing)
+    x_0, eps = torch.randn(2, 2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    got = sample(
+        lambda x_t, t: target(prediction, x_0, eps, levels[t]),
+        add_noise(x_0, eps, levels[timesteps(config, ScheduleConfig())[0]]),
+        config=config,
+        schedule=ScheduleConfig(),
+        prediction=prediction,
+    )
+    expected = add_noise(x_0, eps, levels[0]) if leaves_noise else x_0
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_denoiser_gets_one_timestep_per_sample_and_may_answer_in_half_precision():

@@ -8,8 +8,10 @@ import torch
 from openloopy.models.conditions import Conditions, cat_records
 from openloopy.models.denoiser import Denoiser
 from openloopy.models.temporal import TemporalConfig
+from openloopy.models.unet import attention_layers
 from tests.models.tiny_nets import (
     BATCH,
+    CHANNELS,
     MOTION,
     clip_config,
     noisy_clip,
@@ -87,10 +89,40 @@ def test_samples_are_dropped_one_by_one(denoiser):
 
 
 @torch.no_grad()
+def test_motion_latents_are_added_to_the_timestep_embedding():
+    """The difference between two timesteps' embeddings turns one timestep into the other."""
+    denoiser, (x_t, t), conditions = tiny_denoiser(), noisy_clip(), tiny_conditions(tiny_features())
+    later = t + 100
+    difference = (denoiser.time_embedding(later) - denoiser.time_embedding(t))[:, None]
+    moved = denoiser(x_t, t, replace(conditions, motion_latents=difference))
+    there = denoiser(x_t, later, replace(conditions, motion_latents=None))
+    assert torch.allclose(moved, there, atol=1e-5)
+    assert (there - denoiser(x_t, t, replace(conditions, motion_latents=None))).std() > 1e-3
+
+
+def test_every_mask_drops_its_own_part():
+    conditions = tiny_conditions(None)
+    first, second, both = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.ones(BATCH)
+    heard = conditions.drop(keep_audio=first, keep_motion_latents=second, keep_reference=both)
+    for part, kept in (("audio_tokens", 0), ("motion_latents", 1)):
+        assert torch.equal(getattr(heard, part)[kept], getattr(conditions, part)[kept])
+        assert not getattr(heard, part)[1 - kept].any()
+    assert torch.equal(heard.reference_latents, conditions.reference_latents)
+    hidden = conditions.drop(keep_audio=both, keep_motion_latents=both, keep_reference=second)
+    assert hidden.keep_reference.tolist() == hidden.keep_motion.tolist() == [0.0, 1.0]
+    assert not hidden.reference_latents[0].any()
+    assert torch.equal(hidden.reference_latents[1], conditions.reference_latents[1])
+    assert torch.equal(hidden.audio_tokens, conditions.audio_tokens)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("part", ["audio_tokens", "motion_latents", "keep_reference", "keep_motion"])
-def test_every_condition_matters(part):
+def test_every_condition_matters(part, is_cached):
     denoiser, (x_t, t) = tiny_denoiser(), noisy_clip()
     conditions = tiny_conditions(tiny_features())
+    if is_cached:
+        conditions = replace(conditions, reference=denoiser.cache_reference(conditions.reference))
     changed = replace(conditions, **{part: torch.zeros_like(getattr(conditions, part))})
     assert (denoiser(x_t, t, conditions) - denoiser(x_t, t, changed)).std() > 1e-3
 
@@ -102,6 +134,34 @@ def test_reference_latents_matter_only_where_concatenated():
     paper, concatenated = tiny_denoiser(), tiny_denoiser(CONFIGS["concatenated"])
     assert torch.equal(paper(x_t, t, conditions), paper(x_t, t, changed))
     assert (concatenated(x_t, t, conditions) - concatenated(x_t, t, changed)).std() > 1e-3
+
+
+@torch.no_grad()
+def test_reference_latents_are_stacked_behind_the_noisy_ones():
+    """Imported weights of `conv_in` act on the first channels: without those of the others the portrait is not seen."""
+    (x_t, t), conditions = noisy_clip(), tiny_conditions(tiny_features())
+    denoiser = tiny_denoiser(CONFIGS["concatenated"])
+    denoiser.conv_in.weight[:, CHANNELS:] = 0
+    changed = replace(conditions, reference_latents=conditions.reference_latents + 1)
+    assert torch.equal(denoiser(x_t, t, conditions), denoiser(x_t, t, changed))
+    assert (denoiser(x_t, t, conditions) - denoiser(x_t + 1, t, conditions)).std() > 1e-3
+
+
+@torch.no_grad()
+def test_layers_along_time_follow_the_spatial_transformer():
+    denoiser, (x_t, t) = tiny_denoiser(), noisy_clip()
+    calls = []
+
+    def record(module, given, made):
+        calls.append((module, given[0], made))
+
+    layers = attention_layers(denoiser)
+    for module in sum(layers, ()):
+        module.register_forward_hook(record)
+    denoiser(x_t, t, tiny_conditions(tiny_features()))
+    pairs = list(zip(calls[::2], calls[1::2], strict=True))
+    assert [(spatial[0], temporal[0]) for spatial, temporal in pairs] == layers
+    assert all(spatial[2] is temporal[1] for spatial, temporal in pairs)
 
 
 @torch.no_grad()

@@ -32,6 +32,20 @@ def test_one_entry_per_attention_layer_of_the_denoiser():
 
 
 @torch.no_grad()
+def test_features_are_the_map_of_motion_and_the_normalised_tokens_of_the_portrait():
+    """Written out at the first layer, whose input is what the first convolution block gives."""
+    net, (reference, motion) = make_net(), random_frames()
+    maps = []
+    net.down_blocks[0].resnets[0].register_forward_hook(lambda module, given, made: maps.append(made))
+    first = net(reference, motion, torch.ones(BATCH, MOTION)).layers[0]
+    portraits, frames = maps[0][:BATCH], maps[0][BATCH:]
+    layer = net.down_blocks[0].attentions[0]
+    tokens = layer.proj_in(layer.norm(portraits)).flatten(2).transpose(1, 2)
+    assert torch.allclose(first.reference, layer.transformer_blocks[0].norm1(tokens), atol=1e-5)
+    assert torch.equal(first.motion.flatten(0, 1), frames.flatten(2).transpose(1, 2))
+
+
+@torch.no_grad()
 def test_missing_motion_frames_are_zero_whatever_they_hold():
     net, (reference, motion) = make_net(), random_frames()
     mask = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0, 0]])

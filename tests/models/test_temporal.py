@@ -28,9 +28,10 @@ def shared(layers: TemporalLayers, motion: torch.Tensor, seen: tuple[bool, ...] 
     return SharedKeys(*layers.motion_keys(motion), seen)
 
 
-def test_fresh_layers_are_the_identity():
+@pytest.mark.parametrize("intra", ["attention", "transformer"])
+def test_fresh_layers_are_the_identity(intra):
     x, motion = random_clip()
-    layers = TemporalLayers(WIDTH, TemporalConfig(num_heads=2), 4)
+    layers = TemporalLayers(WIDTH, TemporalConfig(intra=intra, num_heads=2), 4)
     assert torch.equal(layers(x, FRAMES, shared(layers, motion)), x)
 
 
@@ -50,6 +51,20 @@ def test_inter_clip_is_attention_over_motion_and_clip(layers):
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     expected = clip + inter.attention.to_out[0](mixed)[:, MOTION:]
     assert torch.allclose(out[..., position[0], position[1]], expected, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("intra", ["attention", "transformer"])
+def test_dual_is_inter_clip_with_motion_then_intra_clip_without(intra):
+    torch.manual_seed(0)
+    layers = awake(TemporalLayers(WIDTH, TemporalConfig(intra=intra, num_heads=2), 4)).eval()
+    x, motion = random_clip()
+    keys = shared(layers, motion)
+    clip = x.unflatten(0, (BATCH, FRAMES)).flatten(3).permute(0, 1, 3, 2)  # b f n d
+    clip = clip + layers.inter(clip, keys)
+    clip = clip + layers.intra(clip)
+    expected = clip.permute(0, 1, 3, 2).unflatten(3, SIZE).flatten(0, 1)
+    assert torch.allclose(layers(x, FRAMES, keys), expected, atol=1e-5)
 
 
 @torch.no_grad()

@@ -1,0 +1,66 @@
+"""What one clip leaves to the next, and which frames of the last one are shown. The clips are drawn, not sampled."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.models.loopy import LoopyModel
+from tests.tiny import tiny_model, tiny_portrait, tiny_sound
+
+CLIP = 12
+
+
+@pytest.fixture(name="drawn")
+def draw_clips(monkeypatch) -> list[torch.Tensor]:
+    """The clips that stand for sampled ones, `1 f c h w` each; more come with every clip that is generated."""
+    clips, generator = [], torch.Generator().manual_seed(0)
+
+    def draw(denoise, noise, **settings):
+        clips.append(torch.randn(noise.shape, generator=generator))
+        return clips[-1]
+
+    monkeypatch.setattr("openloopy.inference.pipeline.sample", draw)
+    return clips
+
+
+@pytest.fixture(name="pasts")
+def record_pasts(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """History and mask that each clip was given."""
+    given, read = [], LoopyModel.read_reference
+
+    def record(self, reference, history, history_mask, generator):
+        given.append((history.clone(), history_mask.clone()))
+        return read(self, reference, history, history_mask, generator)
+
+    monkeypatch.setattr(LoopyModel, "read_reference", record)
+    return given
+
+
+def generate(pipeline: LoopyPipeline, num_frames: int) -> list:
+    sound = tiny_sound(num_frames / 25)
+    return list(pipeline.generate(tiny_portrait(), sound, options=GenerationOptions(steps=1)))
+
+
+@pytest.mark.parametrize("residual_scale", [None, 2.0])
+def test_finished_latents_are_the_next_clips_history_bit_by_bit(drawn, pasts, residual_scale):
+    model = tiny_model()
+    pipeline = LoopyPipeline(replace(model, config=replace(model.config, residual_scale=residual_scale)))
+    generate(pipeline, 3 * CLIP)
+    clips = torch.cat(drawn, dim=1)
+    if residual_scale is not None:
+        with torch.inference_mode():
+            clips = clips / residual_scale + pipeline._read_portrait(tiny_portrait()).latents[:, None]
+    assert len(pasts) == 3
+    for index, (history, mask) in enumerate(pasts):
+        missing = history.shape[1] - index * CLIP
+        assert torch.equal(history[:, missing:], clips[:, : index * CLIP])
+        assert mask[0].tolist() == [0.0] * missing + [1.0] * index * CLIP
+        assert not history[:, :missing].any()
+
+
+def test_of_the_last_clip_the_first_frames_are_shown(drawn, monkeypatch):
+    monkeypatch.setattr(LoopyPipeline, "_decode", lambda self, latents, picture: iter(latents))
+    shown = generate(LoopyPipeline(tiny_model()), CLIP + 5)
+    assert torch.equal(torch.stack(shown), torch.cat(drawn, dim=1)[0, : CLIP + 5])

@@ -1,0 +1,1289 @@
+"""Plausible mistakes in the core, one entry each, and the tests that must notice them; run by `tests/mutants.py`.
+
+Source: ours. To add one: copy an entry, keep `old` short, so that it survives edits nearby, and name the fewest and
+fastest tests that should fail. An entry whose `old` text is no longer in the source, or there twice, is an error.
+
+Left out are changes that change nothing: the order of keys in attention (softmax does not know it), or the last clip's
+surplus frames in the history (nothing reads it any more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake."""
+
+    name: str
+    """`core.what_is_wrong`."""
+    file: str
+    """Relative to `src/openloopy`."""
+    old: str
+    """Occurs once in the file."""
+    new: str
+    tests: tuple[str, ...]
+    """Files or node ids for pytest, relative to the checkout."""
+
+
+ALGEBRA = ("tests/diffusion/test_guidance.py",)
+BRANCHES = ("tests/inference/test_guidance_branches.py",)
+LOSS = ("tests/diffusion/test_loss.py",)
+PREDICTION = ("tests/diffusion/test_prediction.py",)
+SAMPLER = ("tests/diffusion/test_sampler.py",)
+SCHEDULE = ("tests/diffusion/test_schedule.py",)
+SEGMENTS = ("tests/models/test_segments.py",)
+PAST = (
+    "tests/models/test_loopy.py::test_the_past_is_read_through_the_segments",
+    "tests/models/test_loopy.py::test_frames_that_are_missing_in_the_history_are_missing_for_the_reference_net",
+)
+HISTORY = ("tests/inference/test_history.py",)
+SOUND = (
+    "tests/inference/test_pipeline.py::test_every_clip_sees_the_latents_before_it_and_the_sound_around_it",
+)
+TEMPORAL = ("tests/models/test_temporal.py",)
+DUAL = ("tests/models/test_temporal.py::test_dual_is_inter_clip_with_motion_then_intra_clip_without",)
+ATTENTION = ("tests/models/test_attention.py",)
+DENOISER = ("tests/models/test_denoiser.py",)
+REFERENCE_NET = ("tests/models/test_reference_net.py",)
+AUDIO = ("tests/models/test_audio_projection.py",)
+WINDOWS = ("tests/inference/test_windows.py",)
+DENOISE = ("tests/training/test_denoise.py",)
+STAGES = ("tests/training/test_stages.py",)
+BATCH = ("tests/data/test_batch.py",)
+FEATURES = ("tests/training/test_features.py",)
+SILENCE = ("tests/parity/test_audio_transformers.py",)
+A2L = ("tests/models/test_audio_to_latents.py",)
+LAST_FRAME = ("tests/models/test_last_frame.py",)
+CONTINUED = ("tests/inference/test_last_frame.py",)
+
+MUTANTS: tuple[Mutant, ...] = (
+    # Guidance: the algebra, and what each branch is told.
+    Mutant(
+        "guidance.sign_of_the_reference_branch",
+        "diffusion/guidance.py",
+        '"reference": self.reference - self.audio',
+        '"reference": self.audio - self.reference',
+        ALGEBRA,
+    ),
+    Mutant(
+        "guidance.base_counts_from_the_audio_scale",
+        "diffusion/guidance.py",
+        '"base": 1.0 - self.reference',
+        '"base": 1.0 - self.audio',
+        ALGEBRA,
+    ),
+    Mutant(
+        "guidance.weights_sum_to_zero",
+        "diffusion/guidance.py",
+        '"base": 1.0 - self.reference',
+        '"base": -self.reference',
+        ALGEBRA,
+    ),
+    Mutant(
+        "guidance.predictions_change_places",
+        "diffusion/guidance.py",
+        '{"audio": e_audio, "reference": e_ref, "base": e_base}',
+        '{"audio": e_audio, "reference": e_base, "base": e_ref}',
+        ALGEBRA,
+    ),
+    Mutant(
+        "guidance.branches_of_negative_weight_are_left_out",
+        "diffusion/guidance.py",
+        "if weight != 0.0",
+        "if weight > 0.0",
+        ALGEBRA,
+    ),
+    Mutant(
+        "guidance.outputs_change_places",
+        "inference/pipeline.py",
+        'outputs.get("reference"), outputs.get("base")',
+        'outputs.get("base"), outputs.get("reference")',
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.batch_is_cut_in_the_wrong_order",
+        "inference/pipeline.py",
+        "zip(branches, output.chunk(num)",
+        "zip(reversed(branches), output.chunk(num)",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.audio_branch_hears_nothing",
+        "inference/pipeline.py",
+        '"audio": lambda: conditions',
+        '"audio": conditions.without_audio',
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.reference_branch_hears",
+        "inference/pipeline.py",
+        '"reference": conditions.without_audio',
+        '"reference": lambda: conditions',
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.reference_branch_sees_nothing",
+        "inference/pipeline.py",
+        '"reference": conditions.without_audio',
+        '"reference": conditions.without_reference',
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.base_branch_sees_the_reference",
+        "inference/pipeline.py",
+        '"base": conditions.without_reference',
+        '"base": conditions.without_audio',
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.tokens_stay_without_audio",
+        "models/conditions.py",
+        "keep_audio=drop, keep_motion_latents=drop, keep_reference=keep",
+        "keep_audio=keep, keep_motion_latents=drop, keep_reference=keep",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.motion_latents_stay_without_audio",
+        "models/conditions.py",
+        "keep_motion_latents=drop, keep_reference=keep",
+        "keep_motion_latents=keep, keep_reference=keep",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.motion_latents_stay_in_the_base_branch",
+        "models/conditions.py",
+        "keep_motion_latents=drop, keep_reference=drop",
+        "keep_motion_latents=1 - drop, keep_reference=drop",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.audio_stays_in_the_base_branch",
+        "models/conditions.py",
+        "keep_audio=drop, keep_motion_latents=drop, keep_reference=drop",
+        "keep_audio=1 - drop, keep_motion_latents=drop, keep_reference=drop",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.reference_tokens_stay",
+        "models/conditions.py",
+        "self.keep_reference * keep_reference",
+        "self.keep_reference",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.motion_stays_without_the_reference",
+        "models/conditions.py",
+        "self.keep_motion * keep_reference",
+        "self.keep_motion",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.reference_latents_stay",
+        "models/conditions.py",
+        "scale_samples(self.reference_latents, keep_reference)",
+        "self.reference_latents",
+        BRANCHES,
+    ),
+    Mutant(
+        "guidance.tokens_follow_the_motion_latents",
+        "models/conditions.py",
+        "scale_samples(self.audio_tokens, keep_audio)",
+        "scale_samples(self.audio_tokens, keep_motion_latents)",
+        DENOISER,
+    ),
+    Mutant(
+        "guidance.motion_latents_follow_the_tokens",
+        "models/conditions.py",
+        "scale_samples(self.motion_latents, keep_motion_latents)",
+        "scale_samples(self.motion_latents, keep_audio)",
+        DENOISER,
+    ),
+    # Segments: which past frames are kept.
+    Mutant(
+        "segments.offsets_are_one_too_far",
+        "models/segments.py",
+        "frames = history.shape[1] - 1 - ",
+        "frames = history.shape[1] - 2 - ",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.history_is_read_from_its_oldest_frame",
+        "models/segments.py",
+        "frames = history.shape[1] - 1 - _kept_offsets(",
+        "frames = _kept_offsets(",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.newest_first",
+        "models/segments.py",
+        "segment_intervals(config)[::-1]).unbind",
+        "segment_intervals(config)).unbind",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.first_frame_of_each_interval",
+        "models/segments.py",
+        "(starts + lengths // 2)",
+        "(starts + 0 * lengths)",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.offsets_name_the_first_frame",
+        "models/segments.py",
+        "[start + length // 2 for",
+        "[start for",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.expand_ratio_is_ignored",
+        "models/segments.py",
+        "length = config.expand_ratio**i",
+        "length = 1",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.segments_grow_by_addition",
+        "models/segments.py",
+        "length = config.expand_ratio**i",
+        "length = max(1, config.expand_ratio * i)",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.all_segments_begin_at_the_clip",
+        "models/segments.py",
+        "        start += length * config.stride\n",
+        "",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.missing_frames_are_not_zeroed",
+        "models/segments.py",
+        "history[samples, frames] * present[:, :, None, None, None].to(history.dtype), present",
+        "history[samples, frames], present",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.mask_of_the_wrong_frames",
+        "models/segments.py",
+        "present = mask[samples, frames]",
+        "present = mask[:, -frames.shape[1] :]",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.mean_with_missing_frames",
+        "models/segments.py",
+        "    history = history * mask[:, :, None, None, None].to(history.dtype)\n",
+        "",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.mean_over_the_whole_interval",
+        "models/segments.py",
+        "counts[-1].clamp(min=1)",
+        "counts[-1].clamp(min=length)",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.mean_newest_first",
+        "models/segments.py",
+        "segment_intervals(config)[::-1]:",
+        "segment_intervals(config):",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.random_frame_of_the_next_interval",
+        "models/segments.py",
+        "(fractions * lengths).long()",
+        "(fractions * lengths).ceil().long()",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.random_frames_without_the_seed",
+        "models/segments.py",
+        "if fractions is None else fractions.cpu()",
+        "",
+        SEGMENTS,
+    ),
+    Mutant(
+        "segments.history_mask_is_not_passed_on",
+        "models/loopy.py",
+        "gather_segments(history, history_mask, ",
+        "gather_segments(history, torch.ones_like(history_mask), ",
+        PAST,
+    ),
+    Mutant(
+        "segments.motion_mask_is_not_passed_on",
+        "models/loopy.py",
+        "self.reference_net(reference, motion, motion_mask)",
+        "self.reference_net(reference, motion, torch.ones_like(motion_mask))",
+        PAST,
+    ),
+    # History: what one clip leaves to the next.
+    Mutant(
+        "history.newest_frames_fall_off",
+        "inference/pipeline.py",
+        "torch.cat([self._latents, latents])[-length:]",
+        "torch.cat([self._latents, latents])[:length]",
+        HISTORY,
+    ),
+    Mutant(
+        "history.newest_first",
+        "inference/pipeline.py",
+        "torch.cat([self._latents, latents])[-length:]",
+        "torch.cat([latents, self._latents])[:length]",
+        HISTORY,
+    ),
+    Mutant(
+        "history.new_frames_are_masked",
+        "inference/pipeline.py",
+        "self._mask.new_ones(len(latents))",
+        "self._mask.new_zeros(len(latents))",
+        HISTORY,
+    ),
+    Mutant(
+        "history.mask_one_frame_short",
+        "inference/pipeline.py",
+        "[self._mask, self._mask.new_ones(len(latents))])[-length:]",
+        "[self._mask, self._mask.new_ones(len(latents) - 1)])[-length:]",
+        HISTORY,
+    ),
+    Mutant(
+        "history.present_before_the_beginning",
+        "inference/pipeline.py",
+        "self._mask = torch.zeros(length",
+        "self._mask = torch.ones(length",
+        HISTORY,
+    ),
+    Mutant(
+        "history.not_zero_before_the_beginning",
+        "inference/pipeline.py",
+        "self._latents = torch.zeros(length",
+        "self._latents = torch.randn(length",
+        HISTORY,
+    ),
+    Mutant(
+        "history.is_never_filled",
+        "inference/pipeline.py",
+        "            history.append(latents)\n",
+        "",
+        HISTORY,
+    ),
+    Mutant(
+        "history.is_encoded_again",
+        "inference/pipeline.py",
+        "history.append(latents)",
+        "history.append(self.model.codec.encode(self.model.codec.decode(latents, portrait.picture)))",
+        HISTORY,
+    ),
+    Mutant(
+        "history.of_residuals",
+        "inference/pipeline.py",
+        "config.from_residual(made, portrait.latents)[0]",
+        "made[0]",
+        HISTORY,
+    ),
+    Mutant(
+        "history.wrong_end_of_the_last_clip_is_dropped",
+        "inference/pipeline.py",
+        "latents[: window.num_kept]",
+        "latents[-window.num_kept :]",
+        HISTORY,
+    ),
+    # Layers along time.
+    Mutant(
+        "temporal.intra_before_inter",
+        "models/temporal.py",
+        """\
+        x = x + self._as_map(self.inter(self._as_clips(x, num_frames), motion), x)
+        if self.intra is None:
+            return x
+        return x + self._as_map(self.intra(self._as_clips(x, num_frames)), x)
+""",
+        """\
+        if self.intra is not None:
+            x = x + self._as_map(self.intra(self._as_clips(x, num_frames)), x)
+        return x + self._as_map(self.inter(self._as_clips(x, num_frames), motion), x)
+""",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.intra_sees_the_motion_frames",
+        "models/temporal.py",
+        "self.intra(self._as_clips(x, num_frames))",
+        "self.intra(self._as_clips(x, num_frames), motion)",
+        DUAL,
+    ),
+    Mutant(
+        "temporal.before_the_spatial_transformer",
+        "models/denoiser.py",
+        """\
+            x = attention(x, reference, context)
+            return x if temporal is None else temporal(x, num_frames, motion)
+""",
+        """\
+            x = x if temporal is None else temporal(x, num_frames, motion)
+            return attention(x, reference, context)
+""",
+        DENOISER,
+    ),
+    Mutant(
+        "temporal.no_residual",
+        "models/temporal.py",
+        "x = x + self._as_map(self.inter(",
+        "x = self._as_map(self.inter(",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.attention_does_not_start_at_zero",
+        "models/temporal.py",
+        "        nn.init.zeros_(self.attention.to_out[0].weight)\n",
+        "",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.transformer_does_not_start_at_zero",
+        "models/temporal.py",
+        "        nn.init.zeros_(self.proj_out.weight)\n",
+        "",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.values_in_another_order_than_keys",
+        "models/temporal.py",
+        "torch.cat([earlier.v[rows].to(v.dtype), own_v], dim=-2)",
+        "torch.cat([own_v, earlier.v[rows].to(v.dtype)], dim=-2)",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.motion_instead_of_the_clip",
+        "models/temporal.py",
+        """\
+            own_k = torch.cat([earlier.k[rows].to(k.dtype), own_k], dim=-2)
+            own_v = torch.cat([earlier.v[rows].to(v.dtype), own_v], dim=-2)
+""",
+        """\
+            own_k, own_v = earlier.k[rows].to(k.dtype), earlier.v[rows].to(v.dtype)
+""",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.hidden_motion_is_seen",
+        "models/temporal.py",
+        "        if sees:",
+        "        if not sees:",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.motion_of_another_sample",
+        "models/temporal.py",
+        "slice(samples.start * num_positions, samples.stop * num_positions)",
+        "slice(samples.start, samples.start + (samples.stop - samples.start) * num_positions)",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.oldest_frame_has_the_first_embedding",
+        "models/temporal.py",
+        "self.motion_embedding[len(self.motion_embedding) - num_frames :]",
+        "self.motion_embedding[:num_frames]",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.motion_without_embedding",
+        "models/temporal.py",
+        "(normed + embedding[:, None])",
+        "normed",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.clip_without_embedding",
+        "models/temporal.py",
+        "self.norm(x) + self.frame_embedding[: x.shape[1], None]",
+        "self.norm(x)",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.relative_motion_is_normalised_again",
+        "models/temporal.py",
+        "motion if self.relative_motion else self.inter.norm(motion)",
+        "self.inter.norm(motion)",
+        TEMPORAL,
+    ),
+    Mutant(
+        "temporal.single_has_both_layers",
+        "models/temporal.py",
+        'if config.kind == "dual":',
+        "if True:",
+        TEMPORAL,
+    ),
+    # Reference: its features, its keys, and who sees them.
+    Mutant(
+        "reference.values_are_keys",
+        "models/attention.py",
+        "_for_frames(shared.v[samples], own_v)",
+        "_for_frames(shared.k[samples], own_v)",
+        ATTENTION,
+    ),
+    Mutant(
+        "reference.keys_replace_the_frames_own",
+        "models/attention.py",
+        """\
+            own_k = torch.cat([own_k, _for_frames(shared.k[samples], own_k)], dim=-2)
+            own_v = torch.cat([own_v, _for_frames(shared.v[samples], own_v)], dim=-2)
+""",
+        """\
+            own_k, own_v = _for_frames(shared.k[samples], own_k), _for_frames(shared.v[samples], own_v)
+""",
+        ATTENTION,
+    ),
+    Mutant(
+        "reference.keys_of_another_sample",
+        "models/attention.py",
+        "_for_frames(shared.k[samples], own_k)",
+        "_for_frames(shared.k[: samples.stop - samples.start], own_k)",
+        ATTENTION,
+    ),
+    Mutant(
+        "reference.keys_without_a_scale",
+        "models/attention.py",
+        "q * q.shape[-1] ** -0.5",
+        "q * 1.0",
+        ATTENTION,
+    ),
+    Mutant(
+        "reference.seen_where_hidden",
+        "models/attention.py",
+        "tuple(bool(value) for value in",
+        "tuple(not value for value in",
+        ATTENTION,
+    ),
+    Mutant(
+        "reference.keys_and_values_change_places",
+        "models/denoiser.py",
+        "reference_k, reference_v = attention.",
+        "reference_v, reference_k = attention.",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.motion_is_hidden_with_it",
+        "models/denoiser.py",
+        "seen_by(conditions.keep_reference), seen_by(conditions.keep_motion)",
+        "seen_by(conditions.keep_reference), seen_by(conditions.keep_reference)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.keys_of_the_branches_are_interleaved",
+        "models/denoiser.py",
+        "x.repeat(branches, *[1] * (x.ndim - 1))",
+        "x.repeat_interleave(branches, dim=0)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.cached_keys_are_never_hidden",
+        "models/denoiser.py",
+        "_shared_keys(layer.reference_k, layer.reference_v, reference, branches)",
+        "_shared_keys(layer.reference_k, layer.reference_v, None, branches)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.cached_motion_is_never_hidden",
+        "models/denoiser.py",
+        "_shared_keys(layer.motion_k, layer.motion_v, motion, branches)",
+        "_shared_keys(layer.motion_k, layer.motion_v, None, branches)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.uncached_motion_is_never_hidden",
+        "models/denoiser.py",
+        "SharedTokens(_repeated(layer.motion, branches), motion)",
+        "SharedTokens(_repeated(layer.motion, branches), None)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.latents_before_the_noisy_ones",
+        "models/denoiser.py",
+        "torch.cat([x_t, reference], dim=2)",
+        "torch.cat([reference, x_t], dim=2)",
+        DENOISER,
+    ),
+    Mutant(
+        "reference.missing_frames_look_like_the_portrait",
+        "models/reference_net.py",
+        "tokens.new_zeros(batch * num_motion, *tokens.shape[1:])",
+        "tokens[:batch].repeat_interleave(num_motion, dim=0)",
+        REFERENCE_NET,
+    ),
+    Mutant(
+        "reference.tokens_are_not_normalised",
+        "models/reference_net.py",
+        "LayerFeatures(normed[:batch]",
+        "LayerFeatures(tokens[:batch]",
+        REFERENCE_NET,
+    ),
+    Mutant(
+        "reference.motion_features_of_self_attention",
+        "models/reference_net.py",
+        "features.append((to_tokens(x), normed))",
+        "features.append((normed, normed))",
+        REFERENCE_NET,
+    ),
+    Mutant(
+        "reference.motion_relative_to_another_portrait",
+        "models/reference_net.py",
+        "present // max(num_motion, 1)",
+        "present % batch",
+        REFERENCE_NET,
+    ),
+    Mutant(
+        "reference.relative_motion_has_the_wrong_sign",
+        "models/reference_net.py",
+        "even[batch:] - even[portrait_of]",
+        "even[portrait_of] - even[batch:]",
+        REFERENCE_NET,
+    ),
+    Mutant(
+        "reference.relative_motion_is_not_normalised",
+        "models/reference_net.py",
+        "even = F.layer_norm(tokens, tokens.shape[-1:])",
+        "even = tokens",
+        REFERENCE_NET,
+    ),
+    # Diffusion: schedule, prediction, sampler, loss.
+    Mutant(
+        "ddim.roots_are_not_squared",
+        "diffusion/schedule.py",
+        "dtype=torch.float64) ** 2",
+        "dtype=torch.float64)",
+        SCHEDULE,
+    ),
+    Mutant(
+        "ddim.zero_terminal_snr_moves_the_start",
+        "diffusion/schedule.py",
+        "(root - last) * first / (first - last)",
+        "(root - last) / (first - last)",
+        SCHEDULE,
+    ),
+    Mutant(
+        "ddim.zero_terminal_snr_of_powers",
+        "diffusion/schedule.py",
+        "root = alpha_bar.sqrt()",
+        "root = alpha_bar",
+        (*SCHEDULE, "tests/parity/test_ddim_diffusers.py::test_alpha_bars"),
+    ),
+    Mutant(
+        "ddim.amplitude_of_noise_is_its_power",
+        "diffusion/prediction.py",
+        "(1 - alpha_bar).sqrt().to",
+        "(1 - alpha_bar).to",
+        PREDICTION,
+    ),
+    Mutant(
+        "ddim.target_of_v_has_the_wrong_sign",
+        "diffusion/prediction.py",
+        "signal * eps - noise * x_0",
+        "noise * x_0 - signal * eps",
+        PREDICTION,
+    ),
+    Mutant(
+        "ddim.x_0_from_v_has_the_wrong_sign",
+        "diffusion/prediction.py",
+        "signal * x_t - noise * output",
+        "signal * x_t + noise * output",
+        PREDICTION,
+    ),
+    Mutant(
+        "ddim.eps_from_v_has_the_wrong_sign",
+        "diffusion/prediction.py",
+        "signal * output + noise * x_t",
+        "signal * output - noise * x_t",
+        PREDICTION,
+    ),
+    Mutant(
+        "ddim.x_0_from_eps_is_not_scaled",
+        "diffusion/prediction.py",
+        "(x_t - noise * output) / signal",
+        "x_t - noise * output",
+        PREDICTION,
+    ),
+    Mutant(
+        "ddim.signal_and_noise_change_places",
+        "diffusion/sampler.py",
+        "alpha_bar_next.sqrt() * x_0 + (1 - alpha_bar_next).sqrt() * eps",
+        "(1 - alpha_bar_next).sqrt() * x_0 + alpha_bar_next.sqrt() * eps",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.leading_offset_is_forgotten",
+        "diffusion/sampler.py",
+        "i * stride + LEADING_OFFSET",
+        "i * stride",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.cleanest_step_first",
+        "diffusion/sampler.py",
+        "for i in reversed(range(config.steps))",
+        "for i in range(config.steps)",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.trailing_misses_the_last_timestep",
+        "diffusion/sampler.py",
+        "i * total / config.steps) - 1",
+        "i * total / config.steps) - 2",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.trailing_ends_at_timestep_0",
+        "diffusion/sampler.py",
+        "else torch.ones_like(levels[0])",
+        "else levels[0]",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.leading_ends_without_noise",
+        "diffusion/sampler.py",
+        'end = levels[0] if config.spacing == "leading" else',
+        "end =",
+        SAMPLER,
+    ),
+    Mutant(
+        "ddim.noise_level_of_the_next_step",
+        "diffusion/sampler.py",
+        "eps = to_eps(prediction, output, x_t, levels[t])",
+        "eps = to_eps(prediction, output, x_t, end if t_next is None else levels[t_next])",
+        SAMPLER,
+    ),
+    Mutant(
+        "loss.region_map_is_not_normalised",
+        "diffusion/loss.py",
+        "error * _normalised(region_weight)",
+        "error * region_weight",
+        LOSS,
+    ),
+    Mutant(
+        "loss.region_map_is_normalised_over_the_batch",
+        "diffusion/loss.py",
+        "range(1, region_weight.ndim)",
+        "range(0, region_weight.ndim)",
+        LOSS,
+    ),
+    Mutant(
+        "loss.region_map_is_normalised_per_frame",
+        "diffusion/loss.py",
+        "range(1, region_weight.ndim)",
+        "range(2, region_weight.ndim)",
+        LOSS,
+    ),
+    Mutant(
+        "loss.mean_over_the_sum_of_weights",
+        "diffusion/loss.py",
+        "error.flatten(1).mean(dim=1)).mean()",
+        "error.flatten(1).mean(dim=1)).sum() / sample_weight.sum()",
+        LOSS,
+    ),
+    Mutant(
+        "loss.min_snr_of_v_without_its_denominator",
+        "diffusion/loss.py",
+        "torch.minimum(alpha_bar, gamma * (1 - alpha_bar))",
+        "(alpha_bar / (1 - alpha_bar)).clamp(max=gamma)",
+        LOSS,
+    ),
+    Mutant(
+        "loss.min_snr_of_epsilon_is_not_clamped",
+        "diffusion/loss.py",
+        ".clamp(max=1.0)",
+        "",
+        LOSS,
+    ),
+    Mutant(
+        "loss.max_snr",
+        "diffusion/loss.py",
+        ".clamp(max=gamma)",
+        ".clamp(min=gamma)",
+        LOSS,
+    ),
+    # Audio: the frames around each frame.
+    Mutant(
+        "audio.newest_neighbour_first",
+        "models/audio_projection.py",
+        "x.unfold(1, self.config.window, 1).transpose(2, 3)",
+        "x.unfold(1, self.config.window, 1).transpose(2, 3).flip(2)",
+        AUDIO,
+    ),
+    Mutant(
+        "audio.neighbours_without_their_places",
+        "models/audio_projection.py",
+        "windows + self.window_embedding",
+        "windows",
+        AUDIO,
+    ),
+    Mutant(
+        "audio.frame_stands_for_its_neighbours",
+        "models/audio_projection.py",
+        "windows = x.unfold(1, self.config.window, 1).transpose(2, 3)",
+        "windows = x[:, self.config.margin : -self.config.margin, None].expand(-1, -1, self.config.window, -1)",
+        AUDIO,
+    ),
+    Mutant(
+        "audio.layers_are_not_normalised",
+        "models/audio_projection.py",
+        "self.norm(hidden_states.flatten(2).to(self.norm.weight.dtype))",
+        "hidden_states.flatten(2).to(self.norm.weight.dtype)",
+        AUDIO,
+    ),
+    Mutant(
+        "audio.motion_latents_are_ignored",
+        "models/denoiser.py",
+        "if conditions.motion_latents is not None:",
+        "if False:",
+        DENOISER,
+    ),
+    Mutant(
+        "audio.motion_latents_are_activated_alone",
+        "models/denoiser.py",
+        "embedding + conditions.motion_latents",
+        "embedding + F.silu(conditions.motion_latents)",
+        DENOISER,
+    ),
+    Mutant(
+        "audio.fresh_layers_are_not_silent",
+        "models/denoiser.py",
+        "            nn.init.zeros_(block.attn2.to_out[0].weight)\n",
+        "",
+        DENOISER,
+    ),
+    Mutant(
+        "audio.window_begins_at_the_clip",
+        "inference/pipeline.py",
+        "window.start_frame - margin",
+        "window.start_frame",
+        SOUND,
+    ),
+    Mutant(
+        "audio.last_clip_is_shorter",
+        "inference/windows.py",
+        "min(clip_frames, total_frames - start)",
+        "clip_frames",
+        WINDOWS,
+    ),
+    # Training: what the denoiser is told. Each of these, and all of them at once, once went unnoticed.
+    Mutant(
+        "training.motion_frames_never_masked",
+        "training/denoise.py",
+        "draws.keep(dropout.motion_frames)",
+        "draws.keep(0.0)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.motion_frames_masked_one_by_one",
+        "training/denoise.py",
+        "draws.keep(dropout.motion_frames).to(device)[:, None]",
+        "(draws.uniform(batch.history_mask.shape[1]) >= dropout.motion_frames).float().to(device)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.masks_inverted",
+        "training/denoise.py",
+        "(self.uniform() >= rate)",
+        "(self.uniform() < rate)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.sound_never_dropped",
+        "training/denoise.py",
+        "keep_audio=kept.audio",
+        "keep_audio=ones",
+        DENOISE,
+    ),
+    Mutant(
+        "training.motion_latents_never_dropped",
+        "training/denoise.py",
+        "keep_motion_latents=kept.motion_latents",
+        "keep_motion_latents=ones",
+        DENOISE,
+    ),
+    Mutant(
+        "training.reference_never_dropped",
+        "training/denoise.py",
+        "keep_reference=kept.reference",
+        "keep_reference=ones",
+        DENOISE,
+    ),
+    Mutant(
+        "training.dropout_inverted",
+        "training/denoise.py",
+        "audio=1.0 - (without_sound + nothing + audio)",
+        "audio=0.0 + (without_sound + nothing + audio)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.sound_and_motion_latents_swapped",
+        "training/denoise.py",
+        "keep_audio=kept.audio, keep_motion_latents=kept.motion_latents",
+        "keep_audio=kept.motion_latents, keep_motion_latents=kept.audio",
+        DENOISE,
+    ),
+    Mutant(
+        "training.base_branch_keeps_motion_latents",
+        "training/denoise.py",
+        "1.0 - (without_sound + nothing + motion_latents)",
+        "1.0 - (without_sound + motion_latents)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.base_branch_keeps_the_reference",
+        "training/denoise.py",
+        "reference=1.0 - (nothing + reference)",
+        "reference=1.0 - reference",
+        DENOISE,
+    ),
+    Mutant(
+        "training.cases_drawn_for_the_whole_batch",
+        "training/denoise.py",
+        "torch.bucketize(draws.uniform(), edges, right=True)",
+        "torch.bucketize(draws.uniform()[:1].expand(draws._samples.stop - draws._samples.start), edges, right=True)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.stage_1_never_drops",
+        "training/denoise.py",
+        "keep = draw_kept(config.dropout, draws).reference",
+        "keep = torch.ones(b)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.no_noise_on_motion_frames",
+        "training/denoise.py",
+        "if dropout.motion_noise_max:",
+        "if False:",
+        DENOISE,
+    ),
+    Mutant(
+        "training.noise_always_at_its_maximum",
+        "training/denoise.py",
+        "draws.uniform(1, 1, 1, 1).to(device) * dropout.motion_noise_max",
+        "dropout.motion_noise_max",
+        DENOISE,
+    ),
+    Mutant(
+        "training.noise_the_same_on_all_motion_frames",
+        "training/denoise.py",
+        "draws.normal(*motion.shape[1:])",
+        "draws.normal(1, *motion.shape[2:])",
+        DENOISE,
+    ),
+    Mutant(
+        "training.regions_do_not_count",
+        "training/denoise.py",
+        "denoising_loss(prediction, wanted, weight, region)",
+        "denoising_loss(prediction, wanted, weight)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.no_state_loss",
+        "training/denoise.py",
+        "loss + self.config.state_weight * state.mean()",
+        "loss",
+        DENOISE,
+    ),
+    Mutant(
+        "training.state_loss_not_weighted",
+        "training/denoise.py",
+        "self.config.state_weight * state.mean()",
+        "state.mean()",
+        DENOISE,
+    ),
+    Mutant(
+        "training.state_loss_reads_residuals",
+        "training/denoise.py",
+        "model.from_residual(x_0, reference)",
+        "x_0",
+        DENOISE,
+    ),
+    Mutant(
+        "training.residual_to_the_dropped_portrait",
+        "training/denoise.py",
+        "model.to_residual(latents, reference)",
+        "model.to_residual(latents, conditions.reference_latents)",
+        STAGES,
+    ),
+    Mutant(
+        "training.motion_gradient_inverted",
+        "training/denoise.py",
+        'config.motion_gradient == "full"',
+        'config.motion_gradient == "none"',
+        DENOISE,
+    ),
+    Mutant(
+        "training.no_gradient_for_the_reference_either",
+        "training/denoise.py",
+        "reference=a.reference, motion=b.motion",
+        "reference=b.reference, motion=b.motion",
+        DENOISE,
+    ),
+    Mutant(
+        "training.audio_to_latents_always_hears",
+        "training/denoise.py",
+        "choice = draws.integers(NUM_MOTION_CONDITIONS)",
+        "choice = 0 * draws.integers(NUM_MOTION_CONDITIONS)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.one_motion_condition_never_drawn",
+        "training/denoise.py",
+        "NUM_MOTION_CONDITIONS = 4",
+        "NUM_MOTION_CONDITIONS = 3",
+        DENOISE,
+    ),
+    Mutant(
+        "training.one_motion_condition_for_the_whole_batch",
+        "training/denoise.py",
+        "draws.integers(NUM_MOTION_CONDITIONS).to(tokens.device)",
+        "draws.integers(NUM_MOTION_CONDITIONS)[:1].expand(len(tokens)).to(tokens.device)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.other_noise_without_audio_to_latents",
+        "training/denoise.py",
+        "choice = draws.integers",
+        "choice = network.a2l and draws.integers",
+        DENOISE,
+    ),
+    Mutant(
+        "training.landmarks_of_the_crop",
+        "training/denoise.py",
+        "relative_landmarks(batch.points68, batch.reference_points68)",
+        "batch.points68.flatten(2)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.head_variance_is_the_expression_s",
+        "training/denoise.py",
+        "HeadVariance(batch.head_motion_variance)",
+        "HeadVariance(batch.expression_variance)",
+        DENOISE,
+    ),
+    Mutant(
+        "training.last_frame_is_the_oldest",
+        "training/denoise.py",
+        "motion[:, -1], mask[:, -1]",
+        "motion[:, 0], mask[:, 0]",
+        DENOISE,
+    ),
+    Mutant(
+        "training.last_frame_not_masked",
+        "training/denoise.py",
+        "motion[:, -1], mask[:, -1]",
+        "motion[:, -1], batch.history_mask[:, -1]",
+        DENOISE,
+    ),
+    Mutant(
+        "training.last_frame_without_noise",
+        "training/denoise.py",
+        "motion[:, -1], mask[:, -1]",
+        "batch.history[:, -1], mask[:, -1]",
+        DENOISE,
+    ),
+    Mutant(
+        "training.cleaner_timesteps_more_often",
+        "training/denoise.py",
+        "** (1 / power)",
+        "** power",
+        STAGES,
+    ),
+    Mutant(
+        "training.validation_keeps_the_state_loss",
+        "training/denoise.py",
+        "replace(config, state_weight=0.0)",
+        "config",
+        DENOISE,
+    ),
+    Mutant(
+        "training.motion_frames_stay_without_the_reference",
+        "models/conditions.py",
+        "keep_motion=self.keep_motion * keep_reference",
+        "keep_motion=self.keep_motion",
+        DENOISE,
+    ),
+    Mutant(
+        "training.portrait_at_the_input_stays_without_the_reference",
+        "models/conditions.py",
+        "scale_samples(self.reference_latents, keep_reference)",
+        "self.reference_latents",
+        DENOISE,
+    ),
+    Mutant(
+        "training.last_frame_stays_without_the_reference",
+        "models/conditions.py",
+        "scale_samples(self.last_frame, keep_reference)",
+        "self.last_frame",
+        DENOISE,
+    ),
+    # Batches: what belongs together.
+    Mutant(
+        "batch.beginnings_by_chance_only",
+        "data/batch.py",
+        "start = 0 if is_start else int(",
+        "start = int(",
+        BATCH,
+    ),
+    Mutant(
+        "batch.sound_begins_at_the_margin",
+        "data/batch.py",
+        "rows[start + AUDIO_MARGIN : stop + AUDIO_MARGIN]",
+        "rows[start:stop]",
+        FEATURES,
+    ),
+    Mutant(
+        "batch.reference_landmarks_of_another_frame",
+        "data/batch.py",
+        "all_points[reference]",
+        "all_points[start]",
+        BATCH,
+    ),
+    Mutant(
+        "batch.history_holds_the_clip_s_first_frame",
+        "data/batch.py",
+        "history=pad_rows(latents, start - m, start)",
+        "history=pad_rows(latents, start - m + 1, start + 1)",
+        BATCH,
+    ),
+    Mutant(
+        "batch.mask_lacks_the_first_frame",
+        "data/batch.py",
+        "np.arange(start - m, start) >= 0",
+        "np.arange(start - m, start) > 0",
+        BATCH,
+    ),
+    Mutant(
+        "batch.features_end_with_the_clip",
+        "training/features.py",
+        "window(-AUDIO_MARGIN, len(frames) + 2 * AUDIO_MARGIN)",
+        "window(0, len(frames) + 2 * AUDIO_MARGIN)",
+        FEATURES,
+    ),
+    # Sound: silence beyond its ends.
+    Mutant(
+        "sound.begins_with_the_silence",
+        "models/audio_encoder.py",
+        "offset = max(-begin, 0) * SAMPLES_PER_FRAME",
+        "offset = 0",
+        SILENCE,
+    ),
+    Mutant(
+        "sound.chunks_begin_with_their_context",
+        "models/audio_encoder.py",
+        "[0, first - begin :]",
+        "[0, 0:]",
+        SILENCE,
+    ),
+    Mutant(
+        "sound.no_silence_after_the_end",
+        "models/audio_encoder.py",
+        "self.num_frames + SILENCE_FRAMES - 1) + SILENCE_FRAMES",
+        "self.num_frames - 1) + SILENCE_FRAMES",
+        SILENCE,
+    ),
+    # Audio-to-latents: conditions that can be told apart.
+    Mutant(
+        "a2l.query_not_normalised",
+        "models/audio_to_latents.py",
+        "query = self.query_norm(query)",
+        "query = query",
+        A2L,
+    ),
+    Mutant(
+        "a2l.temperature_ignored",
+        "models/audio_to_latents.py",
+        "torch.exp(-self.log_temperature)",
+        "torch.exp(0 * self.log_temperature)",
+        A2L,
+    ),
+    Mutant(
+        "a2l.temperature_inverted",
+        "models/audio_to_latents.py",
+        "torch.exp(-self.log_temperature)",
+        "torch.exp(self.log_temperature)",
+        A2L,
+    ),
+    Mutant(
+        "a2l.landmarks_where_they_are",
+        "models/audio_to_latents.py",
+        "(points - portrait[:, None])",
+        "points",
+        A2L,
+    ),
+    Mutant(
+        "a2l.one_eye_is_the_unit",
+        "models/audio_to_latents.py",
+        "OUTER_EYE_CORNERS = (36, 45)",
+        "OUTER_EYE_CORNERS = (36, 39)",
+        A2L,
+    ),
+    Mutant(
+        "a2l.variances_not_on_a_log_scale",
+        "models/audio_to_latents.py",
+        "(variance + VARIANCE_FLOOR).log()",
+        "(variance + VARIANCE_FLOOR)",
+        A2L,
+    ),
+    Mutant(
+        "a2l.head_asks_as_expression_does",
+        "models/audio_to_latents.py",
+        "self.head_query(scaled_log_variance",
+        "self.expression_query(scaled_log_variance",
+        A2L,
+    ),
+    Mutant(
+        "a2l.drawn_conditions_all_of_one_kind",
+        "models/audio_to_latents.py",
+        "torch.stack(queries)[condition.choice,",
+        "torch.stack(queries)[condition.choice * 0,",
+        A2L,
+    ),
+    # Going on from the last frame.
+    Mutant(
+        "last_frame.frames_of_other_samples",
+        "models/denoiser.py",
+        "last.repeat_interleave(num_frames, dim=0)",
+        "last.repeat(num_frames, 1, 1, 1)",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "last_frame.changes_a_fresh_model",
+        "models/denoiser.py",
+        "nn.init.zeros_(self.last_frame_in.weight)",
+        "nn.init.normal_(self.last_frame_in.weight)",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "last_frame.not_in_the_unit_of_the_noise",
+        "models/loopy.py",
+        "(newest - reference) * (self.config.residual_scale or 1.0)",
+        "newest - reference",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "last_frame.not_less_the_portrait",
+        "models/loopy.py",
+        "(newest - reference) * (self",
+        "newest * (self",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "last_frame.none_looks_like_the_portrait",
+        "models/loopy.py",
+        "torch.ones_like(difference[:, :1])",
+        "torch.zeros_like(difference[:, :1])",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "last_frame.generation_gives_the_oldest",
+        "inference/pipeline.py",
+        "past[:, -1].to(dtype), past_mask[:, -1]",
+        "past[:, 0].to(dtype), past_mask[:, -1]",
+        CONTINUED,
+    ),
+)
