@@ -229,7 +229,7 @@ def judge_silence(clips: list[HumanClip]) -> dict[str, float]:
 
 def _is_silent(clip: HumanClip) -> np.ndarray:
     """Frames inside `sil`, a margin away from the words; bool `frames`."""
-    time_s = (np.arange(len(clip.heard)) + 0.5) / FPS
+    time_s = np.arange(len(clip.heard)) / FPS
     said = [word for word in clip.words if word.text != SILENCE]
     inside = [(time_s > word.start_s - 2 * MARGIN_S) & (time_s < word.end_s + 2 * MARGIN_S) for word in said]
     return ~np.any(inside, axis=0)
@@ -237,7 +237,7 @@ def _is_silent(clip: HumanClip) -> np.ndarray:
 
 def _highest_around(track: np.ndarray, time_s: float) -> float:
     """The highest known value within the margin; NaN if there is none."""
-    first, last = (round(t * FPS - 0.5) for t in (time_s - MARGIN_S, time_s + MARGIN_S))
+    first, last = (round(t * FPS) for t in (time_s - MARGIN_S, time_s + MARGIN_S))
     values = track[max(first, 0) : last + 1]
     values = values[np.isfinite(values)]
     return float(values.max()) if len(values) else float("nan")

@@ -122,7 +122,7 @@ def measure(faces: Sequence[Face], waveform: np.ndarray) -> Measures:
 def heard(waveform: np.ndarray, num_frames: int) -> np.ndarray:
     """Frames in which the voice is heard, bool `f`."""
     prosody = analyse(waveform)
-    frame_s = (np.arange(num_frames) + 0.5) / FPS
+    frame_s = np.arange(num_frames) / FPS
     return np.interp(frame_s, prosody.time_s, prosody.loudness) > HEARD
 
 

@@ -3,8 +3,9 @@
     python benchmarks/sync.py --videos FOLDER [--weights FILE] [--trained-on NAME,...]
 
 Every video is one person speaking. Landmarks come from our own tracker. Shifts: the sound moved by 2 to 12 frames both
-ways. Swaps: every other clip's sound. Clips whose names begin with one of --trained-on are left out (they were trained
-on). The last line is one JSON object.
+ways, and by quarters of a frame up to 1.5. Halves: the same clip's first and second half. Swaps: every other clip's
+sound. Clips whose names begin with one of --trained-on are left out (they were trained on). The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -18,14 +19,23 @@ from typing import Any
 import numpy as np
 from provenance import provenance, rounded, save_result
 
+from openloopy.data.describe import cut_sound
 from openloopy.data.filters import Thresholds
-from openloopy.data.footage import SteadyReader
+from openloopy.data.footage import SteadyReader, sound_start
 from openloopy.face.landmarks import NetworkLandmarker
-from openloopy.measures.lip_sync import SAMPLES_PER_FRAME, lip_sync, load_lip_sync, shipped_lip_sync
+from openloopy.measures.lip_sync import (
+    MIN_FRAMES,
+    SAMPLES_PER_FRAME,
+    LipSync,
+    lip_sync,
+    load_lip_sync,
+    shipped_lip_sync,
+)
 from openloopy.measures.motion import points_of
-from openloopy.media.audio import open_waveform
+from openloopy.media.audio import SAMPLE_RATE_HZ, salvage_waveform
 
 SHIFTS = (-12, -8, -5, -3, -2, 2, 3, 5, 8, 12)
+FRACTIONS = tuple(k / 4 for k in range(-6, 7) if k)
 
 
 def main() -> None:
@@ -51,9 +61,11 @@ def main() -> None:
 
 
 def read_clip(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks `f 68 2` and as much sound."""
-    points = points_of(NetworkLandmarker().track(frame.rgb for frame in SteadyReader(path)))
-    return points, fitted(open_waveform(path), len(points))
+    """Landmarks `f 68 2` and as much sound, from the first picture on."""
+    reader = SteadyReader(path)
+    points = points_of(NetworkLandmarker().track(frame.rgb for frame in reader))
+    lead = round((sound_start(path) - reader.info.first_time_s) * SAMPLE_RATE_HZ)
+    return points, cut_sound(salvage_waveform(path)[0], -lead, len(points) * SAMPLES_PER_FRAME)[0]
 
 
 def fitted(sound: np.ndarray, num_frames: int) -> np.ndarray:
@@ -83,10 +95,23 @@ def judge_group(names: list[str], clips: dict[str, Any], network: Any) -> dict[s
         return found.score >= limits.min_sync_score and abs(found.offset_frames) <= limits.max_sync_offset
 
     pairs = np.array([t.score for t in true])[:, None] > np.array([s.score for s in swapped])[None]
+    fractions = [
+        fraction_errors(*clips[name], found, network) for name, found in zip(names, true, strict=True)
+    ]
+    halves = [halves_differ(*clips[name], network) for name in names]
+    sure = [i for i, found in enumerate(true) if found.is_sure]
     return {
         "num_true": len(true),
         "num_swapped": len(swapped),
         "usual_offset": usual,
+        "offset_sd": float(np.std([t.offset_frames for t in true])),
+        "offset_error_p50_p90": percentiles([t.offset_error for t in true]),
+        "sure": len(sure) / len(true),
+        "off": float(np.mean([t.is_off for t in true])),
+        "fraction_error_p50_p90": percentiles(np.concatenate(fractions)),
+        "fraction_error_where_sure": percentiles(np.concatenate([fractions[i] for i in sure] or [[]])),
+        "halves_differ_p50_p90": percentiles(halves),
+        "halves_differ_where_sure": percentiles([halves[i] for i in sure]),
         "offset_within_1_frame": float(np.mean([abs(t.offset_frames - usual) <= 1 for t in true])),
         "shift_found_within_1_frame": float(np.mean(np.abs(errors) <= 1)),
         "true_above_swapped": float(pairs.mean()),
@@ -97,10 +122,39 @@ def judge_group(names: list[str], clips: dict[str, Any], network: Any) -> dict[s
     }
 
 
-def moved(sound: np.ndarray, frames: int) -> np.ndarray:
+def fraction_errors(points: np.ndarray, sound: np.ndarray, found: LipSync, network: Any) -> np.ndarray:
+    """By how much the measured shift is wrong where the sound is moved by fractions of a frame, `12`."""
+    late = [
+        lip_sync(points, moved(sound, k), network=network).offset_frames - found.offset_frames
+        for k in FRACTIONS
+    ]
+    return np.abs(np.array(late) - FRACTIONS)
+
+
+def halves_differ(points: np.ndarray, sound: np.ndarray, network: Any) -> float:
+    """By how much the offsets of a clip's halves differ; NaN where they are too short."""
+    half = len(points) // 2
+    if half < MIN_FRAMES:
+        return float("nan")
+    parts = (
+        (points[:half], sound[: half * SAMPLES_PER_FRAME]),
+        (points[half:], sound[half * SAMPLES_PER_FRAME :]),
+    )
+    first, second = (lip_sync(*part, network=network).offset_frames for part in parts)
+    return abs(first - second)
+
+
+def percentiles(values: Any) -> list[float]:
+    """Median and 90th percentile of what is known; empty where nothing is."""
+    known = np.asarray(values, float)[np.isfinite(values)]
+    return np.percentile(known, [50, 90]).tolist() if len(known) else []
+
+
+def moved(sound: np.ndarray, frames: float) -> np.ndarray:
     """Late by so many frames, silence in the gap."""
-    late = np.roll(sound, frames * SAMPLES_PER_FRAME)
-    late[slice(0, frames * SAMPLES_PER_FRAME) if frames > 0 else slice(frames * SAMPLES_PER_FRAME, None)] = 0
+    samples = round(frames * SAMPLES_PER_FRAME)
+    late = np.roll(sound, samples)
+    late[slice(0, samples) if samples > 0 else slice(samples, None)] = 0
     return late
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,12 +23,19 @@ from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.filters import Thresholds
 from openloopy.data.prepare import PrepareConfig, explain_clip, prepare_footage
 from openloopy.data.shards import ARRAY_SHAPES, read_index, read_shards
-from openloopy.data.sources import list_footage
-from openloopy.data.verdicts import from_line
+from openloopy.data.sources import Footage, list_footage
+from openloopy.data.tracks import Track
+from openloopy.data.verdicts import Span, from_line
 from openloopy.face.landmarks import Face
-from openloopy.face.mesh import canonical_mesh
+from openloopy.face.mesh import MESH_TO_68, canonical_mesh
+from openloopy.measures.lip_sync import LipSync
 from openloopy.measures.syncnet import SyncNet
-from tests.media.sounds import speechlike
+from openloopy.media.audio import SpooledWaveform
+from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.speech import draw_speaker, utter
+from tests.media.sounds import best_lag, speechlike
 
 WIDTH, HEIGHT = 320, 240
 SOUND_HZ = 16_000
@@ -368,6 +376,86 @@ def test_syncnet_judges_too_where_its_weights_are(tmp_path: Path) -> None:
     strict = replace(EASY, min_sync_c=measures["sync_c"] + 1)
     with pytest.raises(ValueError, match="'low lip sync': 30"):
         prepare_footage(config_of(tmp_path, out=tmp_path / "strict", thresholds=strict, **weights))
+
+
+@pytest.fixture(scope="module")
+def talk() -> tuple[Track, np.ndarray]:
+    """A puppet's face through 5 s, and its sound with a second of the same voice's noise on either side."""
+    rng = np.random.default_rng([7, 2])
+    utterance = utter(rng, draw_speaker(rng, "val"), 5.0, "val")
+    mesh = draw_face(rng, size_px=192).mesh
+    faces = []
+    for points in PuppetPoints(mesh).track(curves(utterance, draw_style(rng), rng)):
+        moved = mesh.copy()
+        moved[MESH_TO_68, :2] = points
+        faces.append(Face.from_mesh(moved))
+    return Track(start=25, image_size=(192, 192), faces=faces), np.pad(utterance.waveform, (16_000, 16_000))
+
+
+def trembling(track: Track, rms_px: float) -> Track:
+    """The same face by a tracker that hardly sees it."""
+    rng = np.random.default_rng(0)
+    return replace(
+        track, faces=[Face.from_mesh(f.mesh + rng.normal(0, rms_px, f.mesh.shape)) for f in track.faces]
+    )
+
+
+def judged(
+    folder: Path, track: Track, sound: np.ndarray, *, late: float = 0.0, corrects_sound: bool = True
+) -> tuple[Span, np.ndarray]:
+    """The verdict of a track whose sound comes late by so many frames, and the sound of its clip."""
+    spool = tempfile.TemporaryFile()
+    spool.write(np.roll(sound, round(late * 640)).astype(np.float32).tobytes())
+    framing = dict.fromkeys(("max_head_outside", "max_face_outside_crop", "max_head_speed"))
+    thresholds = replace(Thresholds(), min_snr_db=None, min_sync_score=None, **framing)
+    config = prepare_video.VideoConfig(out=folder, thresholds=thresholds, corrects_sound=corrects_sound)
+    footage = Footage(address="a.mkv", name="a.mkv", size_bytes=0, video_id="a", person_id="a", split="train")
+    preparation = prepare_video._Preparation(config, footage, folder)
+    span = preparation._judged("a-000025", track, SpooledWaveform(spool, len(sound)), 0)
+    assert span.is_kept, span.reasons
+    with np.load(preparation.clips[0].waiting) as stored:
+        return span, decode_sound(stored["flac"].tobytes())
+
+
+@pytest.mark.parametrize("late", [1.3, -1.3, 2.6, -6.4])
+def test_sound_out_of_step_is_moved_to_a_fraction_of_a_frame(tmp_path: Path, talk, late: float) -> None:
+    track, sound = talk
+    whole = sound[16_000 : 16_000 + 640 * len(track.faces)]
+    as_it_is, unmoved = judged(tmp_path, track, sound)
+    assert "sound_was_late" not in as_it_is.measures and as_it_is.notes == ("",)
+    np.testing.assert_allclose(unmoved, whole, atol=1e-4)
+    span, moved = judged(tmp_path, track, sound, late=late)
+    was_late = span.measures["sound_was_late"]
+    assert was_late == pytest.approx(late + as_it_is.measures["sync_offset"], abs=0.15)
+    assert span.notes[-1] == f"sound moved by {-was_late:.2f} frames"
+    assert abs(span.measures["sync_offset"]) < 0.15
+    assert abs(best_lag(whole, moved, 2000)) <= 0.35 * 640
+    start = 16_000 + round(was_late * 640)
+    expected = np.roll(sound, round(late * 640))[start : start + len(whole)]
+    np.testing.assert_allclose(moved, expected, atol=1e-4)  # cut anew, to the sample
+
+
+def test_sound_is_left_where_nobody_knows_or_where_it_is_wanted(tmp_path: Path, talk) -> None:
+    track, sound = talk
+    late = np.roll(sound, 832)[16_000 : 16_000 + 640 * len(track.faces)]
+    span, left = judged(tmp_path, track, sound, late=1.3, corrects_sound=False)
+    assert span.notes == ("",) and "sound_was_late" not in span.measures
+    np.testing.assert_allclose(left, late, atol=1e-4)
+    span, left = judged(tmp_path, trembling(track, 4.0), sound, late=1.3)
+    assert "left as it is: it is not sure" in span.notes[-1] and "sound_was_late" not in span.measures
+    assert span.measures["sync_score"] < 3 or span.measures["sync_error"] > 0.6
+    np.testing.assert_allclose(left, late, atol=1e-4)
+
+
+def test_a_move_that_does_not_help_is_undone(tmp_path: Path, talk, monkeypatch) -> None:
+    track, sound = talk
+    before = LipSync(4.0, 1.3, 4.2, 0.25, 2.0, in_step=3.0)
+    found = [before, before._replace(offset_frames=0.0, in_step=2.9)]
+    monkeypatch.setattr(prepare_video, "describe_sync", lambda points, sound: found.pop(0))
+    span, left = judged(tmp_path, track, sound)
+    assert span.notes[-1] == "sound left as it is: moved by -1.30 frames it fits worse"
+    assert span.measures["sync_offset"] == 1.3 and "sound_was_late" not in span.measures
+    np.testing.assert_allclose(left, sound[16_000 : 16_000 + 640 * len(track.faces)], atol=1e-4)
 
 
 def test_nothing_kept_is_an_error_but_reported(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def highest_per_sound(utterance: Utterance, track: np.ndarray, viseme: str) -> n
     found = []
     for start_s, end_s, kind in phonemes_to_visemes(utterance.phonemes):
         if kind == viseme and end_s < utterance.duration_s - 0.05:
-            first, last = int(start_s * FPS - 0.5), int(np.ceil(end_s * FPS + 0.5))
+            first, last = int(start_s * FPS), int(np.ceil(end_s * FPS)) + 1
             found.append(track[max(first, 0) : last].max())
     return np.array(found)
 
@@ -69,9 +69,9 @@ def test_lips_meet_on_time() -> None:
     utterance = speak(ESPEAK, "Oh, a map.")
     motion = curves(utterance, draw_style(np.random.default_rng(0)), np.random.default_rng(0))
     closed = next(p for p in utterance.phonemes if p.symbol == "m")
-    middle = int((closed.start_s + closed.end_s) / 2 * FPS)
+    middle = round((closed.start_s + closed.end_s) / 2 * FPS)
     vowel = next(p for p in utterance.phonemes if "æ" in p.symbol)
-    open_frame = int((vowel.start_s + vowel.end_s) / 2 * FPS)
+    open_frame = round((vowel.start_s + vowel.end_s) / 2 * FPS)
     assert motion.close[middle] > 0.95 and motion.close[open_frame] < 0.7
     assert motion.jaw[open_frame] > motion.jaw[middle]
 
@@ -125,7 +125,7 @@ def test_head_moves_more_with_the_voice(clips) -> None:
     loud, quiet = [], []
     for utterance, motion in clips:
         prosody = analyse(utterance.waveform)
-        frame_s = (np.arange(motion.num_frames - 1) + 1) / FPS
+        frame_s = (np.arange(motion.num_frames - 1) + 0.5) / FPS
         is_loud = np.interp(frame_s, prosody.time_s, prosody.loudness) > 0.3
         speed = np.abs(np.diff(motion.pitch)) * FPS
         loud.append(speed[is_loud].mean())

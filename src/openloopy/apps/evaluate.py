@@ -34,7 +34,7 @@ from openloopy.apps.protocols import (
     sample,
     with_generated,
 )
-from openloopy.data.footage import SteadyReader
+from openloopy.data.footage import SteadyReader, sound_start
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.measures.behaviour import bilabial_spans, interval_distance, lip_closures, read_grid_words
 from openloopy.measures.deep3d import expression_coefficients, published_deep3d
@@ -45,11 +45,11 @@ from openloopy.measures.outside_weights import WeightsMissing, weights_path
 from openloopy.measures.smoothness import motion_smoothness
 from openloopy.measures.syncnet import load_syncnet, syncnet_crop, syncnet_score
 from openloopy.measures.video_numbers import FPS, NUMBERS, Measured, measure_pair, measure_video
-from openloopy.media.audio import AudioError, open_waveform
+from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_waveform
 from openloopy.media.files import MediaError, atomic_write, sha256_file
 from openloopy.media.video import probe_video
 
-VERSION = 1
+VERSION = 2
 """Of the per-video numbers; those of another version are measured again."""
 BOOTSTRAP, SEED = 1000, 0
 IQA_EVERY = 10
@@ -229,7 +229,7 @@ def _stored(out: Path, path: Path, sound: Path, landmarker: NetworkLandmarker) -
     stored = out / "videos" / f"{key}.npz"
     if not stored.exists():
         try:
-            waveform = open_waveform(sound)
+            waveform = _sound_of(path, sound)
         except AudioError:
             waveform = None
         found = measure_video(partial(_frames, path), waveform, landmarker)
@@ -247,6 +247,17 @@ def _stored(out: Path, path: Path, sound: Path, landmarker: NetworkLandmarker) -
 def _frames(path: Path) -> Iterator[np.ndarray]:
     """At 25 fps, whatever rate the file has: the picture that is nearest in time."""
     return (frame.rgb for frame in SteadyReader(path))
+
+
+def _sound_of(path: Path, sound: Path) -> np.ndarray:
+    """The sound from the first picture on where it lies in the video itself, whose tracks may begin apart."""
+    waveform = open_waveform(sound)
+    if sound != path:
+        return waveform
+    reader = SteadyReader(path)
+    next(iter(reader))
+    late = round((sound_start(path) - reader.info.first_time_s) * SAMPLE_RATE_HZ)
+    return np.pad(waveform, (late, 0)) if late > 0 else waveform[-late:]
 
 
 def _all_frames(paths: Sequence[Path]) -> Iterator[Iterator[np.ndarray]]:
@@ -334,7 +345,8 @@ def _syncnet(videos: Sequence[_Video], sounds: dict[Path, Path], field: str) -> 
     scores = []
     for video in videos:
         crops = syncnet_crop(_frames(video.path), video.measured.points)
-        scores.append(getattr(syncnet_score(network, crops, open_waveform(sounds[video.path])), field))
+        waveform = _sound_of(video.path, sounds[video.path])
+        scores.append(getattr(syncnet_score(network, crops, waveform), field))
     return float(np.mean(scores))
 
 

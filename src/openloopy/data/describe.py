@@ -13,7 +13,7 @@ import numpy as np
 from openloopy.data.tracks import Track
 from openloopy.face.crop import Crop, portrait_crop
 from openloopy.face.landmarks import Face
-from openloopy.measures.lip_sync import MIN_FRAMES, in_head_frame, lip_sync
+from openloopy.measures.lip_sync import MIN_FRAMES, LipSync, in_head_frame, lip_sync
 from openloopy.measures.motion import exp, glo, head_speed
 from openloopy.measures.sound import describe_sound
 from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform
@@ -73,12 +73,21 @@ def describe_clip_sound(sound: np.ndarray, missing_samples: int) -> dict[str, fl
     }
 
 
-def describe_sync(points: np.ndarray, sound: np.ndarray) -> dict[str, float]:
-    """Whether lips and sound agree; nothing for clips too short to say."""
-    if len(points) < MIN_FRAMES:
+def describe_sync(points: np.ndarray, sound: np.ndarray) -> LipSync | None:
+    """Whether lips and sound agree; None for clips too short to say."""
+    return lip_sync(points, sound) if len(points) >= MIN_FRAMES else None
+
+
+def sync_measures(found: LipSync | None) -> dict[str, float]:
+    """What of it is kept in the record."""
+    if found is None:
         return {}
-    found = lip_sync(points, sound)
-    return {"sync_score": found.score, "sync_offset": float(found.offset_frames)}
+    return {
+        "sync_score": found.score,
+        "sync_offset": found.offset_frames,
+        "sync_error": found.offset_error,
+        "sync_height": found.height,
+    }
 
 
 def cut_sound(waveform: SpooledWaveform, first: int, num_samples: int) -> tuple[np.ndarray, int]:

@@ -124,6 +124,8 @@ DESCRIPTIONS = {
     "music_score": "music, 0 to 1",
     "several_speakers": "several voices, 0 to 1",
     "sync_offset": "sound late by, frames",
+    "sync_error": "standard error of that, frames",
+    "sync_height": "agreement of lips and sound above that three or more frames off",
     "sound_was_late": "sound was late by, frames, before it was moved",
     "sync_score": "agreement of lips and sound (our network)",
     "sync_c": "confidence of SyncNet (Sync-C)",

@@ -31,6 +31,7 @@ from openloopy.data.describe import (
     describe_clip_sound,
     describe_sync,
     describe_track,
+    sync_measures,
 )
 from openloopy.data.filters import OUT_OF_STEP, Thresholds, another_speaks, judge
 from openloopy.data.footage import SteadyReader, sound_start
@@ -43,6 +44,7 @@ from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.dwpose import DWPoseLandmarker
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.measures.lip_sync import LipSync
 from openloopy.measures.syncnet import load_syncnet, syncnet_crop, syncnet_score
 from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform, salvage_waveform
 from openloopy.media.files import MediaError, atomic_write
@@ -75,7 +77,7 @@ class VideoConfig:
     """Longer tracks become several clips."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     corrects_sound: bool = True
-    """Sound that is late or early is moved, where lips and sound agree after that."""
+    """Sound that is late or early is moved, to a fraction of a frame, where lips and sound agree after that."""
     syncnet: Path | None = None
     """Weights of SyncNet; None: only our own network judges."""
     dwpose: Path | None = None
@@ -95,8 +97,13 @@ class _Heard(NamedTuple):
     """A track's sound, all measures, and the verdict."""
 
     sound: np.ndarray
+    sync: LipSync | None
     measures: dict[str, float]
     reasons: tuple[Reason, ...]
+
+    @property
+    def is_out_of_step(self) -> bool:
+        return any(reason.name == OUT_OF_STEP for reason in self.reasons)
 
 
 @dataclass(kw_only=True)
@@ -222,14 +229,10 @@ class _Preparation:
         """A track's measures and verdict; what is kept waits on the disk."""
         described = describe_track(track)
         first, length = track.start * SAMPLES_PER_FRAME - lead, len(track.faces) * SAMPLES_PER_FRAME
-        heard = self._heard(described, waveform, first, length)
-        notes = (track.ending,)
-        if self.config.corrects_sound and any(reason.name == OUT_OF_STEP for reason in heard.reasons):
-            late = round(heard.measures["sync_offset"])
-            moved = self._heard(described, waveform, first + late * SAMPLES_PER_FRAME, length)
-            if not moved.reasons:
-                moved.measures["sound_was_late"] = float(late)
-                heard, notes = moved, (*notes, f"sound moved by {-late} frames")
+        heard, notes = self._heard(described, waveform, first, length), (track.ending,)
+        if self.config.corrects_sound:
+            heard, told = self._in_step(described, waveform, first, heard)
+            notes += told
         span = Span(
             start=track.start,
             stop=track.stop,
@@ -242,13 +245,33 @@ class _Preparation:
             self._keep(span, described, heard.sound)
         return span
 
+    def _in_step(
+        self, described: Described, waveform: SpooledWaveform, first: int, heard: _Heard
+    ) -> tuple[_Heard, tuple[str, ...]]:
+        """The sound cut anew where its lips say that it belongs, to the sample; and what was done, in words.
+
+        It stays where it is if that is not sure, or if lips and sound do not agree better after the move.
+        """
+        if heard.sync is None or heard.reasons and not heard.is_out_of_step:
+            return heard, ()
+        if not heard.is_out_of_step and not heard.sync.is_off:
+            return heard, () if heard.sync.is_sure else (_unsure(heard.sync),)
+        late = round(heard.sync.offset_frames * SAMPLES_PER_FRAME)
+        move = f"moved by {-late / SAMPLES_PER_FRAME:.2f} frames"
+        moved = self._heard(described, waveform, first + late, len(heard.sound))
+        if moved.reasons:
+            return heard, (f"sound left as it is: {move} the clip has {moved.reasons[0].name}",)
+        if moved.sync is None or moved.sync.in_step < heard.sync.in_step:
+            return heard, (f"sound left as it is: {move} it fits worse",)
+        moved.measures["sound_was_late"] = late / SAMPLES_PER_FRAME
+        return moved, (f"sound {move}",)
+
     def _heard(self, described: Described, waveform: SpooledWaveform, first: int, length: int) -> _Heard:
         """A track with the sound from this sample on."""
         sound, missing = cut_sound(waveform, first, length)
-        measures = (
-            described.measures | describe_clip_sound(sound, missing) | describe_sync(described.points, sound)
-        )
-        return _Heard(sound, measures, judge(measures, self.config.thresholds))
+        sync = describe_sync(described.points, sound)
+        measures = described.measures | describe_clip_sound(sound, missing) | sync_measures(sync)
+        return _Heard(sound, sync, measures, judge(measures, self.config.thresholds))
 
     def _keep(self, span: Span, described: Described, sound: np.ndarray) -> None:
         waiting = self.work / f"{span.clip_id}.npz"
@@ -349,6 +372,11 @@ class _Preparation:
         strip = cv2.cvtColor(np.concatenate([thumbnails[i] for i in chosen], 1), cv2.COLOR_RGB2BGR)
         with atomic_write(strip_path(self.config.out, name)) as partial_path:
             partial_path.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes())
+
+
+def _unsure(sync: LipSync) -> str:
+    late = f"{sync.offset_frames:.2f} +- {sync.offset_error:.2f} frames"
+    return f"sound left as it is: it is not sure by how much it is late ({late})"
 
 
 def _read_sound(path: Path) -> _Sound:

@@ -60,7 +60,8 @@ def closures(generated: np.ndarray, true: np.ndarray, intervals: np.ndarray) -> 
 
     Args:
         generated, true: lip gaps, `f` eye distances; NaN where no face was found.
-        intervals: start and end of each b, m, p, `n 2` in frames. Those count in which the true lips meet.
+        intervals: start and end of each b, m, p, `n 2` in frames (time x 25: frame k is the moment k). Those count in
+            which the true lips meet.
 
     Returns:
         The intervals, widened by `CLOSURE_MARGIN_FRAMES`, in which the generated gap falls below `CLOSED_GAP`.
@@ -88,13 +89,17 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _spans(intervals: np.ndarray, num_frames: int, margin: int) -> list[slice]:
-    """Intervals `n 2` in frames as the frames that they touch, widened; those outside the clip are left out."""
-    touched = [(int(np.floor(start)), int(np.ceil(end))) for start, end in intervals]
+    """Intervals `n 2` as the frames nearest to their moments, widened; those outside the clip are left out."""
     return [
-        slice(max(0, start - margin), min(num_frames, end + margin))
-        for start, end in touched
+        slice(max(0, _nearest(start) - margin), min(num_frames, _nearest(end) + 1 + margin))
+        for start, end in intervals
         if 0 <= start < end <= num_frames
     ]
+
+
+def _nearest(moment: float) -> int:
+    """The frame that shows the moment, given in frames; of two the later."""
+    return int(np.floor(moment + 0.5))
 
 
 def _num_closed(gap: np.ndarray, spans: list[slice]) -> int:
