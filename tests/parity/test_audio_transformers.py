@@ -70,10 +70,21 @@ def test_chunks_do_not_depend_on_the_order_of_reading(encoder, monkeypatch):
     torch.testing.assert_close(pieces, AudioFeatureReader(encoder, sound).window(0, 63), rtol=0, atol=0)
 
 
+def test_chunks_hear_each_frame_where_it_is(encoder, monkeypatch):
+    """Up to what lies beyond their context, they hear what the whole hears at the same place."""
+    sound = speech_like(2.5)
+    whole = AudioFeatureReader(encoder, sound).window(0, 62)
+    monkeypatch.setattr(module, "CHUNK_FRAMES", 20)
+    monkeypatch.setattr(module, "CONTEXT_FRAMES", 10)
+    chunked = AudioFeatureReader(encoder, sound).window(0, 62)
+    gap = (chunked - whole).abs().mean((1, 2))
+    assert gap.max() < 0.3 * (whole[1:] - whole[:-1]).abs().mean()
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("seconds", [0.4, 2.5])
-def test_outside_of_the_sound_is_silence(encoder, monkeypatch, seconds):
-    """As if the sound had been padded with a second of zeros at both ends, in chunks or whole."""
+def test_outside_of_the_sound_is_silence(encoder, seconds):
+    """As if the sound had been padded with a second of zeros at both ends."""
     sound, second = speech_like(seconds), np.zeros(16_000, np.float32)
     padded = np.concatenate([second, sound, second])
     padded = np.pad(padded, (0, -len(padded) % 640))
