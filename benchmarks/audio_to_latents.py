@@ -70,6 +70,8 @@ QUANTILES = (0.02, 0.16, 0.5, 0.84, 0.98)
 """Of the training clips' variances: what is asked for when head and expression are steered."""
 STEERED, STEERED_CLIPS = 16, 12
 """Utterances and clips that are generated for each value."""
+DIGITS = 7
+"""Variances of calm heads are about 1e-5."""
 SAMPLER, GUIDANCE = SamplerConfig(steps=8, spacing="trailing"), Guidance(audio=1.5, reference=1.0)
 DROPOUT = DropoutConfig(motion_frames=0.05, motion_noise_max=0.3)
 RARE_DROPOUT = replace(
@@ -168,7 +170,7 @@ def measure_all(options: argparse.Namespace) -> None:
             measured = {"errors": errors(network, held_out), "lips": lips(network, clips)}
             if network.a2l is not None:
                 measured |= {"steered": steered(network, corpus, clips)}
-            out.write_text(json.dumps(rounded(measured), indent=1) + "\n")
+            out.write_text(json.dumps(rounded(measured, DIGITS), indent=1) + "\n")
             print(f"{out.parent.name}: measured in {time.monotonic() - started_s:.0f} s", flush=True)
 
 

@@ -361,3 +361,26 @@ def test_an_audio_encoder_without_all_its_tensors_is_refused(home, tmp_path):
         ValueError, match=r"lacks 1 of the encoder's tensors \(feature_projection.projection.weight"
     ):
         read_source(folder)
+
+
+def test_the_summary_counts_what_was_taken_left_and_is_new(home, tmp_path):
+    report = import_model([home / "sd15", home / "vae", home / "wav2vec2"], tmp_path / "out", size_px=64)
+    lines = report.summary().splitlines()
+    numbers = {line.strip().split(":")[0]: line for line in lines}
+    assert any(line.startswith("denoiser, from ") and "taken" in line for line in lines)
+    assert any(line.startswith("reference_net, from ") and "folded" in line for line in lines)
+    assert f"new, to be trained: {len(report.new)} tensors" in lines
+    counted = sum(int(line.split()[0]) for line in lines[lines.index(numbers["new, to be trained"]) + 1 :])
+    assert counted == len(report.new)
+
+
+def test_an_autoencoder_of_another_width_is_refused(home, tmp_path):
+    torch.manual_seed(4)
+    blocks = dict(block_out_channels=(32,) * 4, layers_per_block=1, sample_size=64, latent_channels=8)
+    wide = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, **blocks
+    )
+    wide.save_pretrained(tmp_path / "wide")
+    with pytest.raises(ValueError, match="the autoencoder has 8 latent channels, the U-Net 4"):
+        import_model([home / "sd15", tmp_path / "wide", home / "wav2vec2"], tmp_path / "out", size_px=64)
+    assert not (tmp_path / "out").exists()
