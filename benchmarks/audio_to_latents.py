@@ -4,7 +4,7 @@
     python benchmarks/audio_to_latents.py measure --out DIR [--arms ...] [--seeds ...]
     python benchmarks/audio_to_latents.py table   --out DIR
 
-A small Loopy model learns the motion of puppets (the rig's controls, see `state_corpus`), with equal budgets:
+A small Loopy model learns the motion of puppets (face states, see `state_corpus`), with equal budgets:
     mixed    audio-to-latents with its four conditions
     none     no audio-to-latents
     raw      audio-to-latents with neither norm nor temperature, as before schema 2
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from provenance import provenance, rounded, save_result
-from state_corpus import PARTS, build_corpus, landmarks, to_controls
+from state_corpus import build_corpus, landmarks, to_states
 from torch import Tensor
 
 from openloopy.data.batch import BatchConfig, ClipBatch, pad_rows, sample_clip_batch
@@ -55,6 +55,7 @@ from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.models.weight_files import load_weights
+from openloopy.rig.state import PARTS, TOKEN_WIDTH
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
@@ -94,8 +95,8 @@ def model_config(arm: str) -> LoopyConfig:
         size_px=64,
         denoiser=DenoiserConfig(
             unet=UNetConfig(
-                in_channels=9,
-                out_channels=9,
+                in_channels=TOKEN_WIDTH,
+                out_channels=TOKEN_WIDTH,
                 block_channels=(64,),
                 layers_per_block=2,
                 attention_levels=(True,),
@@ -307,7 +308,7 @@ def generate(
         history = torch.cat([history, latents], 1)[:, -span:]
         mask = torch.cat([mask, torch.ones(latents.shape[:2])], 1)[:, -span:]
         made.append(latents)
-    return np.stack([landmarks(to_controls(one.numpy(), clips.corpus)) for one in torch.cat(made, 1)])
+    return np.stack([landmarks(to_states(one.numpy(), clips.corpus)) for one in torch.cat(made, 1)])
 
 
 def _sampled(network: LoopyModel, conditions: Conditions, index: int) -> Tensor:
@@ -397,7 +398,7 @@ def _add(row: dict[str, float], name: str, value: Tensor) -> None:
 
 
 def _no_preview(network: torch.nn.Module, path: Path) -> None:
-    """What these arms make is measured, not looked at: controls have no picture."""
+    """What these arms make is measured, not looked at: states have no picture."""
 
 
 def _parse() -> argparse.Namespace:

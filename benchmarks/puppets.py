@@ -31,7 +31,7 @@ from openloopy.measures.motion import blinks, exp, glo, head_speed, points_of
 from openloopy.media.audio import open_waveform
 from openloopy.media.video import FPS, read_frames
 from openloopy.puppet.prosody import analyse
-from openloopy.puppet.rig_mesh import EYES, fit_head
+from openloopy.rig.mesh import EYES, fit_head
 
 HEARD = 0.1
 """Loudness (see `Prosody`) above which a frame counts as speech."""

@@ -1,6 +1,6 @@
-"""Speech with the rig's controls instead of pictures: a small corpus on which a motion model learns within minutes.
+"""Speech with face states instead of pictures: a small corpus on which a motion model learns within minutes.
 
-A frame's latents are its 23 controls, `c 1 3`: one token each for mouth, head, eyes and brows.
+A frame's latents are its state, `c 1 3`: one token each for mouth, head, eyes and brows.
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from openloopy.face.mesh import canonical_mesh
 from openloopy.face.movement import lip_gap
 from openloopy.media.video import FPS
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
-from openloopy.puppet.motion import Curves, curves, draw_style
-from openloopy.puppet.rig_expression import FACE_CONTROLS, MOUTH_CONTROLS, POSE_CONTROLS
-from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.speech import Utterance, draw_speaker, utter
+from openloopy.rig.points import PuppetPoints
+from openloopy.rig.state import States, from_tokens, to_tokens
 
-PARTS = {"mouth": MOUTH_CONTROLS, "head": POSE_CONTROLS, "eyes": FACE_CONTROLS}
-"""The token of each group of controls, in order."""
-CHANNELS = max(map(len, PARTS.values()))
-NAMES = tuple(name for names in PARTS.values() for name in names)
 FACE_PX, PX_PER_CM = 100.0, 5.0
 """Picture and scale of the one face whose landmarks are noted."""
 NUM_STYLES = {"train": 300, "val": 40}
@@ -53,7 +49,7 @@ def build_corpus(
         ) as writer:
             for i, (sound, moved, points) in enumerate(made):
                 arrays = {
-                    "latents": to_latents((moved - scales["mean"]) / scales["scale"]).astype(np.float16),
+                    "latents": to_tokens((moved - scales["mean"]) / scales["scale"]).astype(np.float16),
                     "audio": hear(encoder, sound, len(moved)),
                     "points68": points,
                     "lip_gap": lip_gap(points).astype(np.float32),
@@ -62,26 +58,16 @@ def build_corpus(
     return open_latent_cache(out / "train"), open_latent_cache(out / "val")
 
 
-def to_latents(controls: np.ndarray) -> np.ndarray:
-    """Controls `f 23` in the order of NAMES -> `f 9 1 3`; channels that a part does not have are 0."""
-    latents, first = np.zeros((len(controls), CHANNELS, 1, len(PARTS)), np.float32), 0
-    for token, names in enumerate(PARTS.values()):
-        latents[:, : len(names), 0, token] = controls[:, first : first + len(names)]
-        first += len(names)
-    return latents
-
-
-def to_controls(latents: np.ndarray, corpus: Path) -> np.ndarray:
-    """The inverse, in the rig's units: `f 9 1 3` -> `f 23`."""
+def to_states(latents: np.ndarray, corpus: Path) -> np.ndarray:
+    """Latents as states in their own units: `f 10 1 3` -> `f n`."""
     scales = np.load(corpus / SCALES_NAME)
-    parts = [latents[:, : len(names), 0, token] for token, names in enumerate(PARTS.values())]
-    return np.concatenate(parts, 1) * scales["scale"] + scales["mean"]
+    return from_tokens(latents) * scales["scale"] + scales["mean"]
 
 
-def landmarks(controls: np.ndarray) -> np.ndarray:
-    """The 68 points of an average face, `f 68 2` px, moved by controls `f 23`."""
-    moved = Curves(**{name: controls[:, i] for i, name in enumerate(NAMES)})
-    return PuppetPoints(canonical_mesh().vertices * PX_PER_CM + FACE_PX / 2).track(moved)
+def landmarks(states: np.ndarray) -> np.ndarray:
+    """The 68 points of an average face, `f 68 2` px, in states `f n`."""
+    mesh = canonical_mesh().vertices * PX_PER_CM + FACE_PX / 2
+    return PuppetPoints(mesh).track(States(states.astype(np.float32)))
 
 
 @torch.inference_mode()
@@ -98,9 +84,8 @@ def _make_utterance(
     spoken: Utterance = utter(rng, draw_speaker(rng, split), utterance_s, split)
     person = rng.integers(NUM_STYLES[split])
     style = draw_style(np.random.default_rng([person, split == "val"]))
-    moved = curves(spoken, style, rng)
-    controls = np.stack([moved[name] for name in NAMES], 1)
-    return spoken.waveform, controls, landmarks(controls)
+    moved = face_states(spoken, style, rng)
+    return spoken.waveform, moved.values, landmarks(moved.values)
 
 
 def _record(split: Split, number: int, num_frames: int) -> ClipRecord:

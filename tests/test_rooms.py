@@ -13,11 +13,12 @@ MAY_IMPORT = {
     "media": set(),
     "diffusion": set(),
     "face": {"media"},
-    "models": {"diffusion"},
+    "rig": {"media", "face"},
+    "models": {"diffusion", "rig"},
     "measures": {"media", "face"},
-    "data": {"media", "face", "measures"},
-    "puppet": {"media", "face", "data"},
-    "inference": {"models", "diffusion", "media", "face"},
+    "data": {"media", "face", "rig", "measures"},
+    "puppet": {"media", "face", "rig", "data"},
+    "inference": {"models", "diffusion", "media", "face", "rig"},
     "training": {"models", "diffusion", "data", "face", "measures"},
 }
 MAY_IMPORT["recipes"] = set(MAY_IMPORT)

@@ -1,4 +1,4 @@
-"""The benchmark of audio-to-latents: its corpus of controls, and what it asks of a model."""
+"""The benchmark of audio-to-latents: its corpus of face states, and what it asks of a model."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from openloopy.face.movement import eye_opening, head_motion_variance, lip_gap
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import AudioCondition
 from openloopy.models.loopy import LoopyModel
+from openloopy.rig.state import INDEX, TOKEN_WIDTH
 from tests.models.tiny_nets import awake
 from tests.tiny import tiny_audio_encoder
 
@@ -53,31 +54,23 @@ def network(arm: str = "mixed") -> LoopyModel:
 
 
 def test_a_corpus_holds_controls_features_and_landmarks_that_belong_together(corpus):
-    from state_corpus import NAMES, to_controls
+    from state_corpus import to_states
 
     folder, train, held_out = corpus
     latents = train.rows("latents", 1)
-    assert latents.shape == (75, 9, 1, 3)
+    assert latents.shape == (75, TOKEN_WIDTH, 1, 3)
     assert train.rows("audio", 1).shape == (75 + 2 * AUDIO_MARGIN, 2, 16)
-    assert not latents[:, 7:, 0, 1:].any()  # head and eyes have seven controls, the mouth nine
+    assert not latents[:, 7:, 0, 1].any()  # the head has seven values
     everything = np.concatenate([train.rows("latents", i) for i in range(3)]).astype(np.float32)
-    assert np.allclose(everything[:, :, 0, 0].std(0), 1, atol=0.02)
-    controls = to_controls(latents.astype(np.float32), folder)
+    assert np.allclose(everything[:, :9, 0, 0].std(0), 1, atol=0.02)
+    states = to_states(latents.astype(np.float32), folder)
     points = train.rows("points68", 1)
-    opening = controls[:, NAMES.index("jaw")] * (1 - controls[:, NAMES.index("close")])
+    opening = states[:, INDEX["jaw"]] * (1 - states[:, INDEX["close"]])
     assert np.corrcoef(opening, lip_gap(points))[0, 1] > 0.8
-    blink = controls[:, NAMES.index("blink")]
+    blink = states[:, INDEX["blink_left"]]
     assert blink.max() < 0.3 or np.corrcoef(blink, eye_opening(points))[0, 1] < -0.5
     assert held_out.records[0].split == "val"
     assert not np.array_equal(held_out.rows("latents", 0), train.rows("latents", 0))
-
-
-def test_controls_survive_the_way_to_latents_and_back(tmp_path):
-    from state_corpus import NAMES, to_controls, to_latents
-
-    controls = np.random.default_rng(0).normal(size=(5, len(NAMES))).astype(np.float32)
-    np.savez(tmp_path / "scales.npz", mean=np.full(23, 2.0), scale=np.full(23, 3.0))
-    assert np.allclose(to_controls(to_latents(controls), tmp_path), 3 * controls + 2, atol=1e-5)
 
 
 def test_every_condition_is_asked_for_and_the_true_landmarks_are_not_the_shuffled_ones(corpus, monkeypatch):

@@ -27,8 +27,9 @@ from openloopy.measures.sync import closures
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import FPS, VideoWriter, read_frames
 from openloopy.puppet import motion
-from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.speech import Phoneme, Speaker, Utterance, draw_speaker, utter
+from openloopy.rig.state import NAMES
 from tests.data.damaged import Talk, write_talk
 from tests.data.synthetic import make_sample
 from tests.data.test_prepare import EASY, DrawnLandmarker
@@ -260,10 +261,10 @@ def test_a_puppet_shows_the_moment_of_its_time_stamp(monkeypatch) -> None:
     def moved(rate_hz: int):
         monkeypatch.setattr(motion, "FPS", rate_hz)
         rng = np.random.default_rng(3)
-        return curves(utter(rng, draw_speaker(rng, "val"), 4.0, "val"), draw_style(rng), rng)
+        return face_states(utter(rng, draw_speaker(rng, "val"), 4.0, "val"), draw_style(rng), rng)
 
     fine, coarse = moved(8 * FPS), moved(FPS)
-    for name in coarse.keys():
+    for name in NAMES:
         np.testing.assert_allclose(coarse[name], fine[name][::8], atol=1e-9, err_msg=name)
 
 
@@ -278,6 +279,6 @@ def test_a_puppets_lips_meet_at_the_time_of_the_sound() -> None:
     tone = 0.3 * np.sin(2 * np.pi * 150 * np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)
     utterance = Utterance(waveform=tone.astype(np.float32), phonemes=phonemes, text="", speaker=speaker)
     style = replace(draw_style(np.random.default_rng(0)), lip_lead_s=0.0)
-    close = curves(utterance, style, np.random.default_rng(0)).close[20:33]
+    close = face_states(utterance, style, np.random.default_rng(0))["close"][20:33]
     middle = float((close * np.arange(20, 33)).sum() / close.sum())
     assert middle == pytest.approx(1.05 * FPS, abs=0.2)

@@ -32,9 +32,9 @@ from openloopy.measures.lip_sync import LipSync
 from openloopy.measures.syncnet import SyncNet
 from openloopy.media.audio import SpooledWaveform
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.motion import curves, draw_style
-from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.speech import draw_speaker, utter
+from openloopy.rig.points import PuppetPoints
 from tests.media.sounds import best_lag, speechlike
 
 WIDTH, HEIGHT = 320, 240
@@ -385,7 +385,7 @@ def talk() -> tuple[Track, np.ndarray]:
     utterance = utter(rng, draw_speaker(rng, "val"), 5.0, "val")
     mesh = draw_face(rng, size_px=192).mesh
     faces = []
-    for points in PuppetPoints(mesh).track(curves(utterance, draw_style(rng), rng)):
+    for points in PuppetPoints(mesh).track(face_states(utterance, draw_style(rng), rng)):
         moved = mesh.copy()
         moved[MESH_TO_68, :2] = points
         faces.append(Face.from_mesh(moved))

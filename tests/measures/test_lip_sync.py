@@ -20,9 +20,9 @@ from openloopy.measures.lip_sync import (
     shift_curve,
 )
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.motion import curves, draw_style
-from openloopy.puppet.rig_points import PuppetPoints
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.speech import draw_speaker, utter
+from openloopy.rig.points import PuppetPoints
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def talks() -> list[tuple[np.ndarray, np.ndarray]]:
     for i in range(4):
         rng = np.random.default_rng([7, i])
         utterance = utter(rng, draw_speaker(rng, "val"), 4.0, "val")
-        points = PuppetPoints(draw_face(rng, size_px=192).mesh).track(curves(utterance, draw_style(rng), rng))
+        points = PuppetPoints(draw_face(rng, size_px=192).mesh).track(
+            face_states(utterance, draw_style(rng), rng)
+        )
         made.append((points, utterance.waveform))
     return made
 

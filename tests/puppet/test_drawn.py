@@ -8,8 +8,8 @@ import pytest
 from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.drawn_person import draw_proportions
-from openloopy.puppet.rig import check_portrait
-from openloopy.puppet.rig_mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER
+from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER
+from openloopy.rig.portrait_rig import check_portrait
 
 SIZE_PX = 256
 SEEDS = range(8)

@@ -42,13 +42,13 @@ from openloopy.face.crop import CROP_FACE_HEIGHTS, FACE_CENTRE_Y, Crop, apply_cr
 from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.face.person_mask import PersonSegmenter
 from openloopy.media.files import atomic_write
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet
 from openloopy.puppet.camera import Camera, draw_background
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.mask import PersonSegmenter
-from openloopy.puppet.motion import Curves, curves, draw_style
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import (
     MeshedPortrait,
     Portrait,
@@ -58,10 +58,11 @@ from openloopy.puppet.portraits import (
     mesh_portrait,
     save_meshes,
 )
-from openloopy.puppet.rig import PuppetRig
-from openloopy.puppet.rig_shade import Lamp
 from openloopy.puppet.speech import Utterance, draw_speaker, utter
 from openloopy.puppet.visemes import viseme_labels
+from openloopy.rig.portrait_rig import PuppetRig
+from openloopy.rig.shade import Lamp
+from openloopy.rig.state import States
 
 CONFIG_NAME, PORTRAITS_NAME, REFUSED_NAME = "corpus.json", "portraits.npz", "refused.csv"
 REPORT_NAME, SHEET_NAME = "report.json", "contact_sheet.jpg"
@@ -230,7 +231,7 @@ def make_clip(config: CorpusConfig, plan: ClipPlan) -> Sample | Dropped:
     speaker = draw_speaker(rng, portrait.split)
     utterance = utter(rng, speaker, plan.num_frames / FPS, portrait.split)
     style = draw_style(generator(config.seed, "style", portrait.person_id))
-    controls = curves(utterance, style, rng)
+    controls = face_states(utterance, style, rng)
     try:
         frames, meshes = _render(config, plan, controls, rng)
     except Exception as error:
@@ -277,7 +278,7 @@ def _samples(config: CorpusConfig, plans: list[ClipPlan], dropped: list[Dropped]
 
 
 def _render(
-    config: CorpusConfig, plan: ClipPlan, controls: Curves, rng: np.random.Generator
+    config: CorpusConfig, plan: ClipPlan, controls: States, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames `H W 3` and their meshes `f 478 2` px."""
     camera = Camera.draw(rng)
@@ -361,7 +362,7 @@ def _record(config: CorpusConfig, plan: ClipPlan, utterance: Utterance) -> ClipR
     )
 
 
-def _arrays(meshes: np.ndarray, controls: Curves, utterance: Utterance) -> dict[str, np.ndarray]:
+def _arrays(meshes: np.ndarray, controls: States, utterance: Utterance) -> dict[str, np.ndarray]:
     points = meshes[:, MESH_TO_68].astype(np.float32)
     return {
         "points68": points,

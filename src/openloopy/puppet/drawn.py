@@ -14,7 +14,7 @@ import numpy as np
 from openloopy.puppet import drawn_paint as parts
 from openloopy.puppet.drawn_canvas import Canvas, octave_noise
 from openloopy.puppet.drawn_person import draw_head, draw_look
-from openloopy.puppet.rig_mesh import EYES, HeadFrame
+from openloopy.rig.mesh import EYES, HeadFrame
 
 SUPERSAMPLING = 2
 MIN_SIZE_PX = 64

@@ -19,7 +19,7 @@ from openloopy.puppet.drawn_canvas import (
     streaks,
 )
 from openloopy.puppet.drawn_person import IRIS_RADIUS_CM, Look
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.mesh import (
     FACE_OVAL,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from openloopy.face.mesh import CHIN, FOREHEAD, Pose, canonical_mesh, rotation_of
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,

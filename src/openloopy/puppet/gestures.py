@@ -83,6 +83,9 @@ class Style:
     """Liveliness of the brows, 0 to 1."""
     smile: float
     """Usual smile, -1 to 1."""
+    smile_side: float
+    brow_side: float
+    """By which share the picture's left side moves more than the right one."""
 
 
 def draw_style(rng: np.random.Generator) -> Style:
@@ -117,6 +120,8 @@ def draw_style(rng: np.random.Generator) -> Style:
         fixation_s=_log_uniform(rng, 0.7, 2.0),
         brow=rng.uniform(0.05, 0.6),
         smile=rng.uniform(-0.1, 0.35),
+        smile_side=float(np.clip(rng.normal(0, 0.12), -0.35, 0.35)),
+        brow_side=float(np.clip(rng.normal(0, 0.15), -0.5, 0.5)),
     )
 
 
@@ -144,14 +149,14 @@ def mood_of(prosody: Prosody, style: Style) -> Mood:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Pose relative to the portrait's, `n` moments each; degrees, cm, tz as a share of the distance."""
+    """Pose relative to the portrait's, `n` moments each; degrees, cm, nearness as a share."""
 
     yaw: np.ndarray
     pitch: np.ndarray
     roll: np.ndarray
-    tx: np.ndarray
-    ty: np.ndarray
-    tz: np.ndarray
+    shift_x: np.ndarray
+    shift_y: np.ndarray
+    nearness: np.ndarray
     breath: np.ndarray
 
 
@@ -159,12 +164,15 @@ class Head:
 class Expression:
     """Eyes and brows, `n` moments each."""
 
-    gx: np.ndarray
-    gy: np.ndarray
+    gaze_x: np.ndarray
+    gaze_y: np.ndarray
     """Gaze relative to the head, degrees right and down in the picture."""
-    blink: np.ndarray
-    smile: np.ndarray
-    brow: np.ndarray
+    blink_left: np.ndarray
+    blink_right: np.ndarray
+    smile_left: np.ndarray
+    smile_right: np.ndarray
+    brow_left: np.ndarray
+    brow_right: np.ndarray
     frown: np.ndarray
     squint: np.ndarray
 
@@ -203,9 +211,9 @@ def move_head(
         yaw=_limit(yaw, MAX_YAW_DEG),
         pitch=_limit(pitch, MAX_PITCH_DEG),
         roll=_limit(roll - 0.15 * yaw, MAX_ROLL_DEG),
-        tx=_limit(away_cm[0] + 0.035 * yaw, MAX_SHIFT_CM[0]),
-        ty=_limit(0.5 * away_cm[1] + 0.02 * style.nod_deg * nod - 6 * lean, MAX_SHIFT_CM[1]),
-        tz=_limit(lean, MAX_ZOOM),
+        shift_x=_limit(away_cm[0] + 0.035 * yaw, MAX_SHIFT_CM[0]),
+        shift_y=_limit(0.5 * away_cm[1] + 0.02 * style.nod_deg * nod - 6 * lean, MAX_SHIFT_CM[1]),
+        nearness=_limit(lean, MAX_ZOOM),
         breath=0.06 * np.sin(2 * np.pi * (time_s / style.breath_s + rng.uniform())),
     )
 
@@ -221,12 +229,17 @@ def move_face(rng: np.random.Generator, style: Style, mood: Mood, prosody: Proso
     warmth = 0.10 * mood.valence * smooth(prosody.loudness, 0.5)
     smile = np.clip(style.smile + warmth + 0.10 * wander(rng, time_s, 0.05, 0.3), -0.25, 0.8)
     lift = _brow_raises(rng, style, prosody) + 0.12 * np.clip(prosody.intonation, -2, 4)
+    blink = _blinks(rng, style, time_s, starts_s)
+    brow = 0.07 * wander(rng, time_s, 0.08, 0.6) + 0.65 * style.brow * (1 + 0.5 * mood.arousal) * lift
     return Expression(
-        gx=glance[:, 0] - 0.75 * head.yaw,
-        gy=glance[:, 1] - 0.7 * head.pitch,
-        blink=_blinks(rng, style, time_s, starts_s),
-        smile=smile,
-        brow=0.07 * wander(rng, time_s, 0.08, 0.6) + 0.65 * style.brow * (1 + 0.5 * mood.arousal) * lift,
+        gaze_x=glance[:, 0] - 0.75 * head.yaw,
+        gaze_y=glance[:, 1] - 0.7 * head.pitch,
+        blink_left=blink,
+        blink_right=blink,
+        smile_left=smile * (1 + style.smile_side),
+        smile_right=smile * (1 - style.smile_side),
+        brow_left=brow * (1 + style.brow_side),
+        brow_right=brow * (1 - style.brow_side),
         frown=np.clip(0.12 * wander(rng, time_s, 0.06, 0.4) - 0.12 * mood.valence, 0, 1),
         squint=np.clip(0.10 * wander(rng, time_s, 0.1, 0.6) + 0.25 * smile, -0.15, 0.5),
     )

@@ -1,12 +1,10 @@
-"""From an utterance to the rig's control curves at 25 fps.
+"""From an utterance to face states at 25 fps.
 
 Source: ours. Movement is worked out at 200 Hz; closures and blinks are sampled as the highest value around a frame,
 since at 25 fps a closure of 40 ms could fall between two frames.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -25,58 +23,16 @@ from openloopy.puppet.gestures import (
 from openloopy.puppet.prosody import Prosody, analyse, smooth
 from openloopy.puppet.speech import Utterance
 from openloopy.puppet.visemes import phonemes_to_visemes
+from openloopy.rig.state import States
 
-__all__ = ["Curves", "Style", "curves", "draw_style"]
+__all__ = ["Style", "draw_style", "face_states"]
 
 _CLOSURE_MARGIN_S = 0.012
 _BLINK_MARGIN_S = 0.008
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curves:
-    """The rig's controls, one value per frame in each array; the rig says what they mean."""
-
-    jaw: np.ndarray
-    wide: np.ndarray
-    up: np.ndarray
-    low: np.ndarray
-    tip: np.ndarray
-    tong: np.ndarray
-    close: np.ndarray
-    tuck: np.ndarray
-    press: np.ndarray
-    yaw: np.ndarray
-    pitch: np.ndarray
-    roll: np.ndarray
-    tx: np.ndarray
-    ty: np.ndarray
-    tz: np.ndarray
-    breath: np.ndarray
-    gx: np.ndarray
-    gy: np.ndarray
-    blink: np.ndarray
-    smile: np.ndarray
-    brow: np.ndarray
-    frown: np.ndarray
-    squint: np.ndarray
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return getattr(self, name)
-
-    def keys(self) -> list[str]:
-        return [field.name for field in fields(self)]
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.jaw)
-
-    def frame(self, i: int) -> dict[str, float]:
-        """All controls of one frame."""
-        return {name: float(self[name][i]) for name in self.keys()}
-
-
-def curves(utterance: Utterance, style: Style, rng: np.random.Generator) -> Curves:
-    """Control curves of a person with this style saying the utterance; frame i shows the moment i / 25 s."""
+def face_states(utterance: Utterance, style: Style, rng: np.random.Generator) -> States:
+    """States of a person with this style saying the utterance; frame i shows the moment i / 25 s."""
     head_rng, face_rng = rng.spawn(2)
     prosody = analyse(utterance.waveform)
     visemes = fill_gaps(phonemes_to_visemes(utterance.phonemes), utterance.duration_s)
@@ -85,7 +41,7 @@ def curves(utterance: Utterance, style: Style, rng: np.random.Generator) -> Curv
     face = move_face(face_rng, style, mood, prosody, head)
     frame_s = np.arange(round(utterance.duration_s * FPS)) / FPS
     mouth = _sample_mouth(articulate(visemes, prosody), style, mood, prosody, frame_s)
-    return Curves(**mouth, **_sample_rest(head, face, prosody.time_s, frame_s))
+    return States.of(mouth | _sample_rest(head, face, prosody.time_s, frame_s))
 
 
 def _sample_mouth(
@@ -101,10 +57,10 @@ def _sample_mouth(
     return {
         "jaw": np.interp(early_s, time_s, jaw),
         "wide": np.interp(early_s, time_s, mouth.wide) * style.spread,
-        "up": np.interp(early_s, time_s, mouth.up) * style.upper_lip,
-        "low": np.interp(early_s, time_s, mouth.low) * style.lower_lip,
-        "tip": np.interp(early_s, time_s, mouth.tip),
-        "tong": np.interp(early_s, time_s, mouth.tongue),
+        "upper_lip": np.interp(early_s, time_s, mouth.up) * style.upper_lip,
+        "lower_lip": np.interp(early_s, time_s, mouth.low) * style.lower_lip,
+        "tongue_tip": np.interp(early_s, time_s, mouth.tip),
+        "tongue": np.interp(early_s, time_s, mouth.tongue),
         "close": _highest_around(contact_s, time_s, close, _CLOSURE_MARGIN_S),
         "tuck": _highest_around(contact_s, time_s, mouth.tuck, _CLOSURE_MARGIN_S),
         "press": np.interp(contact_s, time_s, press),
@@ -116,7 +72,10 @@ def _sample_rest(
 ) -> dict[str, np.ndarray]:
     tracks = {**vars(head), **vars(face)}
     sampled = {name: np.interp(frame_s, time_s, track) for name, track in tracks.items()}
-    return sampled | {"blink": _highest_around(frame_s, time_s, face.blink, _BLINK_MARGIN_S)}
+    lids = {name: tracks[name] for name in ("blink_left", "blink_right")}
+    return sampled | {
+        name: _highest_around(frame_s, time_s, track, _BLINK_MARGIN_S) for name, track in lids.items()
+    }
 
 
 def _highest_around(

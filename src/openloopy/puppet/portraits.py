@@ -22,7 +22,7 @@ from openloopy.face.crop import select_face
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.mesh import MESH_POINTS
 from openloopy.media.image import read_image
-from openloopy.puppet.rig import check_portrait
+from openloopy.rig.portrait_rig import check_portrait
 
 MANIFEST_NAME = "manifest.csv"
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})

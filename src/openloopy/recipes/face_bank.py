@@ -30,11 +30,12 @@ from openloopy.media.video import FPS
 from openloopy.puppet.camera import Camera
 from openloopy.puppet.corpus import CorpusConfig, generator, stage
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.motion import Curves, curves, draw_style
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import MeshedPortrait, Portrait, describe_error, list_portraits
-from openloopy.puppet.rig import PuppetRig, check_portrait
-from openloopy.puppet.rig_shade import Lamp
 from openloopy.puppet.speech import draw_speaker, utter
+from openloopy.rig.portrait_rig import PuppetRig, check_portrait
+from openloopy.rig.shade import Lamp
+from openloopy.rig.state import States
 from openloopy.training.face_bank import FaceBank, FaceView
 
 VIEW_PX = 192
@@ -136,9 +137,9 @@ def _label_drawn(config: FaceBankConfig, number: int) -> tuple[list[FaceView], l
     return views, [_scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)]
 
 
-def _speech(config: FaceBankConfig, split: str, rng: np.random.Generator) -> Curves:
+def _speech(config: FaceBankConfig, split: str, rng: np.random.Generator) -> States:
     """How somebody's face moves for a few seconds."""
-    return curves(utter(rng, draw_speaker(rng, split), UTTERANCE_S, split), draw_style(rng), rng)
+    return face_states(utter(rng, draw_speaker(rng, split), UTTERANCE_S, split), draw_style(rng), rng)
 
 
 def _exact_view(frame: np.ndarray, points: np.ndarray, **about: str) -> FaceView:
@@ -198,9 +199,9 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
     return [view for view in views if np.isfinite(view.mesh[:, :2]).all()]
 
 
-def _chosen_frames(moves: Curves, count: int, rng: np.random.Generator) -> list[int]:
+def _chosen_frames(moves: States, count: int, rng: np.random.Generator) -> list[int]:
     """The most closed eyes, two wide mouths, and random ones."""
-    frames = [int(np.argmax(moves["blink"])), *np.argsort(moves["jaw"])[-2:].tolist()]
+    frames = [int(np.argmax(moves["blink_left"])), *np.argsort(moves["jaw"])[-2:].tolist()]
     others = rng.permutation(round(UTTERANCE_S * FPS))[:count].tolist()
     return list(dict.fromkeys([*frames, *others]))[:count]
 

@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 
 from openloopy.media.files import atomic_write
-from openloopy.puppet.motion import Style, curves, draw_style
+from openloopy.puppet.motion import Style, draw_style, face_states
 from openloopy.puppet.speech import draw_speaker, utter
 from openloopy.puppet.visemes import LABEL_FPS, viseme_labels
 from openloopy.training.audio import SpeechBank
 
 ARTICULATION = ("jaw", "wide", "close")
-"""Curves of the rig that the encoder learns to hear."""
+"""States of the rig that the encoder learns to hear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def make_utterance(
     """Sound (int16), viseme classes at 50 Hz (uint8) and articulation at 25 fps (float16) of one utterance."""
     rng = np.random.default_rng([config.seed, split == "val", number])
     utterance = utter(rng, draw_speaker(rng, split), config.utterance_s, split)
-    moved = curves(utterance, neutral_style(), rng)
+    moved = face_states(utterance, neutral_style(), rng)
     labels = viseme_labels(utterance.phonemes, round(config.utterance_s * LABEL_FPS))
     return (
         (utterance.waveform * 32767).round().astype(np.int16),

@@ -13,10 +13,10 @@ import numpy as np
 
 from openloopy.media.files import atomic_write
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.motion import curves, draw_style
+from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import load_meshes
-from openloopy.puppet.rig_points import PuppetPoints
 from openloopy.puppet.speech import draw_speaker, utter
+from openloopy.rig.points import PuppetPoints
 from openloopy.training.sync import SyncBank
 
 Split = Literal["train", "val"]
@@ -68,6 +68,6 @@ def _make_utterance(
     """Sound (int16) and landmarks (`f 68 2` float32, px) of one utterance."""
     rng = np.random.default_rng([config.seed, split == "val", number])
     utterance = utter(rng, draw_speaker(rng, split), config.utterance_s, split)
-    moved = curves(utterance, draw_style(rng), rng)
+    moved = face_states(utterance, draw_style(rng), rng)
     points = PuppetPoints(meshes[rng.integers(len(meshes))]).track(moved)
     return (utterance.waveform * 32767).round().astype(np.int16), points

@@ -8,9 +8,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from openloopy.puppet.rig_expression import Controls, Expression
-from openloopy.puppet.rig_field import GRID, InverseMaps, Placement
-from openloopy.puppet.rig_mesh import smoothstep
+from openloopy.rig.expression import Expression
+from openloopy.rig.field import GRID, InverseMaps, Placement
+from openloopy.rig.mesh import smoothstep
+from openloopy.rig.state import State
 
 _SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4
@@ -127,13 +128,13 @@ def over(base: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scene:
-    """One frame while it is painted: its warp, the head's placement and the controls."""
+    """One frame while it is painted: its warp, the head's placement and the state."""
 
     source: np.ndarray
     """The portrait, `S S 3` uint8."""
     maps: InverseMaps
     placement: Placement
-    controls: Controls
+    state: State
     expression: Expression
     size_px: int
     """Side of the output."""

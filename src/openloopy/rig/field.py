@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 
 from openloopy.face.mesh import Pose, rotation_of
-from openloopy.puppet.rig_expression import Controls
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.mesh import (
     CONTROL_POINTS,
     FACE_OVAL,
     FREE_POINTS,
@@ -26,6 +25,7 @@ from openloopy.puppet.rig_mesh import (
     HeadFrame,
     smoothstep,
 )
+from openloopy.rig.state import State
 
 GRID = 96
 """Points of the field along each side of the picture."""
@@ -101,17 +101,17 @@ class Placement:
         return body + head_weight[..., None] * (head - body)
 
 
-def place_head(head: HeadFrame, controls: Controls) -> Placement:
-    """The placement for pose controls; all zero is the identity."""
+def place_head(head: HeadFrame, state: State) -> Placement:
+    """The placement for a head's pose; all zero is the identity."""
     kind, scale = np.float32, head.scale_px
-    shift = np.array([controls["tx"], controls["ty"]]) * scale
-    body = np.array([0.35 * controls["tx"], 0.8 * controls["breath"]]) * scale
+    shift = np.array([state["shift_x"], state["shift_y"]]) * scale
+    body = np.array([0.35 * state["shift_x"], 0.8 * state["breath"]]) * scale
     return Placement(
-        rotation=rotation_of(Pose(controls["yaw"], controls["pitch"], controls["roll"])).astype(kind),
+        rotation=rotation_of(Pose(state["yaw"], state["pitch"], state["roll"])).astype(kind),
         pivot=head.to_px(NECK_PIVOT_CM).astype(kind),
         shift_px=shift.astype(kind),
         body_shift_px=body.astype(kind),
-        zoom=1 + controls["tz"],
+        zoom=1 + state["nearness"],
         viewer_px=VIEWER_DISTANCE_CM * scale,
     )
 

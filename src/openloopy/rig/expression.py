@@ -1,20 +1,19 @@
-"""From controls to moved mesh points, in centimetres of the head's own frame.
+"""From a face state to moved mesh points, in centimetres of the head's own frame.
 
 All rules are ours and tuned by eye and against landmarks of real speech; sizes are those of an average
-adult face. The lips come first from jaw, width and lip controls, then the contact logic along the mouth
+adult face. The lips come first from jaw, width and the two lips, then the contact logic along the mouth
 slit takes over: `close` removes the gap, `tuck` brings the lower lip under the upper teeth (f, v),
 `press` rolls both lips in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from openloopy.face.mesh import MESH_POINTS
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.mesh import (
     CONTROL_POINTS,
     EYES,
     FREE_POINTS,
@@ -27,12 +26,7 @@ from openloopy.puppet.rig_mesh import (
     EyeIndices,
     smoothstep,
 )
-
-MOUTH_CONTROLS = ("jaw", "wide", "up", "low", "tip", "tong", "close", "tuck", "press")
-POSE_CONTROLS = ("yaw", "pitch", "roll", "tx", "ty", "tz", "breath")
-FACE_CONTROLS = ("gx", "gy", "blink", "smile", "brow", "frown", "squint")
-REST: dict[str, float] = dict.fromkeys((*MOUTH_CONTROLS, *POSE_CONTROLS, *FACE_CONTROLS), 0.0)
-"""Controls of the portrait's own pose with closed lips. Angles and gaze in degrees, tx, ty, breath in cm."""
+from openloopy.rig.state import State, mean_of
 
 JAW_TRAVEL_CM = 1.55
 """Drop of the lower lip at jaw = 1."""
@@ -52,8 +46,6 @@ _JOWLS = [205, 425, 187, 411, 147, 376, 213, 433, 192, 416]
 _BROW_SKIN = [108, 337, 69, 299, 104, 333, 68, 298, 151]
 _GLABELLA = [9, 8]
 
-Controls = Mapping[str, float]
-
 
 @dataclass(frozen=True)
 class Expression:
@@ -68,10 +60,11 @@ class Expression:
     """0 (as in the portrait) to 1 (shut), for each of `EYES`."""
 
 
-def gaze_cm(controls: Controls) -> np.ndarray:
+def gaze_cm(state: State) -> np.ndarray:
     """How far the iris moves on the eyeball, `2` cm."""
     angles = [
-        np.clip(controls[name], -top, top) for name, top in zip(("gx", "gy"), MAX_GAZE_DEGREES, strict=True)
+        np.clip(state[name], -top, top)
+        for name, top in zip(("gaze_x", "gaze_y"), MAX_GAZE_DEGREES, strict=True)
     ]
     return EYEBALL_RADIUS_CM * np.sin(np.deg2rad(angles))
 
@@ -102,30 +95,30 @@ class FaceShape:
             weight[eye.upper + eye.lower] = 0
         return weight
 
-    def express(self, controls: Controls) -> Expression:
-        """Move the face. Pose controls are ignored here."""
+    def express(self, state: State) -> Expression:
+        """Move the face. The head's pose is ignored here."""
         moved = np.zeros((MESH_POINTS, 3))
-        jaw = controls["jaw"] * JAW_TRAVEL_CM
-        jaw *= (1 - 0.45 * controls["close"]) * (1 - 0.35 * controls["tuck"])
+        jaw = state["jaw"] * JAW_TRAVEL_CM
+        jaw *= (1 - 0.45 * state["close"]) * (1 - 0.35 * state["tuck"])
         jaw_angle = (1 - JAW_SLIDE) * jaw / (self.points[14, 2] - JAW_HINGE_CM[2])
         lever = self.points - JAW_HINGE_CM
         moved[:, 1] += self.jaw_weight * (JAW_SLIDE * jaw + jaw_angle * lever[:, 2])
         moved[:, 2] -= self.jaw_weight * jaw_angle * lever[:, 1]
-        self._move_lips(moved, controls, jaw, jaw_angle)
-        _move_cheeks(moved, self.points, controls, jaw)
-        _move_brows(moved, self.points, controls)
-        lids = [_lid_motion(self.points, eye, controls) for eye in EYES]
+        self._move_lips(moved, state, jaw, jaw_angle)
+        _move_cheeks(moved, self.points, state, jaw)
+        _move_brows(moved, self.points, state)
+        lids = [_lid_motion(self.points, eye, state) for eye in EYES]
         for eye, lid in zip(EYES, lids, strict=True):
-            _move_lids(moved, eye, lid, controls)
+            _move_lids(moved, eye, lid, state)
         moved[FREE_POINTS] = self.free_operator @ moved[CONTROL_POINTS]
         moved[NUM_SKIN_POINTS:] = 0
         closures = tuple(lid.closure for lid in lids)
-        return Expression(moved, _landmark_motion(moved, lids, controls), jaw, closures)
+        return Expression(moved, _landmark_motion(moved, lids, state), jaw, closures)
 
-    def _move_lips(self, moved: np.ndarray, controls: Controls, jaw: float, jaw_angle: float) -> None:
-        upper = _upper_lip_drop(self.upper_across, controls, jaw)
-        lower = _lower_lip_drop(self.lower_across, controls, jaw)
-        rounding = max(-controls["wide"], 0)
+    def _move_lips(self, moved: np.ndarray, state: State, jaw: float, jaw_angle: float) -> None:
+        upper = _upper_lip_drop(self.upper_across, state, jaw)
+        lower = _lower_lip_drop(self.lower_across, state, jaw)
+        rounding = max(-state["wide"], 0)
         sag = 1 - np.abs(self.lower_across) ** _sag_power(rounding)
         lower[..., 2] -= jaw_angle * (self.points[LOWER_LIP, 1] - JAW_HINGE_CM[1]) * sag
         for lip, ring, across, up in (
@@ -133,17 +126,17 @@ class FaceShape:
             (lower, LOWER_LIP, self.lower_across, -1),
         ):
             x = self.points[ring, 0] - self.mouth_centre[0]
-            lip += _lip_shape(x, across, up, controls)
-        self._make_contact(upper, lower, controls)
+            lip += _lip_shape(x, across, up, state)
+        self._make_contact(upper, lower, state)
         moved[UPPER_LIP] = upper
         moved[LOWER_LIP[:, 1:-1]] = lower[:, 1:-1]  # the corners belong to the upper lip
 
-    def _make_contact(self, upper: np.ndarray, lower: np.ndarray, controls: Controls) -> None:
+    def _make_contact(self, upper: np.ndarray, lower: np.ndarray, state: State) -> None:
         """Bring the inner edges (ring 0) to the gap that the sounds want; the outer rings follow less."""
-        across, tuck, press = self.upper_across[0], controls["tuck"], controls["press"]
+        across, tuck, press = self.upper_across[0], state["tuck"], state["press"]
         upper_y = self.points[LIP_INNER_UPPER, 1] + upper[0, :, 1]
         lower_y = self.points[LIP_INNER_LOWER, 1] + lower[0, :, 1]
-        excess = (lower_y - upper_y) - self._wanted_gap(lower_y - upper_y, controls)
+        excess = (lower_y - upper_y) - self._wanted_gap(lower_y - upper_y, state)
         drop_upper = 0.36 * excess * (1 - 0.6 * tuck)
         raise_lower = excess - drop_upper
         lift = -TUCK_LIFT_CM * tuck * (1 - across**2)
@@ -159,15 +152,26 @@ class FaceShape:
         lower[..., 1] -= 0.03 * press
         lower[..., 2] -= 0.32 * tuck
 
-    def _wanted_gap(self, gap: np.ndarray, controls: Controls) -> np.ndarray:
+    def _wanted_gap(self, gap: np.ndarray, state: State) -> np.ndarray:
         """`11` cm: the gap after contact. A smiling portrait's own gap is taken out first."""
-        rounding = min(max(-controls["wide"], 0), 1)
-        tuck = controls["tuck"]
-        free = gap - self.rest_gap * (1 - 0.3 * min(controls["jaw"] * 1.2, 1))
+        rounding = min(max(-state["wide"], 0), 1)
+        tuck = state["tuck"]
+        free = gap - self.rest_gap * (1 - 0.3 * min(state["jaw"] * 1.2, 1))
         free = np.maximum(free, 0)
-        wanted = free * (1 - controls["close"]) * (1 - 0.22 * rounding * (1 - 0.4 * min(controls["jaw"], 1)))
+        wanted = free * (1 - state["close"]) * (1 - 0.22 * rounding * (1 - 0.4 * min(state["jaw"], 1)))
         teeth_gap = TUCK_GAP_CM * (1 - self.upper_across[0] ** 2)
         return wanted * (1 - tuck) + tuck * teeth_gap
+
+
+def _of_eye(state: State, name: str, eye: EyeIndices) -> float:
+    """The value of the eye's side of the face."""
+    return state[f"{name}_left" if eye.side < 0 else f"{name}_right"]
+
+
+def _sided(state: State, name: str, across: np.ndarray) -> np.ndarray:
+    """A value that both sides have, at places left (below 0) and right of the middle; it blends within 1 of it."""
+    right = smoothstep(across, -1, 1)
+    return state[f"{name}_left"] * (1 - right) + state[f"{name}_right"] * right
 
 
 def _sag_power(rounding: float) -> float:
@@ -179,32 +183,32 @@ def _corner_drop(jaw: float) -> float:
     return 0.38 * jaw
 
 
-def _upper_lip_drop(across: np.ndarray, controls: Controls, jaw: float) -> np.ndarray:
+def _upper_lip_drop(across: np.ndarray, state: State, jaw: float) -> np.ndarray:
     """across: `rings points` in -1..1. Returns `rings points 3` cm."""
     a = np.abs(across)
-    sag = 1 - a ** _sag_power(max(-controls["wide"], 0))
+    sag = 1 - a ** _sag_power(max(-state["wide"], 0))
     lip = np.zeros((*a.shape, 3))
     lip[..., 1] = _corner_drop(jaw) * a**3 - 0.03 * jaw * sag
-    lip[..., 1] -= UPPER_LIP_RAISE_CM * controls["up"] * (1 - a**2.5) * (1 - 0.25 * LIP_DEPTH)
+    lip[..., 1] -= UPPER_LIP_RAISE_CM * state["upper_lip"] * (1 - a**2.5) * (1 - 0.25 * LIP_DEPTH)
     return lip
 
 
-def _lower_lip_drop(across: np.ndarray, controls: Controls, jaw: float) -> np.ndarray:
+def _lower_lip_drop(across: np.ndarray, state: State, jaw: float) -> np.ndarray:
     """Like `_upper_lip_drop`, for the lip that hangs on the jaw."""
     a = np.abs(across)
-    sag = 1 - a ** _sag_power(max(-controls["wide"], 0))
+    sag = 1 - a ** _sag_power(max(-state["wide"], 0))
     lip = np.zeros((*a.shape, 3))
     lip[..., 1] = _corner_drop(jaw) + (jaw - _corner_drop(jaw)) * sag
-    lip[..., 1] += 0.30 * controls["low"] * (1 - a**2.2) * (1 - 0.15 * LIP_DEPTH)
+    lip[..., 1] += 0.30 * state["lower_lip"] * (1 - a**2.2) * (1 - 0.15 * LIP_DEPTH)
     return lip
 
 
-def _lip_shape(x: np.ndarray, across: np.ndarray, up: int, controls: Controls) -> np.ndarray:
+def _lip_shape(x: np.ndarray, across: np.ndarray, up: int, state: State) -> np.ndarray:
     """Rounding, spreading and smile of a lip. x: cm from the mouth's centre; up: +1 upper lip, -1 lower."""
-    a, smile = np.abs(across), controls["smile"]
-    rounding, spread = max(-controls["wide"], 0), max(controls["wide"], 0)
+    a, smile = np.abs(across), _sided(state, "smile", across)
+    rounding, spread = max(-state["wide"], 0), max(state["wide"], 0)
     lip = np.zeros((*a.shape, 3))
-    lip[..., 0] = x * (0.085 * spread - 0.21 * min(rounding, 1.1) - 0.06 * controls["jaw"])
+    lip[..., 0] = x * (0.085 * spread - 0.21 * min(rounding, 1.1) - 0.06 * state["jaw"])
     lip[..., 0] += np.sign(x) * a**2 * 0.32 * smile
     lip[..., 1] -= up * rounding * (0.07 * LIP_DEPTH * (1 - a**2) + 0.05 * (1 - a))
     lip[..., 1] += spread * (up * 0.05 * LIP_DEPTH * (1 - a) - 0.08 * a**2)
@@ -213,11 +217,13 @@ def _lip_shape(x: np.ndarray, across: np.ndarray, up: int, controls: Controls) -
     return lip
 
 
-def _move_cheeks(moved: np.ndarray, points: np.ndarray, controls: Controls, jaw: float) -> None:
-    smile, wide = controls["smile"], controls["wide"]
+def _move_cheeks(moved: np.ndarray, points: np.ndarray, state: State, jaw: float) -> None:
+    wide = state["wide"]
     rounding, spread = max(-wide, 0), max(wide, 0)
-    moved[_CHIN_BOSS, 1] -= 0.10 * controls["press"] + 0.16 * controls["tuck"]
-    moved[_NOSE_WINGS, 1] -= 0.05 * controls["up"] + 0.06 * max(smile, 0)
+    moved[_CHIN_BOSS, 1] -= 0.10 * state["press"] + 0.16 * state["tuck"]
+    smiling = np.maximum(_sided(state, "smile", points[_NOSE_WINGS, 0]), 0)
+    moved[_NOSE_WINGS, 1] -= 0.05 * state["upper_lip"] + 0.06 * smiling
+    smile = _sided(state, "smile", points[_CHEEK_APPLES, 0])
     moved[_CHEEK_APPLES, 1] -= 0.22 * smile + 0.02 * spread
     moved[_CHEEK_APPLES, 0] += np.sign(points[_CHEEK_APPLES, 0]) * (
         0.07 * smile + 0.05 * spread - 0.10 * rounding
@@ -226,14 +232,15 @@ def _move_cheeks(moved: np.ndarray, points: np.ndarray, controls: Controls, jaw:
     moved[_JOWLS, 1] += 0.11 * jaw
 
 
-def _move_brows(moved: np.ndarray, points: np.ndarray, controls: Controls) -> None:
-    raised, frown = controls["brow"], controls["frown"]
+def _move_brows(moved: np.ndarray, points: np.ndarray, state: State) -> None:
+    frown = state["frown"]
     for eye in EYES:
+        raised = _of_eye(state, "brow", eye)
         inner = 1 - smoothstep(np.abs(points[eye.brow, 0]), 1.2, 4.5)
         moved[eye.brow, 1] += 0.12 * frown * inner - 0.42 * raised * (0.8 + 0.2 * inner)
         moved[eye.brow, 0] -= eye.side * 0.14 * frown * inner
-    moved[_BROW_SKIN, 1] -= 0.22 * raised
-    moved[_GLABELLA, 1] += 0.05 * frown - 0.15 * raised
+    moved[_BROW_SKIN, 1] -= 0.22 * _sided(state, "brow", points[_BROW_SKIN, 0])
+    moved[_GLABELLA, 1] += 0.05 * frown - 0.15 * mean_of(state, "brow")
 
 
 @dataclass(frozen=True)
@@ -245,15 +252,17 @@ class _LidMotion:
     closure: float
 
 
-def _lid_motion(points: np.ndarray, eye: EyeIndices, controls: Controls) -> _LidMotion:
+def _lid_motion(points: np.ndarray, eye: EyeIndices, state: State) -> _LidMotion:
     upper_y, lower_y = points[eye.upper, 1], points[eye.lower, 1]
     gap = np.maximum(lower_y - upper_y, 0)
     middle = 1 - np.linspace(-1, 1, len(gap)) ** 4
-    blink, squint = controls["blink"], max(controls["squint"], 0)
-    look_down = 0.16 * np.clip(controls["gy"] / 10, -1.2, 1.6)
-    openness = np.clip(1 - 0.35 * squint + 0.10 * max(controls["brow"], 0), 0.3, 1.12)
+    blink, squint = _of_eye(state, "blink", eye), max(state["squint"], 0)
+    look_down = 0.16 * np.clip(state["gaze_y"] / 10, -1.2, 1.6)
+    openness = np.clip(1 - 0.35 * squint + 0.10 * max(_of_eye(state, "brow", eye), 0), 0.3, 1.12)
     new_gap = np.maximum(gap * openness - 0.75 * look_down * middle, 0) * (1 - blink)
-    lift = (0.10 * blink + 0.06 * squint + 0.06 * max(controls["smile"], 0)) * np.minimum(gap / 0.5, 1)
+    lift = (0.10 * blink + 0.06 * squint + 0.06 * max(_of_eye(state, "smile", eye), 0)) * np.minimum(
+        gap / 0.5, 1
+    )
     lower = (0.25 * look_down - lift) * middle
     upper = lower_y + lower - new_gap - upper_y
     upper[[0, -1]] = lower[[0, -1]] = 0
@@ -262,17 +271,17 @@ def _lid_motion(points: np.ndarray, eye: EyeIndices, controls: Controls) -> _Lid
     return _LidMotion(upper, lower, closure)
 
 
-def _move_lids(moved: np.ndarray, eye: EyeIndices, lid: _LidMotion, controls: Controls) -> None:
-    # Stretching the upper lid's skin over the eye looks wrong: it is painted (rig_eyes) and pulled a little.
+def _move_lids(moved: np.ndarray, eye: EyeIndices, lid: _LidMotion, state: State) -> None:
+    # Stretching the upper lid's skin over the eye looks wrong: it is painted (rig.eyes) and pulled a little.
     moved[eye.lower, 1] = lid.lower
     moved[eye.upper, 1] = 0.16 * lid.upper
-    moved[eye.upper_fold, 1] = 0.14 * lid.upper - 0.10 * controls["brow"]
+    moved[eye.upper_fold, 1] = 0.14 * lid.upper - 0.10 * _of_eye(state, "brow", eye)
     moved[eye.lower_fold, 1] = 0.35 * lid.lower
 
 
-def _landmark_motion(skin: np.ndarray, lids: list[_LidMotion], controls: Controls) -> np.ndarray:
+def _landmark_motion(skin: np.ndarray, lids: list[_LidMotion], state: State) -> np.ndarray:
     landmarks = skin.copy()
     for eye, lid in zip(EYES, lids, strict=True):
         landmarks[eye.upper, 1] = lid.upper
-        landmarks[[eye.iris, *eye.iris_ring], :2] += gaze_cm(controls)
+        landmarks[[eye.iris, *eye.iris_ring], :2] += gaze_cm(state)
     return landmarks

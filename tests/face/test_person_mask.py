@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from openloopy.face.mesh import canonical_mesh
+from openloopy.face.person_mask import PersonSegmenter, face_hull_mask, person_mask
 from openloopy.puppet.drawn import draw_face
-from openloopy.puppet.mask import PersonSegmenter, face_hull_mask, person_mask
 
 
 def test_segmentation_agrees_with_what_was_drawn():

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from openloopy.puppet.rig_expression import Controls, FaceShape
-from openloopy.puppet.rig_mesh import LIP_INNER_LOWER, LIP_INNER_UPPER, HeadFrame
-from openloopy.puppet.rig_paint import Scene, Slit, over, push_pull
+from openloopy.rig.expression import FaceShape
+from openloopy.rig.mesh import LIP_INNER_LOWER, LIP_INNER_UPPER, HeadFrame
+from openloopy.rig.paint import Scene, Slit, over, push_pull
+from openloopy.rig.state import State
 
 TEXTURE_PX_PER_CM = 40
 TEETH_HALF_ROW_CM = 2.6
@@ -129,9 +130,9 @@ class MouthInterior:
     def paint(self, slit: Slit, scene: Scene) -> np.ndarray:
         """The interior in the box of a slit, `h w 3`."""
         view, jaw_cm = self._plane(slit, scene), scene.expression.jaw_cm
-        tip, lower_edge = scene.controls["tip"], self.lower_edge_cm + 0.97 * jaw_cm
+        tip, lower_edge = scene.state["tongue_tip"], self.lower_edge_cm + 0.97 * jaw_cm
         picture = np.ones((*view.u.shape, 3), np.float32) * self.cavity.astype(np.float32)
-        picture = self._paint_tongue(picture, view, scene.controls, jaw_cm)
+        picture = self._paint_tongue(picture, view, scene.state, jaw_cm)
         picture = self._paint_lower_teeth(picture, view, lower_edge)
         picture = self._paint_upper_teeth(picture, view)
         if tip > 0.75 and jaw_cm > 0.08:
@@ -145,13 +146,11 @@ class MouthInterior:
         u, v = (row[0] * slit.box.xs + row[1] * slit.box.ys + row[2] for row in to_cm)
         return MouthPlane(u.astype(np.float32), v.astype(np.float32), float(abs(to_cm[0, 0])))
 
-    def _paint_tongue(
-        self, picture: np.ndarray, view: MouthPlane, controls: Controls, jaw_cm: float
-    ) -> np.ndarray:
+    def _paint_tongue(self, picture: np.ndarray, view: MouthPlane, state: State, jaw_cm: float) -> np.ndarray:
         # Higher than in anatomy: at its true rest height the tongue would never show.
         top = self.lower_edge_cm + 0.97 * jaw_cm - 0.40 - 0.22 * min(jaw_cm, 1.6)
-        top -= 0.45 * max(controls["tong"] - 0.1, 0) * min(jaw_cm / 0.6, 1)
-        top -= 0.30 * controls["tip"] * min(jaw_cm / 0.4, 1)
+        top -= 0.45 * max(state["tongue"] - 0.1, 0) * min(jaw_cm / 0.6, 1)
+        top -= 0.30 * state["tongue_tip"] * min(jaw_cm / 0.4, 1)
         top = max(top, 0.30 + 0.15 * (1 - min(jaw_cm, 1)))
         across = view.u / _TONGUE_HALF_WIDTH_CM
         below = view.v - (top + 0.22 - 0.22 * np.sqrt(np.clip(1 - across**2, 0, 1)))

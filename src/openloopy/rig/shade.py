@@ -2,7 +2,7 @@
 
 A portrait's own shading is frozen into its pixels. Here the picture is multiplied by `exp(sum of weights * masks)`:
 the masks lie on the portrait (drawn once, on the warp's grid) and move with its skin, the weights come from the
-controls of each frame. Tuned by eye.
+state of each frame. Tuned by eye.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from openloopy.puppet.rig_expression import Controls, Expression
-from openloopy.puppet.rig_field import WarpField
-from openloopy.puppet.rig_mesh import FACE_OVAL, HeadFrame, smoothstep
+from openloopy.rig.expression import Expression
+from openloopy.rig.field import WarpField
+from openloopy.rig.mesh import FACE_OVAL, HeadFrame, smoothstep
+from openloopy.rig.state import State, mean_of
 
 MAX_LOG_SHADE = 0.7
 """The strongest darkening or lightening: a factor of 2 either way."""
@@ -79,25 +80,25 @@ class Shading:
         self._masks = (np.stack([*folds, *np.moveaxis(normals, -1, 0)]) * person).astype(np.float32)
         self._flat_masks = self._masks.reshape(len(self._masks), -1)
 
-    def log_shade(self, controls: Controls, expression: Expression, rotation: np.ndarray) -> np.ndarray:
+    def log_shade(self, state: State, expression: Expression, rotation: np.ndarray) -> np.ndarray:
         """Log brightness on the portrait's grid, `GRID GRID`.
 
         rotation: of the head away from the portrait's pose, `3 3`.
         """
-        smile, jaw_cm = max(controls["smile"], 0.0), expression.jaw_cm
-        spread, rounding = max(controls["wide"], 0.0), max(-controls["wide"], 0.0)
+        smile, jaw_cm = max(mean_of(state, "smile"), 0.0), expression.jaw_cm
+        spread, rounding = max(state["wide"], 0.0), max(-state["wide"], 0.0)
         folds = [
-            0.9 * smile + 0.45 * max(controls["up"], 0.0) + 0.35 * spread + 0.12 * min(jaw_cm, 1.5),
-            0.18 * controls["press"] + 0.2 * controls["tuck"] + 0.16 * min(jaw_cm, 1.5) + 0.2 * rounding,
-            0.2 * controls["press"] + 0.12 * controls["tuck"] + 0.08 * controls["close"],
+            0.9 * smile + 0.45 * max(state["upper_lip"], 0.0) + 0.35 * spread + 0.12 * min(jaw_cm, 1.5),
+            0.18 * state["press"] + 0.2 * state["tuck"] + 0.16 * min(jaw_cm, 1.5) + 0.2 * rounding,
+            0.2 * state["press"] + 0.12 * state["tuck"] + 0.08 * state["close"],
             0.3 * min(jaw_cm, 1.8),
-            max(controls["frown"], 0.0),
-            max(controls["brow"], 0.0),
-            smile + max(controls["squint"], 0.0) + 0.4 * controls["blink"],
+            max(state["frown"], 0.0),
+            max(mean_of(state, "brow"), 0.0),
+            smile + max(state["squint"], 0.0) + 0.4 * mean_of(state, "blink"),
         ]
         lamp = self.lamp.strength * (rotation.T @ np.array(self.lamp.direction))
         weights = np.array([*folds, *lamp], np.float32)
-        # einsum: `@` would start BLAS threads (see rig_field)
+        # einsum: `@` would start BLAS threads (see rig.field)
         log = np.einsum("k,kn->n", weights, self._flat_masks).reshape(self._masks.shape[1:])
         return np.clip(log, -MAX_LOG_SHADE, MAX_LOG_SHADE)
 

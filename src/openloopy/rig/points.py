@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from openloopy.face.mesh import MESH_TO_68
-from openloopy.puppet.motion import Curves
-from openloopy.puppet.rig_expression import REST, FaceShape
-from openloopy.puppet.rig_field import free_point_operator, place_head
-from openloopy.puppet.rig_mesh import fit_head
+from openloopy.rig.expression import FaceShape
+from openloopy.rig.field import free_point_operator, place_head
+from openloopy.rig.mesh import fit_head
+from openloopy.rig.state import States
 
 
 class PuppetPoints:
@@ -19,12 +19,12 @@ class PuppetPoints:
         self.head = fit_head(mesh)
         self.shape = FaceShape(self.head.points_cm, free_point_operator(self.head))
 
-    def track(self, curves: Curves) -> np.ndarray:
+    def track(self, states: States) -> np.ndarray:
         """The 68 iBUG points of every frame, `f 68 2` float32 px. All of them count as part of the head."""
         weight = np.ones(len(MESH_TO_68))
         frames = []
-        for i in range(curves.num_frames):
-            controls = REST | {name: value for name, value in curves.frame(i).items() if name in REST}
-            moved = self.head.mesh_px + self.head.vectors_to_px(self.shape.express(controls).landmarks)
-            frames.append(place_head(self.head, controls)(moved[MESH_TO_68], weight))
+        for i in range(len(states)):
+            state = states.frame(i)
+            moved = self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks)
+            frames.append(place_head(self.head, state)(moved[MESH_TO_68], weight))
         return np.stack(frames).astype(np.float32)

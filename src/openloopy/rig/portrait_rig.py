@@ -1,7 +1,7 @@
-"""A still portrait moved by named controls, with exact landmarks: the puppet behind the synthetic corpus.
+"""A still portrait moved by face states, with exact landmarks: the puppet behind the synthetic corpus.
 
-No network is involved: the portrait's mesh is displaced in centimetres (rig_expression), the displacement
-spreads to a dense warp (rig_field), and the mouth's inside and the lids are painted (rig_mouth, rig_eyes).
+No network is involved: the portrait's mesh is displaced in centimetres (rig.expression), the displacement
+spreads to a dense warp (rig.field), and the mouth's inside and the lids are painted (rig.mouth, rig.eyes).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS
-from openloopy.puppet.rig_expression import REST, Controls, FaceShape
-from openloopy.puppet.rig_eyes import Eye
-from openloopy.puppet.rig_field import GRID, InverseMaps, WarpField, free_point_operator, place_head
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.expression import FaceShape
+from openloopy.rig.eyes import Eye
+from openloopy.rig.field import GRID, InverseMaps, WarpField, free_point_operator, place_head
+from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,
     fit_head,
 )
-from openloopy.puppet.rig_mouth import MouthInterior
-from openloopy.puppet.rig_paint import (
+from openloopy.rig.mouth import MouthInterior
+from openloopy.rig.paint import (
     Scene,
     cut_out,
     open_slit,
@@ -32,7 +32,8 @@ from openloopy.puppet.rig_paint import (
     smooth_curve,
     spread_alpha,
 )
-from openloopy.puppet.rig_shade import Lamp, Shading
+from openloopy.rig.shade import Lamp, Shading
+from openloopy.rig.state import NAMES, State
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -97,25 +98,25 @@ class PuppetRig:
         """Forget the frame before; the next one is the first of a clip."""
         self._maps: InverseMaps | None = None
 
-    def frame(self, controls: Controls) -> tuple[np.ndarray, np.ndarray]:
-        """Show the portrait under controls (the names in `rig_expression.REST`; others are ignored).
+    def frame(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """Show the portrait in a state, relative to its own pose.
 
         Returns:
             The picture, `out_px out_px 3` uint8, and the mesh in it, `478 2` float32 px.
         """
-        missing = REST.keys() - controls.keys()
+        missing = set(NAMES) - state.keys()
         if missing:
-            raise ValueError(f"controls lack {sorted(missing)}; start from rig_expression.REST")
-        controls = {name: float(controls[name]) for name in REST}
-        expression = self.shape.express(controls)
-        placement = place_head(self.head, controls)
+            raise ValueError(f"the state lacks {sorted(missing)}; start from rig.state.NEUTRAL")
+        state = {name: float(state[name]) for name in NAMES}
+        expression = self.shape.express(state)
+        placement = place_head(self.head, state)
         skin_px = self.head.vectors_to_px(expression.skin)
         first = self._maps is None
         start = self.field.identity_maps() if first else self._maps
         self._maps = self.field.inverse_maps(
             skin_px, placement, start, FIRST_ITERATIONS if first else ITERATIONS
         )
-        scene = Scene(self.source, self._maps, placement, controls, expression, size_px=self.out_px)
+        scene = Scene(self.source, self._maps, placement, state, expression, size_px=self.out_px)
         return self._paint(scene)
 
     def _paint(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +134,7 @@ class PuppetRig:
 
     def _shade(self, scene: Scene) -> np.ndarray:
         """Brightness factor of each pixel, `size size`: the portrait's shading moves with its skin."""
-        log = self.shading.log_shade(scene.controls, scene.expression, scene.placement.rotation)
+        log = self.shading.log_shade(scene.state, scene.expression, scene.placement.rotation)
         at = (scene.maps.lower + 0.5) * np.float32(GRID / len(self.source)) - 0.5
         moved = cv2.remap(np.exp(log), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return cv2.resize(moved, (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)

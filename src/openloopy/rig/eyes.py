@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from openloopy.puppet.rig_expression import gaze_cm
-from openloopy.puppet.rig_mesh import EyeIndices, HeadFrame, smoothstep
-from openloopy.puppet.rig_paint import (
+from openloopy.rig.expression import gaze_cm
+from openloopy.rig.mesh import EyeIndices, HeadFrame, smoothstep
+from openloopy.rig.paint import (
     Box,
     Scene,
     Slit,
@@ -87,7 +87,7 @@ class Eye:
         here = canvas[slit.box.slices]
         below = (slit.below * slit.box.feather(3))[..., 0]
         skin = over(here, scene.pull(scene.maps.lower, scene.source, slit.box), below)
-        shadow = 0.30 * np.exp(-np.clip(edge.below_cm, 0, None) / 0.12) * min(1, 2 * scene.controls["blink"])
+        shadow = 0.30 * np.exp(-np.clip(edge.below_cm, 0, None) / 0.12) * min(1, 2 * self._blink(scene))
         eyeball = self._eyeball_in(slit.box, scene) * (1 - shadow)[..., None]
         if closure > _LEAST_CLOSURE:
             open_edge = smooth_curve(skin_landmarks[self.indices.upper], NUM_EDGE_POINTS)
@@ -97,6 +97,9 @@ class Eye:
             picture = over(picture, self.lash, self._lash_alpha(edge, closure))
         canvas[slit.box.slices] = picture
 
+    def _blink(self, scene: Scene) -> float:
+        return scene.state["blink_left" if self.indices.side < 0 else "blink_right"]
+
     def _eyeball_in(self, box: Box, scene: Scene) -> np.ndarray:
         """The eyeball turned by gaze, `h w 3`."""
         left, right = self.indices.upper[0], self.indices.upper[-1]
@@ -105,7 +108,7 @@ class Eye:
         shown = scene.to_output(scene.placement(corners, np.ones(3)))
         to_source = cv2.getAffineTransform(shown.astype(np.float32), corners[:, :2].astype(np.float32))
         x, y = (row[0] * box.xs + row[1] * box.ys + row[2] for row in to_source)
-        gaze = self.head.vectors_to_px(np.append(gaze_cm(scene.controls), 0.0))[:2]
+        gaze = self.head.vectors_to_px(np.append(gaze_cm(scene.state), 0.0))[:2]
         from_iris = np.hypot(x - self.centre[0] - gaze[0], y - self.centre[1] - gaze[1]) / self.iris_px
         share = 1 - smoothstep(from_iris, 1.15, 2.6)
         x = (x - gaze[0] * share - self.eyeball_at[0]).astype(np.float32)

@@ -11,12 +11,11 @@ from PIL import Image
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_TO_68, Pose, canonical_mesh, rotation_of
 from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.face.person_mask import face_hull_mask
 from openloopy.puppet.drawn import DrawnFace, draw_face
-from openloopy.puppet.mask import face_hull_mask
-from openloopy.puppet.rig import MIN_FACE_HEIGHT_PX, PuppetRig, check_portrait
-from openloopy.puppet.rig_expression import REST, FaceShape
-from openloopy.puppet.rig_field import GRID, WarpField, free_point_operator, place_head, tps_operator
-from openloopy.puppet.rig_mesh import (
+from openloopy.rig.expression import FaceShape
+from openloopy.rig.field import GRID, WarpField, free_point_operator, place_head, tps_operator
+from openloopy.rig.mesh import (
     CONTROL_POINTS,
     EYES,
     LIP_INNER_LOWER,
@@ -27,9 +26,11 @@ from openloopy.puppet.rig_mesh import (
     UPPER_SLIT_POINTS,
     fit_head,
 )
-from openloopy.puppet.rig_mouth import ToothRow
-from openloopy.puppet.rig_paint import Box, fill_polygon, push_pull, smooth_curve
-from openloopy.puppet.rig_shade import Lamp
+from openloopy.rig.mouth import ToothRow
+from openloopy.rig.paint import Box, fill_polygon, push_pull, smooth_curve
+from openloopy.rig.portrait_rig import MIN_FACE_HEIGHT_PX, PuppetRig, check_portrait
+from openloopy.rig.shade import Lamp
+from openloopy.rig.state import NEUTRAL
 
 SIZE, OUT = 240, 160
 FACE_CORE = [33, 263, 1, 2, 13, 105, 334]
@@ -51,9 +52,21 @@ def rig() -> PuppetRig:
     return build_rig()
 
 
-def first_frame(rig: PuppetRig, **controls: float) -> tuple[np.ndarray, np.ndarray]:
+BOTH_SIDES = ("blink", "brow", "smile")
+
+
+def in_state(**values: float) -> dict[str, float]:
+    """The neutral state with some values changed; blink, brow and smile stand for both sides."""
+    state = dict(NEUTRAL)
+    for name, value in values.items():
+        sides = (f"{name}_left", f"{name}_right") if name in BOTH_SIDES else (name,)
+        state |= dict.fromkeys(sides, value)
+    return state
+
+
+def first_frame(rig: PuppetRig, **values: float) -> tuple[np.ndarray, np.ndarray]:
     rig.reset()
-    return rig.frame({**REST, **controls})
+    return rig.frame(in_state(**values))
 
 
 def gap_of(mesh: np.ndarray) -> float:
@@ -123,7 +136,7 @@ def test_parted_lips_of_a_smiling_portrait_close() -> None:
     head = fit_head(points * 16 + 140)
     shape = FaceShape(head.points_cm, free_point_operator(head))
     assert shape.rest_gap.max() > 0.5
-    for controls in (REST, {**REST, "jaw": 0.5, "close": 1.0}):
+    for controls in (NEUTRAL, in_state(jaw=0.5, close=1.0)):
         moved = head.points_cm + shape.express(controls).landmarks
         gap = moved[LIP_INNER_LOWER, 1] - moved[LIP_INNER_UPPER, 1]
         assert np.abs(gap[2:-2]).max() < 0.02
@@ -159,7 +172,7 @@ def test_blink_hides_the_eyeballs(rig: PuppetRig) -> None:
 
 def test_gaze_moves_the_iris_and_its_landmark(rig: PuppetRig) -> None:
     _, ahead = first_frame(rig)
-    frame, aside = first_frame(rig, gx=14.0)
+    frame, aside = first_frame(rig, gaze_x=14.0)
     shift = aside[[468, 473], 0] - ahead[[468, 473], 0]
     assert np.all(shift > 0.5)
     assert np.abs(np.delete(aside - ahead, np.r_[468:478], 0)).max() < 0.05
@@ -189,7 +202,7 @@ def test_roll_turns_the_head_clockwise(rig: PuppetRig) -> None:
 
 def test_translation_moves_every_face_point_alike(rig: PuppetRig) -> None:
     _, rest = first_frame(rig)
-    _, moved = first_frame(rig, tx=0.5, ty=-0.3)
+    _, moved = first_frame(rig, shift_x=0.5, shift_y=-0.3)
     expected = np.array([0.5, -0.3]) * rig.head.scale_px * OUT / SIZE
     upper_face = [1, 4, 33, 133, 263, 362, 10, 61, 291, 13, 14]
     np.testing.assert_allclose((moved - rest)[upper_face], np.tile(expected, (11, 1)), atol=0.02)
@@ -198,7 +211,7 @@ def test_translation_moves_every_face_point_alike(rig: PuppetRig) -> None:
 def test_translation_moves_the_pixels_with_the_landmarks(rig: PuppetRig) -> None:
     unit = SIZE / OUT / rig.head.scale_px  # cm per output px
     rest, mesh = first_frame(rig)
-    moved, _ = first_frame(rig, tx=4 * unit, ty=3 * unit)
+    moved, _ = first_frame(rig, shift_x=4 * unit, shift_y=3 * unit)
     x0, y0, x1, y1 = *mesh[FACE_CORE].min(0).astype(int), *mesh[FACE_CORE].max(0).astype(int)
     there = moved[y0 + 3 : y1 + 3, x0 + 4 : x1 + 4]
     assert psnr(there, rest[y0:y1, x0:x1]) > psnr(moved[y0:y1, x0:x1], rest[y0:y1, x0:x1]) + 10
@@ -206,7 +219,7 @@ def test_translation_moves_the_pixels_with_the_landmarks(rig: PuppetRig) -> None
 
 def test_landmarks_follow_the_pixels_of_the_warp(rig: PuppetRig) -> None:
     """Where a mesh point goes, the inverse map must show the source px it came from."""
-    controls = {**REST, "jaw": 0.5, "yaw": 8.0, "pitch": 4.0, "smile": 0.4}
+    controls = in_state(jaw=0.5, yaw=8.0, pitch=4.0, smile=0.4)
     _, mesh = first_frame(rig, **controls)
     maps = rig._maps
     assert maps is not None
@@ -221,7 +234,7 @@ def test_landmarks_follow_the_pixels_of_the_warp(rig: PuppetRig) -> None:
 
 
 def test_same_seed_same_frames() -> None:
-    controls = {**REST, "jaw": 0.6, "blink": 0.7, "yaw": 5.0}
+    controls = in_state(jaw=0.6, blink=0.7, yaw=5.0)
     (one, mesh_one), (two, mesh_two) = (build_rig().frame(controls) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(mesh_one, mesh_two)
@@ -235,7 +248,7 @@ def test_reset_forgets_the_frame_before(rig: PuppetRig) -> None:
 
 
 def test_warm_start_converges_to_the_fresh_frame(rig: PuppetRig) -> None:
-    target = {**REST, "jaw": 0.4, "yaw": 4.0}
+    target = in_state(jaw=0.4, yaw=4.0)
     rig.reset()
     for share in np.linspace(0, 1, 6):
         followed, _ = rig.frame({name: share * value for name, value in target.items()})
@@ -268,16 +281,16 @@ def test_lamp_lights_its_own_side_and_moves_no_landmark(rig: PuppetRig) -> None:
 
 def test_open_jaw_darkens_the_throat(rig: PuppetRig) -> None:
     shading = rig.shading
-    open_jaw = {**REST, "jaw": 0.8}
+    open_jaw = in_state(jaw=0.8)
     shade = shading.log_shade(open_jaw, rig.shape.express(open_jaw), np.eye(3))
     x, y = (rig.head.mesh_px[152, :2] + [0, rig.head.scale_px]) * GRID / SIZE
     assert shade[int(y), int(x)] < -0.1
-    assert np.abs(shading.log_shade(REST, rig.shape.express(REST), np.eye(3))).max() < 1e-6
+    assert np.abs(shading.log_shade(NEUTRAL, rig.shape.express(NEUTRAL), np.eye(3))).max() < 1e-6
 
 
 def test_missing_controls_are_named(rig: PuppetRig) -> None:
     with pytest.raises(ValueError, match="jaw"):
-        rig.frame({name: value for name, value in REST.items() if name != "jaw"})
+        rig.frame({name: value for name, value in NEUTRAL.items() if name != "jaw"})
 
 
 @pytest.mark.parametrize("spoil", ["rgb", "mesh", "mask"])
@@ -347,7 +360,7 @@ def test_tps_operator_reproduces_an_affine_move() -> None:
 def test_rest_placement_is_the_identity_on_the_whole_grid() -> None:
     head = fit_head(canonical_mesh().vertices * 14 + 140)
     field = WarpField(head, 280)
-    maps = field.inverse_maps(np.zeros((478, 3)), place_head(head, REST), field.identity_maps(), 3)
+    maps = field.inverse_maps(np.zeros((478, 3)), place_head(head, NEUTRAL), field.identity_maps(), 3)
     assert np.abs(maps.upper - field.grid).max() < 1e-3
     assert np.abs(maps.lower - field.grid).max() < 1e-3
 

@@ -1,0 +1,1 @@
+"""One portrait that moves: the face state, and the rig that shows it."""
