@@ -132,7 +132,6 @@ def _label_drawn(config: FaceBankConfig, number: int) -> tuple[list[FaceView], l
     views = [view_of(drawn.rgb, drawn.mesh, **about)]
     rig = PuppetRig(drawn.rgb, drawn.mesh, drawn.mask, out_px=VIEW_PX, rng=rng)
     for i in _chosen_frames(moves := _speech(config, split, rng), 3, rng):
-        rig.reset()
         views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
     return views, [_scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)]
 
@@ -191,7 +190,6 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
         )
         views = []
         for i in _chosen_frames(moves, config.puppet_frames, rng):
-            rig.reset()
             about = dict(split=portrait.split, kind="puppet", person=portrait.person_id)
             views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
     except (ValueError, cv2.error):

@@ -2,7 +2,7 @@
 
 Displacements spread by thin-plate splines (Bookstein 1989) whose matrix is made once per portrait; a coarse
 depth and a skinning weight that fades below the chin give the turn of the head; the forward field is
-inverted by fixed-point iteration (Chen et al. 2008), started from the previous frame's answer.
+inverted by Newton's method on the grid, so that a frame does not depend on others.
 
 There are two fields, since the skin tears at the mouth and eye slits: `upper` does not know the lower lip
 and lids, `lower` not the upper ones. They agree away from the slits.
@@ -42,6 +42,10 @@ _REACH, _REACH_DOWN = 0.72, 0.95
 """How far from the face's centre the expression may move the skin, in face sizes; the throat moves with the jaw."""
 
 _QUERIES_AT_ONCE = 512
+NEWTON_STEPS = 4
+"""More change a field that folds nowhere by less than .1 px of a portrait of 768 px."""
+LEAST_DETERMINANT = 0.3
+"""Where the field shrinks the picture more than this, or folds it, a full step would jump away."""
 
 
 def tps_operator(control: np.ndarray, anchors: np.ndarray, query: np.ndarray, ridge: float) -> np.ndarray:
@@ -118,7 +122,7 @@ def place_head(head: HeadFrame, state: State) -> Placement:
 
 @dataclass(frozen=True)
 class InverseMaps:
-    """For each grid point of the output, the source px it shows. Kept between frames to start from."""
+    """For each grid point of the output, the source px it shows, `GRID GRID 2` each."""
 
     upper: np.ndarray
     lower: np.ndarray
@@ -142,24 +146,19 @@ class WarpField:
         self._upper_operator = self._spread_operator(self.upper_points, window)
         self._lower_operator = self._spread_operator(self.lower_points, window)
 
-    def identity_maps(self) -> InverseMaps:
-        return InverseMaps(self.grid, self.grid)
-
-    def inverse_maps(
-        self, skin_px: np.ndarray, placement: Placement, start: InverseMaps, num_iterations: int
-    ) -> InverseMaps:
+    def inverse_maps(self, skin_px: np.ndarray, placement: Placement) -> InverseMaps:
         """skin_px: `478 3` displacements of the mesh before the head turns, px."""
         upper = placement(self._points, self.head_weight)
         lower = upper.copy()
         maps = []
-        for target, operator, indices, first in (
-            (upper, self._upper_operator, self.upper_points, start.upper),
-            (lower, self._lower_operator, self.lower_points, start.lower),
+        for target, operator, indices in (
+            (upper, self._upper_operator, self.upper_points),
+            (lower, self._lower_operator, self.lower_points),
         ):
             # einsum, one coordinate at a time: `@` would start BLAS threads, which corpus workers trip over
             moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
             self._express(target, np.stack(moves, -1), placement)
-            maps.append(self._invert(target - self.grid, first, num_iterations))
+            maps.append(self._invert(target - self.grid))
         return InverseMaps(*maps)
 
     def _express(self, target: np.ndarray, moves: np.ndarray, placement: Placement) -> None:
@@ -168,16 +167,34 @@ class WarpField:
         points = self._points[box]
         target[box] = placement(points + moves.reshape(points.shape), self.head_weight[box])
 
-    def _invert(self, displacement: np.ndarray, start: np.ndarray, num_iterations: int) -> np.ndarray:
+    def _invert(self, displacement: np.ndarray) -> np.ndarray:
         """x with x + displacement(x) = grid."""
-        scale = np.float32(GRID / self.size_px)
-        source = start
-        for _ in range(num_iterations):
-            at = (source + 0.5) * scale - 0.5
-            source = self.grid - cv2.remap(
-                displacement, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        inverse_slopes = self._inverse_slopes(displacement)
+        source = self.grid - displacement
+        for _ in range(NEWTON_STEPS):
+            off = source + self._at(displacement, source) - self.grid
+            slopes = self._at(inverse_slopes, source)
+            source = source - np.stack(
+                [
+                    slopes[..., 0] * off[..., 0] + slopes[..., 1] * off[..., 1],
+                    slopes[..., 2] * off[..., 0] + slopes[..., 3] * off[..., 1],
+                ],
+                -1,
             )
         return source
+
+    def _inverse_slopes(self, displacement: np.ndarray) -> np.ndarray:
+        """The inverse of the Jacobian of x + displacement(x) at every grid point, row by row, `GRID GRID 4`."""
+        spacing = np.float32(self.size_px / GRID)
+        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
+        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
+        determinant = np.maximum(xx * yy - xy * yx, LEAST_DETERMINANT)
+        return (np.stack([yy, -xy, -yx, xx], -1) / determinant[..., None]).astype(np.float32)
+
+    def _at(self, values: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Values on the grid `GRID GRID c` at places `GRID GRID 2` px."""
+        at = (source + np.float32(0.5)) * np.float32(GRID / self.size_px) - np.float32(0.5)
+        return cv2.remap(values, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def _spread_operator(self, indices: list[int], window: np.ndarray) -> np.ndarray:
         query = self.grid[self._rows, self._columns].reshape(-1, 2)

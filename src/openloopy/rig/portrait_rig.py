@@ -14,7 +14,7 @@ from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS
 from openloopy.rig.expression import FaceShape
 from openloopy.rig.eyes import Eye
-from openloopy.rig.field import GRID, InverseMaps, WarpField, free_point_operator, place_head
+from openloopy.rig.field import GRID, WarpField, free_point_operator, place_head
 from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
@@ -41,19 +41,13 @@ MIN_EYE_OPENING = 0.14
 """Height of the eye's opening over its width; below it the eye is shut or nearly so."""
 MAX_CROP_OUTSIDE = 0.12
 """How much of the crop's side may lie outside the picture."""
-FIRST_ITERATIONS, ITERATIONS = 14, 5
-"""Steps of the warp's inversion on the first frame of a clip, and when started from the frame before."""
 _NUM_LIP_EDGE_POINTS = 41
 _PIXEL_CENTRE = np.array([0.5, 0.5, 0.0])
 """Meshes come and go with the first pixel covering 0..1; inside, pixel centres are whole numbers."""
 
 
 class PuppetRig:
-    """One portrait, ready to be moved.
-
-    Frames follow one another: each starts from the warp of the one before, so they must come in order;
-    call `reset` before a new clip.
-    """
+    """One portrait, ready to be moved: a frame is a function of its state alone."""
 
     def __init__(
         self,
@@ -92,11 +86,6 @@ class PuppetRig:
             self._background = background.astype(np.float32)
         self._rgba = np.dstack([person, np.round(alpha * 255).astype(np.uint8)])
         self.shading = Shading(self.head, self.field, mask, lamp or Lamp())
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the frame before; the next one is the first of a clip."""
-        self._maps: InverseMaps | None = None
 
     def frame(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Show the portrait in a state, relative to its own pose.
@@ -111,12 +100,8 @@ class PuppetRig:
         expression = self.shape.express(state)
         placement = place_head(self.head, state)
         skin_px = self.head.vectors_to_px(expression.skin)
-        first = self._maps is None
-        start = self.field.identity_maps() if first else self._maps
-        self._maps = self.field.inverse_maps(
-            skin_px, placement, start, FIRST_ITERATIONS if first else ITERATIONS
-        )
-        scene = Scene(self.source, self._maps, placement, state, expression, size_px=self.out_px)
+        maps = self.field.inverse_maps(skin_px, placement)
+        scene = Scene(self.source, maps, placement, state, expression, size_px=self.out_px)
         return self._paint(scene)
 
     def _paint(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
