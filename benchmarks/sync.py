@@ -1,6 +1,6 @@
 """How well the lip-sync network tells true pairs of lips and sound from shifted and swapped ones, on real clips.
 
-    python benchmarks/sync.py --videos FOLDER [--weights FILE] [--trained-on NAME,...]
+    python benchmarks/sync.py --videos FOLDER [--weights FILE] [--trained-on NAME,...] [--seconds 20]
 
 Every video is one person speaking. Landmarks come from our own tracker. Shifts: the sound moved by 2 to 12 frames both
 ways, and by quarters of a frame up to 1.5. Halves: the same clip's first and second half. Swaps: every other clip's
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from openloopy.measures.lip_sync import (
 )
 from openloopy.measures.motion import points_of
 from openloopy.media.audio import SAMPLE_RATE_HZ, salvage_waveform
+from openloopy.media.video import FPS
 
 SHIFTS = (-12, -8, -5, -3, -2, 2, 3, 5, 8, 12)
 FRACTIONS = tuple(k / 4 for k in range(-6, 7) if k)
@@ -45,7 +47,7 @@ def main() -> None:
     files = [
         f for f in sorted(options.videos.iterdir()) if f.is_file() and not f.stem.startswith(known or ("\0",))
     ]
-    clips = {path.stem: read_clip(path) for path in files}
+    clips = {path.stem: read_clip(path, round(options.seconds * FPS)) for path in files}
     groups = {"all": list(clips)}
     for speaker in sorted({name.rsplit("_", 1)[0] for name in clips}):
         groups[speaker] = [name for name in clips if name.startswith(f"{speaker}_")]
@@ -60,10 +62,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def read_clip(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks `f 68 2` and as much sound, from the first picture on."""
+def read_clip(path: Path, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks `f 68 2` of the first frames and as much sound, from the first picture on."""
     reader = SteadyReader(path)
-    points = points_of(NetworkLandmarker().track(frame.rgb for frame in reader))
+    points = points_of(NetworkLandmarker().track(frame.rgb for frame in islice(reader, num_frames)))
     lead = round((sound_start(path) - reader.info.first_time_s) * SAMPLE_RATE_HZ)
     return points, cut_sound(salvage_waveform(path)[0], -lead, len(points) * SAMPLES_PER_FRAME)[0]
 
@@ -170,6 +172,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--trained-on", default="")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each video, at most")
     return parser.parse_args()
 
 
