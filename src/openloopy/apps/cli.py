@@ -200,6 +200,9 @@ def puppet(
     ] = None,
     name: Annotated[str, typer.Option(help="Put before clip ids, so that corpora can be mixed.")] = "",
     size: Annotated[int, typer.Option(help="Side of the clips, px.")] = 256,
+    states: Annotated[
+        bool, typer.Option("--states", help="Speech with face states and landmarks, without pictures: fast.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same corpus.")] = 0,
     val_share: Annotated[float, typer.Option(help="Share of clips (and of people) held out.")] = 0.04,
@@ -217,6 +220,7 @@ def puppet(
         more_clip_s=tuple(more_clip_s),
         name=name,
         size_px=size,
+        content="states" if states else "pictures",
         workers=workers,
         seed=seed,
         val_share=val_share,

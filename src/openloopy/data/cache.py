@@ -332,6 +332,10 @@ def sampling_weights(records: Sequence[ClipRecord], footage_share: float) -> np.
 def decode_clip(sample: Sample, info: CacheInfo) -> tuple[ClipRecord, dict[str, np.ndarray]]:
     """A shard's sample as the rows of a pixel cache."""
     record, keep = sample.record, slice(None, None, info.frame_stride)
+    if sample.mp4 is None:
+        raise ValueError(
+            f"clip {record.clip_id} holds face states without pictures; make the corpus without --states"
+        )
     frames = decode_frames(sample.mp4, info.size_px)
     if len(frames) != record.num_frames:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Shards: WebDataset-compatible tar files of clips, with an index.
 
 A sample is four members that share the clip's id: `.mp4` (H.264, 25 fps, no sound), `.flac` (16 kHz mono),
-`.npz` (arrays, see ARRAY_SHAPES) and `.json` (ClipRecord). A shard counts as finished once `index.json` lists
-it; a tar that is not listed is left over from an interrupted run and is written again. Equal samples
-make equal bytes.
+`.npz` (arrays, see ARRAY_SHAPES) and `.json` (ClipRecord). Speech with face states has no `.mp4`. A shard counts
+as finished once `index.json` lists it; a tar that is not listed is left over from an interrupted run and is
+written again. Equal samples make equal bytes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ import numpy as np
 
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
 from openloopy.media.files import atomic_write, sha256_file
+from openloopy.rig.state import STATE_VERSION
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
+LAST_KIND = "json"
+"""Of a sample's members: with it the sample is whole."""
 ARRAY_SHAPES = {
     "points68": "f 68 2 (px in the clip)",
     "lip_gap": "f",
@@ -30,14 +33,17 @@ ARRAY_SHAPES = {
     "pose": "f 3 (yaw, pitch, roll in degrees)",
     "visemes": "num50 (labels at 50 Hz; -1: unknown)",
 }
+STATES = f"states_v{STATE_VERSION}"
+"""Name of the array `f n` of face states (see `rig.state`): in samples without pictures, and where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One clip as it lies in a shard: encoded pictures and sound, decoded arrays (ARRAY_SHAPES)."""
+    """One clip as it lies in a shard: encoded pictures and sound, decoded arrays (ARRAY_SHAPES, STATES)."""
 
     record: ClipRecord
-    mp4: bytes
+    mp4: bytes | None
+    """None: speech with face states, and no pictures."""
     flac: bytes
     arrays: dict[str, np.ndarray]
 
@@ -207,7 +213,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
         for member in tar:
             clip_id, _, kind = member.name.partition(".")
             members[kind] = tar.extractfile(member).read()
-            if len(members) == 4:
+            if kind == LAST_KIND:
                 yield _to_sample(path, clip_id, members)
                 members = {}
     if members:
@@ -223,12 +229,9 @@ def _next_number(index: ShardIndex) -> int:
 def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
     arrays = io.BytesIO()
     np.savez(arrays, **dict(sorted(_checked(sample).items())))
-    members = {
-        "mp4": sample.mp4,
-        "flac": sample.flac,
-        "npz": arrays.getvalue(),
-        "json": to_json(sample.record).encode("utf-8"),
-    }
+    members = {} if sample.mp4 is None else {"mp4": sample.mp4}
+    members |= {"flac": sample.flac, "npz": arrays.getvalue()}
+    members[LAST_KIND] = to_json(sample.record).encode("utf-8")
     for kind, content in members.items():
         info = tarfile.TarInfo(f"{sample.record.clip_id}.{kind}")  # mtime and owner stay 0: equal bytes
         info.size = len(content)
@@ -240,17 +243,19 @@ def _checked(sample: Sample) -> dict[str, np.ndarray]:
     record, arrays = sample.record, sample.arrays
     lengths = {name: len(array) for name, array in arrays.items()}
     expected = {name: record.num_frames for name in ARRAY_SHAPES} | {"visemes": round(record.duration_s * 50)}
+    if sample.mp4 is None or STATES in arrays:
+        expected[STATES] = record.num_frames
     if lengths != expected:
         raise ValueError(f"clip {record.clip_id}: array lengths are {lengths}, expected {expected}")
     return arrays
 
 
 def _to_sample(path: Path, clip_id: str, members: dict[str, bytes]) -> Sample:
-    if set(members) != {"mp4", "flac", "npz", "json"}:
+    if set(members) - {"mp4"} != {"flac", "npz", LAST_KIND}:
         raise ValueError(f"{path}: clip {clip_id} has {sorted(members)}, expected mp4, flac, npz, json")
     record = from_json(members["json"])
     if record.clip_id != clip_id:
         raise ValueError(f"{path}: {clip_id} holds the record of {record.clip_id}; write the shard again")
     with np.load(io.BytesIO(members["npz"])) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    return Sample(record=record, mp4=members["mp4"], flac=members["flac"], arrays=arrays)
+    return Sample(record=record, mp4=members.get("mp4"), flac=members["flac"], arrays=arrays)
