@@ -113,6 +113,8 @@ class AudioFeatureReader:
 
         Further than SILENCE_FRAMES away from the sound, silence goes on as it is heard there.
         """
+        if num_frames < 1:
+            raise ValueError(f"a window holds at least one frame, got {num_frames}; is the sound empty?")
         frames = np.arange(start_frame, start_frame + num_frames)
         places = frames.clip(-SILENCE_FRAMES, self.num_frames + SILENCE_FRAMES - 1) + SILENCE_FRAMES
         chunks = range(places[0] // CHUNK_FRAMES, places[-1] // CHUNK_FRAMES + 1)

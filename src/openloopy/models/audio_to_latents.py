@@ -4,7 +4,7 @@ Source: Loopy (arXiv:2409.02634), sec. 3.3. A set of learnable embeddings serves
 passes its own fully connected layers to become the query; the attended result is the motion latent, and a last layer
 maps it to the width of the timestep embedding, to which it is added. Training draws the condition; generation uses the
 sound. The paper gives no sizes. Ours, the units of the conditions, the norm of the query and the temperature of the
-attention are our choice: without them the attention is nearly uniform, and all conditions give the same latent.
+attention are our choice: with none of these the attention is nearly uniform, and all conditions give the same latent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPRESSION_LOG_VARIANCE = (-8.8, 1.3)
 """Mean and standard deviation of the logarithms of the variances of 12 frames; between those of puppets (-8.3, 1.3;
 -9.1, 1.0) and of filmed people (-7.0, 2.0; -8.5, 1.4), both by this project's landmarks."""
 VARIANCE_FLOOR = 1e-5
-"""Squared outer-eye distances; about what landmarks tremble by on a still face."""
+"""Squared outer-eye distances; of the 26 filmed clips' variances one in a hundred is smaller (9e-6 head, 5e-6 face)."""
 START_TEMPERATURE = 0.5
 """Of the attention when training begins: low enough that different queries pick different embeddings."""
 

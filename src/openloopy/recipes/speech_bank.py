@@ -18,7 +18,7 @@ from openloopy.puppet.visemes import LABEL_FPS, viseme_labels
 from openloopy.training.audio import SpeechBank
 
 ARTICULATION = ("jaw", "wide", "close")
-"""States of the rig that the encoder learns to hear."""
+"""Values of the face state that the encoder learns to hear."""
 
 
 @dataclass(frozen=True, kw_only=True)
