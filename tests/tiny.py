@@ -12,13 +12,13 @@ from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
+from openloopy.models.codec import KLCodec
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.folder import LoadedModel
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
-from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.models.vae import ReferenceCodec
+from openloopy.recipes.tiny import autoencoder_settings
 
 SIZE_PX = 32
 LATENT_CHANNELS = 4
@@ -53,19 +53,12 @@ def tiny_config(**changes) -> LoopyConfig:
     return replace(config, **changes)
 
 
-def tiny_codec(seed: int = 0) -> ReferenceCodec:
-    """A codec from 32 px to 4 x 4 latents."""
+def tiny_codec(seed: int = 0) -> KLCodec:
+    """An AutoencoderKL from 32 px to 4 x 4 latents."""
+    from diffusers import AutoencoderKL
+
     torch.manual_seed(seed)
-    return ReferenceCodec(
-        ReferenceCodecConfig(
-            size_px=SIZE_PX,
-            output_px=SIZE_PX,
-            latent_channels=LATENT_CHANNELS,
-            encoder_channels=(4, 6, 8),
-            reference_channels=(4, 4, 6),
-            decoder_channels=(4, 6, 8),
-        )
-    ).eval()
+    return KLCodec(AutoencoderKL(**autoencoder_settings()), SIZE_PX).eval()
 
 
 def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:

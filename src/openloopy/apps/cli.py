@@ -66,6 +66,13 @@ class Memory(str, Enum):
     offload = "offload"
 
 
+class Frame(str, Enum):
+    """What the video shows."""
+
+    crop = "crop"
+    full = "full"
+
+
 class Engine(str, Enum):
     """What runs the work on many videos."""
 
@@ -152,6 +159,13 @@ def generate(
     dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
     memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
     face: Annotated[int | None, typer.Option(min=0, help="Which face, 0 is the largest.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square video, px, even; the model's own if not given.")
+    ] = None,
+    frame: Annotated[
+        Frame, typer.Option(help="crop: a square about the face; full: the whole picture, its head moving.")
+    ] = Frame.crop,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality: lower is better and larger.")] = 18,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
 ) -> None:
     """Make a talking video of a portrait. What is not given is the model's own default."""
@@ -168,6 +182,7 @@ def generate(
         audio_guidance=audio_guidance,
         reference_guidance=reference_guidance,
         temperature=temperature,
+        size_px=size,
     )
     request = GenerateRequest(
         portrait=portrait,
@@ -176,6 +191,8 @@ def generate(
         model=model,
         options=options,
         face=face,
+        frame=frame.value,
+        crf=crf,
         device=device.value,
         dtype=dtype.value,
         memory=memory.value,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openloopy.data.cache import AUDIO_MARGIN, LatentCache, sampling_weights
 from openloopy.data.regions import region_weights
-from openloopy.face.movement import expression_variance, eye_opening, head_motion_variance, lip_gap
+from openloopy.face.movement import expression_variance, head_motion_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,6 @@ class ClipBatch:
     """`b f 68 2` in [0, 1] of the crop."""
     reference_points68: Tensor
     """`b 68 2`: the reference's."""
-    states: Tensor
-    """`b f 2`: lip gap and eye opening, in outer-eye distances."""
     head_motion_variance: Tensor
     """`b`, see face.movement."""
     expression_variance: Tensor
@@ -89,8 +87,6 @@ class FrameBatch:
     """`b c h w`: another random frame of the same video."""
     points68: Tensor
     """`b 68 2` in [0, 1] of the crop."""
-    states: Tensor
-    """`b 2`: lip gap and eye opening, in outer-eye distances."""
     region_weight: Tensor
     """`b 1 h w`."""
 
@@ -158,11 +154,6 @@ def _audio_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
     return rows[start + AUDIO_MARGIN : stop + AUDIO_MARGIN]
 
 
-def face_states(points: np.ndarray) -> np.ndarray:
-    """Lip gap and eye opening of landmarks `f 68 2`, in outer-eye distances: `f 2` float32."""
-    return np.stack([lip_gap(points), eye_opening(points)], -1).astype(np.float32)
-
-
 def _draw_clip(
     cache: LatentCache, i: int, rng: np.random.Generator, config: BatchConfig
 ) -> dict[str, np.ndarray]:
@@ -182,7 +173,6 @@ def _draw_clip(
         audio=_audio_rows(cache.rows("audio", i), start - config.audio_margin, stop + config.audio_margin),
         points68=points,
         reference_points68=all_points[reference] / cache.info.size_px,
-        states=face_states(points),
         head_motion_variance=head_motion_variance(points),
         expression_variance=expression_variance(points),
     )
@@ -198,7 +188,6 @@ def _draw_frame(
         latents=latents[target],
         reference=latents[reference],
         points68=points,
-        states=face_states(points[None])[0],
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, batched_bytes, one_branch_bytes
 from openloopy.models.attention import GatedLinear
+from openloopy.models.codec import KLCodec
 from openloopy.models.folder import (
     AUDIO_ENCODER_FOLDER,
     CODEC_FOLDER,
@@ -33,7 +34,6 @@ from openloopy.models.folder import (
     load_model,
 )
 from openloopy.models.loopy import LoopyConfig
-from openloopy.models.vae import KLCodec
 
 Tier = Literal["full", "slim", "int8", "offload"]
 TIERS: tuple[Tier, ...] = get_args(Tier)

@@ -6,11 +6,12 @@ frames; three-branch guidance; DDIM. Latents are carried over as latents, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from openloopy.inference.windows import ClipWindow, clip_windows, num_frames
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioFeatureReader
 from openloopy.models.audio_to_latents import AudioCondition
+from openloopy.models.codec import Prepared
 from openloopy.models.conditions import Conditions
 from openloopy.models.denoiser import Denoiser
 from openloopy.models.folder import LoadedModel, load_model, save_model
 from openloopy.models.loopy import LoopyConfig
-from openloopy.models.reference_decoder import ReferencePicture
+from openloopy.models.rig_codec import Portrait
 
+T = TypeVar("T")
 BranchOrder = Literal["auto", "batched", "in_turn"]
 DECODED_AT_ONCE = 4
 """Frames per call of the picture decoder."""
@@ -35,6 +38,7 @@ MAPS_ALIVE = 64
 """Feature maps of the first level that one branch holds at its peak, roughly; decides "auto"."""
 BATCHED_SHARE = 0.25
 """Share of a GPU's memory that batched branches may fill; the rest is for weights and other programs."""
+MIN_SIZE_PX = 64
 BATCHED_BYTES_ELSEWHERE = 2**30
 """What they may fill of a memory that is shared with everything else."""
 
@@ -48,6 +52,8 @@ class GenerationOptions:
     audio_guidance: float | None = None
     reference_guidance: float | None = None
     temperature: float | None = None
+    size_px: int | None = None
+    """Side of the pictures; only a model whose portrait itself moves makes others than its own."""
     branches: BranchOrder = "auto"
     """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
 
@@ -56,6 +62,8 @@ class GenerationOptions:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.temperature is not None and self.temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if self.size_px is not None and (self.size_px < MIN_SIZE_PX or self.size_px % 2):
+            raise ValueError(f"size must be even and at least {MIN_SIZE_PX} px, got {self.size_px}")
         if self.branches not in get_args(BranchOrder):
             raise ValueError(f"branches must be one of {get_args(BranchOrder)}, got {self.branches!r}")
 
@@ -69,14 +77,6 @@ class ClipPlan:
     guidance: Guidance
     temperature: float
     is_batched: bool
-
-
-@dataclass(frozen=True)
-class Portrait:
-    """What is computed once per video: latents `1 c h w`, and the picture as the decoder wants it."""
-
-    latents: Tensor
-    picture: ReferencePicture
 
 
 class MotionHistory:
@@ -120,26 +120,48 @@ class LoopyPipeline:
 
     @property
     def size_px(self) -> int:
-        """Side of the portrait crop and of the video."""
+        """Side of the frames, unless the options ask for another."""
         return self.model.config.size_px
+
+    def output_px(self, options: GenerationOptions) -> int:
+        """Side of the frames with these options."""
+        own = self.size_px
+        if options.size_px in (None, own) or self.model.codec.makes_any_size:
+            return options.size_px or own
+        raise ValueError(
+            f"{self.model.config.name} makes pictures of {own} px, not of {options.size_px}; leave the size out"
+        )
+
+    def source_px(self, options: GenerationOptions = GenerationOptions()) -> int:
+        """Side of the portrait that is wanted (see `face.crop.apply_crop`)."""
+        return self.model.codec.source_px(self.output_px(options))
 
     def num_frames(self, waveform: np.ndarray) -> int:
         """Frames that `generate` gives for this sound."""
         return num_frames(len(waveform) / SAMPLE_RATE_HZ)
 
     def generate(
-        self, portrait: np.ndarray, waveform: np.ndarray, *, options: GenerationOptions = GenerationOptions()
+        self,
+        portrait: np.ndarray | Portrait,
+        waveform: np.ndarray,
+        *,
+        options: GenerationOptions = GenerationOptions(),
+        say: Callable[[str], None] | None = None,
     ) -> Iterator[np.ndarray]:
         """Frames `H W 3` uint8 RGB, one clip after the other: memory does not grow with the sound's length.
 
         Args:
-            portrait: the crop around the face, `size_px size_px 3` uint8 RGB (see face.crop).
+            portrait: the crop around the face, `S S 3` uint8 RGB (see face.crop), best of `source_px`; with a model
+                of image latents, of just that size.
             waveform: mono 16 kHz in [-1, 1], `(samples,)`; may be a memory map.
+            say: called with what a user should know of this portrait, such as that its eyes are shut.
         """
-        if portrait.shape != (self.size_px, self.size_px, 3) or portrait.dtype != np.uint8:
+        portrait = portrait if isinstance(portrait, Portrait) else Portrait(portrait)
+        size_px, source_px = self.output_px(options), self.source_px(options)
+        if len(portrait.rgb) != source_px and not self.model.codec.makes_any_size:
             raise ValueError(
-                f"expected a portrait of shape {(self.size_px, self.size_px, 3)} and dtype uint8, got "
-                f"{portrait.shape} {portrait.dtype}; crop it with face.crop.portrait_crop and apply_crop"
+                f"expected a portrait of shape {(source_px, source_px, 3)}, got {portrait.rgb.shape}; "
+                "crop it with face.crop.portrait_crop and apply_crop"
             )
         if waveform.ndim != 1:
             raise ValueError(
@@ -147,29 +169,45 @@ class LoopyPipeline:
             )
         plan = plan_clips(self.model.config, options, self.model.device)
         # Checked here, not at the first frame: a generator's body only runs when it is asked for a frame.
-        return self._frames(portrait, waveform, self.num_frames(waveform), plan)
+        return self._frames(portrait, waveform, self.num_frames(waveform), size_px, plan, say)
 
-    @torch.inference_mode()
     def _frames(
-        self, rgb: np.ndarray, waveform: np.ndarray, total_frames: int, plan: ClipPlan
+        self,
+        portrait: Portrait,
+        waveform: np.ndarray,
+        total_frames: int,
+        size_px: int,
+        plan: ClipPlan,
+        say: Callable[[str], None] | None,
     ) -> Iterator[np.ndarray]:
-        config = self.model.config
-        portrait = self._read_portrait(rgb)
-        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
-        history = MotionHistory(config.segments.span, portrait.latents.shape[1:], self.model.device)
-        for window in clip_windows(total_frames, clip_frames=config.clip_frames):
-            latents = self._clip_latents(portrait, sound, history, window, plan)
-            history.append(latents)
-            yield from self._decode(latents[: window.num_kept], portrait.picture)
+        codec = self.model.codec
+        with torch.inference_mode():
+            prepared = codec.prepare(portrait, size_px)
+        for note in prepared.notes if say else ():
+            say(note)
+        clips = self._clips(prepared, waveform, total_frames, plan)
+        if codec.computes_apart:
+            clips = one_ahead(clips)
+        for latents in clips:
+            yield from self._decode(latents, prepared)
 
-    def _read_portrait(self, rgb: np.ndarray) -> Portrait:
-        pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(self.model.device) / 127.5 - 1
-        with self._codec_precision():
-            return Portrait(self.model.codec.encode(pixels), self.model.codec.prepare_reference(pixels))
+    def _clips(
+        self, prepared: Prepared, waveform: np.ndarray, total_frames: int, plan: ClipPlan
+    ) -> Iterator[Tensor]:
+        """The latents of one clip after the other, `f c h w`, as many frames as the video has in all."""
+        config = self.model.config
+        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
+        history = MotionHistory(config.segments.span, prepared.latents.shape[1:], self.model.device)
+        for window in clip_windows(total_frames, clip_frames=config.clip_frames):
+            # Entered clip by clip: inference mode belongs to a thread, and clips may be asked for by another.
+            with torch.inference_mode():
+                latents = self._clip_latents(prepared, sound, history, window, plan)
+                history.append(latents)
+            yield latents[: window.num_kept]
 
     def _clip_latents(
         self,
-        portrait: Portrait,
+        portrait: Prepared,
         sound: AudioFeatureReader,
         history: MotionHistory,
         window: ClipWindow,
@@ -193,11 +231,11 @@ class LoopyPipeline:
             schedule=config.schedule,
             prediction=config.prediction,
         )
-        return config.from_residual(made, portrait.latents)[0]
+        return made[0]
 
     def _conditions(
         self,
-        portrait: Portrait,
+        portrait: Prepared,
         sound: AudioFeatureReader,
         history: MotionHistory,
         window: ClipWindow,
@@ -230,17 +268,23 @@ class LoopyPipeline:
         tokens = loopy.audio_projection(states[None])
         return tokens, None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens))
 
-    def _decode(self, latents: Tensor, picture: ReferencePicture) -> Iterator[np.ndarray]:
-        for few in latents.split(self.decoded_at_once):
-            with self._codec_precision():
-                pixels = self.model.codec.decode(few, picture).float()
-            frames = ((pixels + 1) * 127.5).round().clamp(0, 255).byte()
-            yield from frames.permute(0, 2, 3, 1).cpu().numpy()
+    def _decode(self, latents: Tensor, prepared: Prepared) -> Iterator[np.ndarray]:
+        frames = self.model.codec.decode(latents, prepared, self.decoded_at_once)
+        while True:
+            with torch.inference_mode():
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
 
-    def _codec_precision(self) -> torch.autocast:
-        """Codecs compute in the model's dtype but keep pixels and positions in float32: autocast, not a cast."""
-        dtype = self.model.dtype
-        return torch.autocast(self.model.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items in the same order; the next is made by a thread of its own while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
 
 
 def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.device) -> ClipPlan:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +31,6 @@ VARIANCE_FLOOR = 1e-5
 START_TEMPERATURE = 0.5
 """Of the attention when training begins: low enough that different queries pick different embeddings."""
 
-QueryKind = Literal["normalised", "raw"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class A2LConfig:
@@ -42,12 +39,8 @@ class A2LConfig:
     num_embeddings: int = 32
     width: int = 512
     num_heads: int = 8
-    query: QueryKind = "normalised"
-    """"raw": without norm and temperature, as in the weights of schema version 1."""
 
     def __post_init__(self) -> None:
-        if self.query not in get_args(QueryKind):
-            raise ValueError(f"unknown query {self.query!r}; choose one of {get_args(QueryKind)}")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
 
@@ -108,10 +101,8 @@ class AudioToLatents(nn.Module):
         self.landmark_query = _query_layers(NUM_LANDMARK_VALUES, config.width)
         self.head_query = _query_layers(1, config.width)
         self.expression_query = _query_layers(1, config.width)
-        self.query_norm, self.log_temperature = None, None
-        if config.query == "normalised":
-            self.query_norm = nn.LayerNorm(config.width)
-            self.log_temperature = nn.Parameter(torch.full((config.num_heads,), math.log(START_TEMPERATURE)))
+        self.query_norm = nn.LayerNorm(config.width)
+        self.log_temperature = nn.Parameter(torch.full((config.num_heads,), math.log(START_TEMPERATURE)))
         self.out = nn.Linear(config.width, time_dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -141,12 +132,10 @@ class AudioToLatents(nn.Module):
     def attend_embeddings(self, query: Tensor) -> Tensor:
         """What the queries `b f width` find among the embeddings, `b f width`: the paper's motion latent."""
         heads = self.config.num_heads
-        if self.query_norm is not None:
-            query = self.query_norm(query)
+        query = self.query_norm(query)
         keys = self.embeddings.unflatten(1, (heads, -1)).transpose(0, 1).to(query.dtype)
         q = query.unflatten(-1, (heads, -1)).transpose(-2, -3)
-        if self.log_temperature is not None:
-            q = q * torch.exp(-self.log_temperature).to(q.dtype)[:, None, None]
+        q = q * torch.exp(-self.log_temperature).to(q.dtype)[:, None, None]
         keys = keys.expand(len(query), -1, -1, -1)
         return attend(q, keys, keys).transpose(-2, -3).flatten(-2)
 

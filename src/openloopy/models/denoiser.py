@@ -76,20 +76,18 @@ class Denoiser(nn.Module):
         )
         in_channels = unet.in_channels * (2 if config.reference_input == "attention+concat" else 1)
         self.config = config
-        self.conv_in = nn.Conv2d(in_channels, unet.block_channels[0], kernel_size=3, padding=1)
+        self.conv_in = unet.conv(in_channels, unet.block_channels[0])
         self.last_frame_in = None
         if config.past_input == "last_frame":
             # A convolution of its own, added to conv_in's: as if these were further channels of the input.
-            self.last_frame_in = nn.Conv2d(
-                unet.in_channels + 1, unet.block_channels[0], kernel_size=3, padding=1, bias=False
-            )
+            self.last_frame_in = unet.conv(unet.in_channels + 1, unet.block_channels[0], bias=False)
             nn.init.zeros_(self.last_frame_in.weight)
         self.time_embedding = TimeEmbedding(unet.block_channels[0], unet.time_dim)
         self.down_blocks = down_blocks(anatomy)
         self.mid_block = MidBlock(anatomy)
         self.up_blocks = up_blocks(anatomy)
         self.conv_norm_out = nn.GroupNorm(unet.norm_groups, unet.block_channels[0], eps=1e-5)
-        self.conv_out = nn.Conv2d(unet.block_channels[0], unet.out_channels, kernel_size=3, padding=1)
+        self.conv_out = unet.conv(unet.block_channels[0], unet.out_channels)
         silence_audio(self)
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:

@@ -2,7 +2,7 @@
 
     config.json          schema version and all settings
     loopy.safetensors    denoiser, reference net, audio projection, audio-to-latents
-    vae/                 the picture codec, in its own format (diffusers' for an AutoencoderKL)
+    vae/                 the codec: diffusers' AutoencoderKL, or the mean and scale of face states (`RigCodec`)
     audio_encoder/       wav2vec 2.0, in transformers' format
 
 Loading is strict: a missing, unexpected or differently shaped tensor is an error that lists them.
@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from openloopy.models.audio_encoder import AudioEncoder, load_audio_encoder, save_audio_encoder
+from openloopy.models.codec import KLCodec, load_codec, save_codec
 from openloopy.models.loopy import LoopyConfig, LoopyModel
-from openloopy.models.vae import KLCodec, ReferenceCodec, load_codec, save_codec
+from openloopy.models.rig_codec import RigCodec
 from openloopy.models.weight_files import check_weights, load_weights, replacing, save_weights
 
-Codec = ReferenceCodec | KLCodec
+Codec = KLCodec | RigCodec
 Module = TypeVar("Module", bound=nn.Module)
 
 EMBEDDED_MINI = Path(__file__).parents[1] / "weights" / "mini"
@@ -52,9 +53,9 @@ class LoadedModel:
         """The parts describe themselves; here they meet."""
         unet, audio = self.config.denoiser.unet, self.config.denoiser.audio
         codec, encoder = self.codec, self.audio_encoder
-        if (codec.latent_channels, codec.output_px) != (unet.in_channels, self.config.size_px):
+        if (codec.latent_channels, codec.size_px) != (unet.in_channels, self.config.size_px):
             raise ValueError(
-                f"the codec has {codec.latent_channels} latent channels and pictures of {codec.output_px} px, "
+                f"the codec has {codec.latent_channels} latent channels and pictures of {codec.size_px} px, "
                 f"the model expects {unet.in_channels} and {self.config.size_px} px; they belong to different models"
             )
         if audio is not None and (encoder.num_layers, encoder.width) != (audio.num_layers, audio.layer_width):

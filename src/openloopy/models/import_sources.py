@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from openloopy.models.audio_encoder import AudioEncoder, load_audio_encoder
+from openloopy.models.codec import KLCodec
 from openloopy.models.foreign_files import read_folder_tensors, read_settings, read_tensors
-from openloopy.models.vae import KLCodec
 from openloopy.models.weight_files import mismatch_report
 
 Tensors = dict[str, Tensor]

@@ -21,6 +21,7 @@ from torch import Tensor
 from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_encoder import AudioEncoder
 from openloopy.models.audio_projection import AudioProjectionConfig
+from openloopy.models.codec import KLCodec
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.folder import save_model
 from openloopy.models.import_sources import Source, Tensors, read_source
@@ -28,7 +29,6 @@ from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
 from openloopy.models.reference_net import fold_timestep
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.models.vae import KLCodec
 
 REPORT_FILE = "import.json"
 TEXT = "cross-attention to text or to a face"

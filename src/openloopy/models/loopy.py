@@ -23,8 +23,8 @@ from openloopy.models.denoiser import Denoiser, DenoiserConfig
 from openloopy.models.reference_net import ReferenceNet
 from openloopy.models.segments import SegmentConfig, gather_segments
 
-SCHEMA_VERSION = 2
-"""2: audio-to-latents normalises its query."""
+SCHEMA_VERSION = 3
+"""3: models made by 0.1 (1, 2) held a codec that is gone."""
 VERSION_KEY = "schema_version"
 
 
@@ -60,13 +60,8 @@ class LoopyConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     prediction: Prediction = "epsilon"
     defaults: GenerationDefaults = GenerationDefaults()
-    residual_scale: float | None = None
-    """None: latents are made out of noise (the paper). A number: this many times their difference to the portrait's,
-    so that a small model need not learn to copy the portrait first; one over the difference's standard deviation."""
 
     def __post_init__(self) -> None:
-        if self.residual_scale is not None and self.residual_scale <= 0:
-            raise ValueError(f"residual_scale must be above 0, or None, got {self.residual_scale}")
         temporal = self.denoiser.temporal
         if self.a2l is not None and self.denoiser.audio is None:
             raise ValueError(
@@ -87,18 +82,6 @@ class LoopyConfig:
         """Frames generated at a time; one by one without temporal layers."""
         return 1 if self.denoiser.temporal is None else self.denoiser.temporal.max_clip_frames
 
-    def to_residual(self, latents: Tensor, reference: Tensor) -> Tensor:
-        """What is made out of noise: clips `b f c h w`, the portraits' latents `b c h w` -> like the clips."""
-        if self.residual_scale is None:
-            return latents
-        return (latents - reference[:, None]) * self.residual_scale
-
-    def from_residual(self, residual: Tensor, reference: Tensor) -> Tensor:
-        """The inverse of `to_residual`."""
-        if self.residual_scale is None:
-            return residual
-        return residual / self.residual_scale + reference[:, None]
-
     def to_dict(self) -> dict[str, Any]:
         """For JSON; see `from_dict`."""
         return {VERSION_KEY: SCHEMA_VERSION, **to_json_dict(self)}
@@ -108,13 +91,11 @@ class LoopyConfig:
         """The settings from what `to_dict` gave, strictly checked."""
         values = dict(values)
         version = values.pop(VERSION_KEY, None)
-        if version not in (1, SCHEMA_VERSION):
+        if version != SCHEMA_VERSION:
             raise ValueError(
-                f"expected {VERSION_KEY} {SCHEMA_VERSION} or less, got {version!r}; "
+                f"expected {VERSION_KEY} {SCHEMA_VERSION}, got {version!r}; "
                 "the model was written by another version of openloopy, or is not an openloopy model"
             )
-        if version == 1 and values.get("a2l"):
-            values["a2l"] = {**values["a2l"], "query": "raw"}
         return from_json_dict(LoopyConfig, values)
 
 
@@ -163,11 +144,11 @@ class LoopyModel(nn.Module):
             is_present: `b`, 1 where there is one.
 
         Returns:
-            `b c+1 h w`: its difference to the portrait, in the unit of what is made out of noise, and a map of ones;
+            `b c+1 h w`: its difference to the portrait, and a map of ones;
             all zero where there is none.
         """
         if self.denoiser.last_frame_in is None:
             return None
-        difference = (newest - reference) * (self.config.residual_scale or 1.0)
+        difference = newest - reference
         known = torch.cat([difference, torch.ones_like(difference[:, :1])], dim=1)
         return scale_samples(known, is_present)

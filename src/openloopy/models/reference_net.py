@@ -28,7 +28,7 @@ class ReferenceNet(nn.Module):
         self.relative_motion = relative_motion
         anatomy = Anatomy(unet=config, context_width=None, temporal=None, time_width=None)
         self.config = config
-        self.conv_in = nn.Conv2d(config.in_channels, config.block_channels[0], kernel_size=3, padding=1)
+        self.conv_in = config.conv(config.in_channels, config.block_channels[0])
         self.down_blocks = down_blocks(anatomy)
         self.mid_block = MidBlock(anatomy)
         self.up_blocks = up_blocks(anatomy)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openloopy.models.recompute import recomputable
+
+if TYPE_CHECKING:
+    from openloopy.models.unet import UNetConfig
 
 
 class ResnetBlock(nn.Module):
@@ -17,13 +21,13 @@ class ResnetBlock(nn.Module):
     time_width: None in a net that knows one timestep only; what it would add is then part of the first bias.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, time_width: int | None, norm_groups: int) -> None:
+    def __init__(self, unet: UNetConfig, in_channels: int, out_channels: int, time_width: int | None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, in_channels, eps=1e-5)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm1 = nn.GroupNorm(unet.norm_groups, in_channels, eps=1e-5)
+        self.conv1 = unet.conv(in_channels, out_channels)
         self.time_emb_proj = None if time_width is None else nn.Linear(time_width, out_channels)
-        self.norm2 = nn.GroupNorm(norm_groups, out_channels, eps=1e-5)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.norm2 = nn.GroupNorm(unet.norm_groups, out_channels, eps=1e-5)
+        self.conv2 = unet.conv(out_channels, out_channels)
         self.conv_shortcut = None
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
@@ -53,9 +57,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour enlargement to a given size, then a convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv = conv
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """`b c h w` -> `b c *size`."""

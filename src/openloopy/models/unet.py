@@ -38,6 +38,9 @@ class UNetConfig:
     """Width of the audio tokens."""
     time_multiplier: int = 4
     """Width of the timestep embedding in units of the first block's channels."""
+    kernel_size: tuple[int, int] = (3, 3)
+    """Height and width, both odd, of all convolutions but those that halve: (1, 3) for latents of one row, whose upper
+    and lower taps would only ever see padding."""
 
     def __post_init__(self) -> None:
         if len(self.attention_levels) != len(self.block_channels):
@@ -45,6 +48,8 @@ class UNetConfig:
                 "expected one entry of attention_levels per level, "
                 f"got {self.attention_levels} for {self.block_channels}"
             )
+        if any(size < 1 or size % 2 == 0 for size in self.kernel_size):
+            raise ValueError(f"kernel_size must be two odd numbers, got {self.kernel_size}")
         if not self.attention_levels[0]:
             raise ValueError(
                 "the finest level needs attention: the reference net ends at its last attention layer"
@@ -60,6 +65,11 @@ class UNetConfig:
     def time_dim(self) -> int:
         """Width of the timestep embedding."""
         return self.block_channels[0] * self.time_multiplier
+
+    def conv(self, in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:
+        """A convolution that keeps the size of its map."""
+        padding = tuple(size // 2 for size in self.kernel_size)
+        return nn.Conv2d(in_channels, out_channels, self.kernel_size, padding=padding, bias=bias)
 
     @property
     def num_levels(self) -> int:
@@ -81,7 +91,7 @@ class Anatomy:
 
     def resnet(self, in_channels: int, out_channels: int) -> ResnetBlock:
         """A convolution block of this net."""
-        return ResnetBlock(in_channels, out_channels, self.time_width, self.unet.norm_groups)
+        return ResnetBlock(self.unet, in_channels, out_channels, self.time_width)
 
     def transformers(self, channels: int, count: int) -> nn.ModuleList:
         """Spatial transformers of this net."""
@@ -161,7 +171,7 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList(anatomy.resnet(main + skip, channels) for main, skip in widths)
         self.attentions = anatomy.transformers(channels, num_attentions)
         self.temporal = anatomy.temporals(channels, num_attentions)
-        self.upsamplers = nn.ModuleList([Upsample(channels)] if level > 0 else [])
+        self.upsamplers = nn.ModuleList([Upsample(unet.conv(channels, channels))] if level > 0 else [])
 
     def forward(
         self, x: Tensor, time_features: Tensor | None, skips: list[Tensor], step: AttentionStep

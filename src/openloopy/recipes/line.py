@@ -1,51 +1,53 @@
 """The whole line from shards to a model folder, as one configuration and steps that resume.
 
-    codec -> audio -> stage 1 -> decoder, stage 2 -> model folder
+    codec -> audio -> stage 1 -> stage 2 -> model folder
 
-Each step finds what it builds on in the same run folder, and says which command is missing if it is not there.
+Each step finds what it builds on in the same run folder, and says which command is missing if it is not there. Frames
+are face states (`RigCodec`, whose mean and scale the first step measures) or image latents of a small autoencoder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache, shards_sha256
+from openloopy.data.records import Split
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
-from openloopy.models.folder import find_model_folder, save_model
-from openloopy.models.growth import fold_reference_net, grow_codec
+from openloopy.models.codec import KLCodec, load_codec, save_codec
+from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, Codec, save_model
 from openloopy.models.loopy import LoopyConfig, LoopyModel
-from openloopy.models.reference_decoder import ReferenceCodecConfig
+from openloopy.models.rig_codec import RigCodec
 from openloopy.models.segments import SegmentConfig
-from openloopy.models.vae import CODEC_WEIGHTS, FIRST_CODEC_KIND, ReferenceCodec, load_codec
-from openloopy.models.weight_files import load_weights, mismatch_report
+from openloopy.models.weight_files import mismatch_report
 from openloopy.puppet.augment import augment
-from openloopy.recipes.preview import clip_preview, frame_preview
+from openloopy.recipes.preview import clip_preview, frame_preview, state_preview
 from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
 from openloopy.training.audio import AudioTask, AudioTrainingConfig
-from openloopy.training.codec import CodecTask, CodecTrainingConfig
-from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, load_stage1
+from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, Preview, load_stage1
 from openloopy.training.features import build_latent_cache
 from openloopy.training.loop import LoopConfig, train
-from openloopy.training.probe import ProbeConfig, ProbeTask, StateProbe
 from openloopy.training.stages import StageConfig
+from openloopy.training.state_features import build_state_cache, measure_scales
 
 CACHE_WORKERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecRecipe:
-    """The picture autoencoder."""
+    """What a frame's latents are."""
 
-    model: ReferenceCodecConfig
-    training: CodecTrainingConfig
-    loop: LoopConfig
+    autoencoder: dict[str, Any] | None = None
+    """Settings of a diffusers AutoencoderKL with fresh weights, for latents of images; None: face states."""
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,41 +70,22 @@ class DenoiseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeRecipe:
-    """What reads lip gap and eye opening from latents, for stage 2's state loss."""
-
-    training: ProbeConfig
-    loop: LoopConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class LineConfig:
     """All steps; `model` is the finished model's configuration."""
 
     codec: CodecRecipe
-    decoder: CodecRecipe | None
-    """The codec's training goes on with its encoder frozen; the same model. None: it does not."""
-    audio: AudioRecipe | None
-    """None: the lender's audio encoder is used as it is."""
+    audio: AudioRecipe
     model: LoopyConfig
     stage1: DenoiseRecipe
     """With `training.number` 2 its frames are clips without layers along time, which hear (see `hearing_model`)."""
     stage2: DenoiseRecipe
-    probe: ProbeRecipe
     variant: str = ""
     """Stage 2 and the model lie in a folder of this name, so that several share the other steps; "": in the run's."""
-    lender: str = ""
-    """A model from whose codec this line's grows, and whose audio encoder it uses; "": nothing is lent."""
-
-    def __post_init__(self) -> None:
-        if self.audio is None and not self.lender:
-            raise ValueError("a line without audio training needs a lender for its audio encoder")
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps of this line, in order."""
-        absent = {name for name in ("decoder", "audio") if getattr(self, name) is None}
-        return tuple(name for name in STEPS if name not in absent)
+        return tuple(STEPS)
 
 
 @dataclass(frozen=True)
@@ -122,32 +105,27 @@ class Place:
         """Eight digits that stand for the data."""
         return shards_sha256(self.data)[:8]
 
-    def pixels(self, size_px: int, split: str) -> PixelCache:
-        """Decoded frames at the codec's size, made on first use; other data get another cache."""
+    def pixels(self, size_px: int, split: Split) -> PixelCache:
+        """Decoded frames at a size, made on first use; other data get another cache."""
         out = self.run / "cache" / f"pixels-{split}-{size_px}-{self.data_hash}"
         return build_pixel_cache(self.data, out, size_px=size_px, split=split, workers=CACHE_WORKERS)
 
 
-def train_codec(line: LineConfig, place: Place) -> None:
-    """Step 1: the autoencoder -> run/codec/vae."""
-    recipe = line.codec
-    torch.manual_seed(recipe.training.seed)
-    codec = ReferenceCodec(recipe.model)
+def make_codec(line: LineConfig, place: Place) -> None:
+    """Step 1: mean and scale of the face states, or a fresh autoencoder -> run/codec/vae."""
+    out = place.run / "codec" / CODEC_FOLDER
+    if (out / "config.json").exists():
+        print(f"the codec is in {out}; nothing to do")
+        return
     if place.start is not None:
-        start_codec(codec, place.start / "vae")
-    elif line.lender:
-        start_codec(codec, find_model_folder(line.lender) / "vae")
-    pixels = place.pixels(recipe.model.size_px, "train")
-    train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "codec")
+        save_codec(out, load_codec(place.start / CODEC_FOLDER, line.model.size_px))
+    elif line.codec.autoencoder is None:
+        save_codec(out, measure_scales(place.data))
+    else:
+        from diffusers import AutoencoderKL
 
-
-def train_decoder(line: LineConfig, place: Place) -> None:
-    """Between steps 3 and 4, or beside step 4: the autoencoder's decoder goes on learning -> run/decoder/vae."""
-    recipe = line.decoder
-    torch.manual_seed(recipe.training.seed)
-    codec = load_codec(_codec_folder(place), recipe.model.size_px)
-    pixels = place.pixels(recipe.model.size_px, "train")
-    train(CodecTask(codec, pixels, recipe.training), recipe.loop, place.run / "decoder")
+        torch.manual_seed(line.codec.seed)
+        save_codec(out, KLCodec(AutoencoderKL(**line.codec.autoencoder), line.model.size_px))
 
 
 def train_audio(line: LineConfig, place: Place) -> None:
@@ -176,15 +154,10 @@ def train_stage1(line: LineConfig, place: Place) -> None:
     codec = _load_codec(line, place)
     cache = _latents(line, place, codec, "train")
     torch.manual_seed(recipe.training.seed)
-    hears, pixels = recipe.training.number == 2, place.pixels(codec.size_px, "val")
+    hears = recipe.training.number == 2
+    model = hearing_model(line.model) if hears else picture_model(line.model)
     task = DenoiseTask(
-        LoopyModel(hearing_model(line.model) if hears else picture_model(line.model)),
-        cache,
-        recipe.training,
-        preview=clip_preview(codec, _load_audio(line, place), pixels)
-        if hears
-        else frame_preview(codec, pixels),
-        probe=_probe(line, place, codec) if recipe.training.state_weight else None,
+        LoopyModel(model), cache, recipe.training, preview=_preview(line, place, codec, recipe, is_clip=hears)
     )
     train(task, recipe.loop, place.run / "stage1")
 
@@ -192,7 +165,7 @@ def train_stage1(line: LineConfig, place: Place) -> None:
 def train_stage2(line: LineConfig, place: Place) -> None:
     """Step 4: everything on clips -> run/[variant/]stage2, and the finished model folder run/[variant/]model."""
     recipe, out = line.stage2, place.run / line.variant
-    codec, audio_encoder = _load_codec(line, place), _load_audio(line, place)
+    codec, audio_encoder = _load_codec(line, place), _load_audio(place)
     cache = _latents(line, place, codec, "train")
     torch.manual_seed(recipe.training.seed)
     loopy = LoopyModel(line.model)
@@ -202,55 +175,29 @@ def train_stage2(line: LineConfig, place: Place) -> None:
     else:
         start_loopy(loopy, place.start / WEIGHTS_NAME)
         print(f"stage 2 goes on from {place.start}")
-    task = DenoiseTask(
-        loopy,
-        cache,
-        recipe.training,
-        preview=clip_preview(codec, audio_encoder, place.pixels(codec.size_px, "val")),
-        probe=_probe(line, place, codec) if recipe.training.state_weight else None,
-    )
-    network = train(task, recipe.loop, out / "stage2")
-    codec = _frozen(load_codec(_finished_codec(place), codec.size_px))
+    preview = _preview(line, place, codec, recipe, is_clip=True)
+    network = train(DenoiseTask(loopy, cache, recipe.training, preview=preview), recipe.loop, out / "stage2")
     folder = out / "model"
     save_model(folder, network.cpu(), codec, audio_encoder.cpu(), line.model, storage=torch.float16)
     print(f"model folder: {folder}")
 
 
 def prepare_latents(line: LineConfig, place: Place) -> LatentCache:
-    """What stage 1 and 2 make on first use: latents and, where they need one, the probe. For runs side by side."""
+    """The latents that stage 1 and 2 make on first use. For runs side by side."""
     codec = _load_codec(line, place)
-    cache = _latents(line, place, codec, "train")
-    place.pixels(codec.size_px, "val")
-    if line.stage1.training.state_weight or line.stage2.training.state_weight:
-        _probe(line, place, codec)
-    return cache
-
-
-def start_codec(codec: ReferenceCodec, folder: Path) -> None:
-    """Fill a codec from a trained one of the same size, or grow it from one of the first version."""
-    settings = json.loads((folder / "config.json").read_text())
-    if settings.get("kind") == FIRST_CODEC_KIND:
-        new = grow_codec(codec, folder / CODEC_WEIGHTS)
-        print(f"the autoencoder grows from {folder}: {len(new)} new tensors")
-    else:
-        load_weights(codec, folder / CODEC_WEIGHTS)
+    if isinstance(codec, KLCodec):
+        place.pixels(codec.size_px, "val")
+    return _latents(line, place, codec, "train")
 
 
 def start_loopy(loopy: LoopyModel, path: Path) -> None:
-    """Fill denoiser and reference net from a trained model of the same size, older forms included.
-
-    What older forms lack begins anew: audio-to-latents of before its query was normalised, the last frame's input.
-    """
-    weights, wanted = fold_reference_net(load_file(path)), loopy.state_dict()
-    new = {name for name in wanted if name.startswith("denoiser.last_frame_in.") and name not in weights}
-    if "a2l.log_temperature" in wanted and "a2l.log_temperature" not in weights:
-        weights = {name: value for name, value in weights.items() if not name.startswith("a2l.")}
-        new |= {name for name in wanted if name.startswith("a2l.")}
-    expected = {name: tuple(value.shape) for name, value in wanted.items() if name not in new}
-    report = mismatch_report({name: tuple(value.shape) for name, value in weights.items()}, expected)
+    """Fill denoiser and reference net from a trained model of the same size."""
+    weights, wanted = load_file(path), loopy.state_dict()
+    shapes = [{name: tuple(w.shape) for name, w in each.items()} for each in (weights, wanted)]
+    report = mismatch_report(*shapes)
     if report:
         raise ValueError(f"{path} is not a model of this recipe's size:\n{report}")
-    loopy.load_state_dict(wanted | weights)
+    loopy.load_state_dict(weights)
 
 
 def remember_start(place: Place) -> None:
@@ -278,11 +225,10 @@ def _fingerprint(folder: Path) -> str:
     return f"model {digest.hexdigest()[:16]}"
 
 
-STEPS = {
-    "codec": train_codec,
+STEPS: dict[str, Callable[[LineConfig, Place], None]] = {
+    "codec": make_codec,
     "audio": train_audio,
     "stage1": train_stage1,
-    "decoder": train_decoder,
     "stage2": train_stage2,
 }
 """In the order in which they build on one another."""
@@ -304,51 +250,43 @@ def hearing_model(config: LoopyConfig) -> LoopyConfig:
     return replace(config, denoiser=denoiser, a2l=None, segments=one)
 
 
-def _probe(line: LineConfig, place: Place, codec: ReferenceCodec) -> StateProbe:
-    """The state probe of this run's latents, trained on first use."""
-    recipe = replace(line.probe, loop=replace(line.probe.loop, device=line.stage2.loop.device))
-    torch.manual_seed(recipe.training.seed)
-    caches = [_latents(line, place, codec, split) for split in ("train", "val")]
-    return _frozen(train(ProbeTask(*caches, recipe.training), recipe.loop, place.run / "probe"))
+def _preview(
+    line: LineConfig, place: Place, codec: Codec, recipe: DenoiseRecipe, *, is_clip: bool
+) -> Preview:
+    """Pictures or a video of held-out people; of face states the loss on held-out clips."""
+    if isinstance(codec, RigCodec):
+        return state_preview(_latents(line, place, codec, "val"), recipe.training, recipe.loop.precision)
+    pixels = place.pixels(codec.size_px, "val")
+    return clip_preview(codec, _load_audio(place), pixels) if is_clip else frame_preview(codec, pixels)
 
 
-def _latents(line: LineConfig, place: Place, codec: ReferenceCodec, split: str) -> LatentCache:
+def _latents(line: LineConfig, place: Place, codec: Codec, split: Split) -> LatentCache:
     """Latents and audio features, made on first use on the device that trains."""
     device = torch.device(line.stage2.loop.device)
     out = place.run / "cache" / f"latents-{split}-{place.data_hash}"
-    audio_encoder = _load_audio(line, place).to(device)
+    audio_encoder = _load_audio(place).to(device)
+    if isinstance(codec, RigCodec):
+        return build_state_cache(place.data, codec, audio_encoder, out, split=split, workers=CACHE_WORKERS)
     cache = build_latent_cache(place.pixels(codec.size_px, split), codec.to(device), audio_encoder, out)
     codec.cpu()
     return cache
 
 
-def _finished_codec(place: Place) -> Path:
-    """The codec with the decoder that learned longest; the latents are the same."""
-    better = place.run / "decoder" / "vae"
-    return better if better.exists() else _codec_folder(place)
+def _load_codec(line: LineConfig, place: Place) -> Codec:
+    return _frozen(load_codec(_trained(place, "codec", CODEC_FOLDER), line.model.size_px))
 
 
-def _load_codec(line: LineConfig, place: Place) -> ReferenceCodec:
-    return _frozen(load_codec(_codec_folder(place), line.codec.model.size_px))
-
-
-def _load_audio(line: LineConfig, place: Place) -> AudioEncoder:
-    if line.audio is None:
-        return _frozen(load_audio_encoder(find_model_folder(line.lender) / "audio_encoder"))
-    return _frozen(load_audio_encoder(_trained(place, "audio", "audio_encoder")))
-
-
-def _codec_folder(place: Place) -> Path:
-    return _trained(place, "codec", "vae")
+def _load_audio(place: Place) -> AudioEncoder:
+    return _frozen(load_audio_encoder(_trained(place, "audio", AUDIO_ENCODER_FOLDER)))
 
 
 def _trained(place: Place, step: str, part: str) -> Path:
-    """A part that a step of this run trained; where the run has no such step, the start's as it is."""
+    """A part that a step of this run made; where the run has no such step, the start's as it is."""
     own = place.run / step
     if place.start is not None and not own.exists() and (place.start / part).exists():
         return place.start / part
     if not (own / part).exists():
-        raise ValueError(f"{own / part} is missing: train the '{step}' step in the same --run folder first")
+        raise ValueError(f"{own / part} is missing: run the '{step}' step in the same --run folder first")
     return own / part
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,24 +12,26 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from openloopy.data.cache import PixelCache
+from openloopy.data.cache import LatentCache, PixelCache
 from openloopy.diffusion.sampler import SamplerConfig, sample
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.image import write_image
 from openloopy.media.video import FPS, VideoWriter
 from openloopy.models.audio_encoder import AudioEncoder
+from openloopy.models.codec import KLCodec
 from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
-from openloopy.models.vae import LatentCodec
-from openloopy.training.denoise import Preview
+from openloopy.training.denoise import Preview, validation_loss
 from openloopy.training.features import to_pixels
+from openloopy.training.stages import DropoutConfig, StageConfig
 
 NUM_PEOPLE = 6
+VALIDATION_CLIPS, VALIDATION_BATCHES = 64, 16
 PREVIEW_S = 3.0
 
 
-def frame_preview(codec: LatentCodec, pixels: PixelCache) -> Preview:
+def frame_preview(codec: KLCodec, pixels: PixelCache) -> Preview:
     """Rows: held-out references, and frames drawn from noise given them alone."""
     count = min(NUM_PEOPLE, len(pixels))
     references = to_pixels(np.stack([pixels.clip(i).frames[0] for i in range(count)]))
@@ -36,7 +40,7 @@ def frame_preview(codec: LatentCodec, pixels: PixelCache) -> Preview:
     def write(network: nn.Module, path: Path) -> None:
         latents = codec.encode(references.to(_device(codec)))
         drawn = _draw_frames(network, latents.to(_device(network))).to(latents.device)
-        pictures = codec.decode(drawn, codec.prepare_reference(references.to(latents.device)))
+        pictures = codec.to_pixels(drawn)
         rows = torch.stack([references, pictures.cpu().float()]).clamp(-1, 1)
         grid = rearrange((rows * 127.5 + 127.5).byte(), "r n c h w -> (r h) (n w) c")
         write_image(path.with_suffix(".png"), grid.numpy())
@@ -44,7 +48,7 @@ def frame_preview(codec: LatentCodec, pixels: PixelCache) -> Preview:
     return write
 
 
-def clip_preview(codec: LatentCodec, audio_encoder: AudioEncoder, pixels: PixelCache) -> Preview:
+def clip_preview(codec: KLCodec, audio_encoder: AudioEncoder, pixels: PixelCache) -> Preview:
     """A held-out person, ours beside the truth, with the true sound."""
 
     def write(network: nn.Module, path: Path) -> None:
@@ -60,6 +64,28 @@ def clip_preview(codec: LatentCodec, audio_encoder: AudioEncoder, pixels: PixelC
         ) as video:
             for frame, true in zip(LoopyPipeline(model).generate(portrait, sound), clip.frames, strict=False):
                 video.write(np.concatenate([frame, _resized(true, config.size_px)], axis=1))
+
+    return write
+
+
+def state_preview(held_out: LatentCache, config: StageConfig, precision: str) -> Preview:
+    """The losses on held-out clips, with draws that are always the same and nothing taken away, as JSON."""
+    nothing = DropoutConfig(
+        without_sound=0,
+        nothing=0,
+        audio=0,
+        motion_latents=0,
+        reference=0,
+        motion_frames=0,
+        motion_noise_max=0,
+    )
+    config = replace(
+        config, batch_size=VALIDATION_CLIPS, dropout=nothing, timestep_power=1.0, loss_weight="uniform"
+    )
+
+    def write(network: nn.Module, path: Path) -> None:
+        losses = validation_loss(network, held_out, config, batches=VALIDATION_BATCHES, precision=precision)
+        path.with_suffix(".json").write_text(json.dumps(losses, indent=1) + "\n")
 
     return write
 
@@ -87,7 +113,7 @@ def _draw_frames(network: nn.Module, latents: Tensor) -> Tensor:
         schedule=config.schedule,
         prediction=config.prediction,
     )
-    return config.from_residual(drawn, latents)[:, 0]
+    return drawn[:, 0]
 
 
 def _resized(frame: np.ndarray, side: int) -> np.ndarray:

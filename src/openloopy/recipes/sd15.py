@@ -35,9 +35,9 @@ from openloopy.data.cache import CachedClip, CacheInfo, decode_clip
 from openloopy.data.feature_shards import FeatureShards
 from openloopy.data.shards import read_shards
 from openloopy.models.audio_encoder import AudioEncoderConfig, load_audio_encoder
+from openloopy.models.codec import load_codec
 from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, load_config, save_model
 from openloopy.models.loopy import LoopyConfig, LoopyModel
-from openloopy.models.vae import load_codec
 from openloopy.models.weight_files import mismatch_report
 from openloopy.recipes.line import DenoiseRecipe, Place, picture_model
 from openloopy.recipes.preview import NUM_PEOPLE, clip_preview, frame_preview

@@ -1,4 +1,6 @@
-"""`tiny`: every step of the line at a size that two CPU cores walk in a minute or two. It proves the plumbing, no more.
+"""`tiny`: the pixel path, every step at a size that two CPU cores walk in a minute or two. It proves the plumbing.
+
+Its latents are those of a small AutoencoderKL with fresh weights, so its pictures show nothing.
 
 openloopy puppet OUT --num-clips 6 --clip-s 6     # drawn faces
 openloopy train tiny --data OUT --run RUN         # all steps; writes RUN/model
@@ -7,6 +9,7 @@ openloopy train tiny --data OUT --run RUN         # all steps; writes RUN/model
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from openloopy.data.batch import BatchConfig
 from openloopy.diffusion.schedule import ScheduleConfig
@@ -15,39 +18,21 @@ from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
-from openloopy.models.reference_decoder import ReferenceCodecConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig, ProbeRecipe
+from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
 from openloopy.recipes.mini import audio_encoder_config
 from openloopy.recipes.speech_bank import SpeechBankConfig
 from openloopy.training.audio import AudioTrainingConfig
-from openloopy.training.codec import CodecTrainingConfig
 from openloopy.training.loop import LoopConfig
 from openloopy.training.optim import OptimConfig
-from openloopy.training.probe import ProbeConfig
 from openloopy.training.stages import StageConfig
 
 
 def tiny() -> LineConfig:
     """All steps, a few dozen iterations each."""
-    codec = ReferenceCodecConfig(
-        size_px=64,
-        output_px=64,
-        latent_channels=4,
-        encoder_channels=(8, 12, 16),
-        reference_channels=(8, 8, 8),
-        decoder_channels=(8, 12, 16),
-    )
     return LineConfig(
-        codec=CodecRecipe(model=codec, training=CodecTrainingConfig(batch_size=8), loop=_loop(40)),
-        decoder=CodecRecipe(
-            model=codec,
-            training=CodecTrainingConfig(
-                batch_size=8, trains_encoder=False, adversarial_weight=0.01, adversarial_start=5
-            ),
-            loop=_loop(10),
-        ),
+        codec=CodecRecipe(autoencoder=autoencoder_settings()),
         audio=AudioRecipe(
             model=_audio_encoder_config(),
             bank=SpeechBankConfig(num_utterances=8, utterance_s=4.0, workers=1),
@@ -58,10 +43,22 @@ def tiny() -> LineConfig:
         model=loopy_config(),
         stage1=DenoiseRecipe(training=StageConfig(number=1, batch_size=8), loop=_loop(30)),
         stage2=DenoiseRecipe(
-            training=StageConfig(number=2, batch_size=2, batch=BatchConfig(), state_weight=0.05),
+            training=StageConfig(number=2, batch_size=2, batch=BatchConfig()),
             loop=_loop(20),
         ),
-        probe=ProbeRecipe(training=ProbeConfig(width=8, batch_size=16), loop=_loop(20)),
+    )
+
+
+def autoencoder_settings() -> dict[str, Any]:
+    """diffusers' settings of an autoencoder that makes a latent of 8x8 pixels, as Stable Diffusion's does."""
+    return dict(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[4, 4, 8, 8],
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
     )
 
 

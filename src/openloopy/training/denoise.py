@@ -6,7 +6,7 @@ Source: Loopy sec. 3.4; what is predicted and how samples are weighted is the co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from openloopy.data.batch import ClipBatch, sample_clip_batch, sample_frame_batc
 from openloopy.data.cache import LatentCache
 from openloopy.data.feature_shards import FeatureShards
 from openloopy.diffusion.loss import denoising_loss, per_sample_weight
-from openloopy.diffusion.prediction import add_noise, target, to_x_0
+from openloopy.diffusion.prediction import add_noise, target
 from openloopy.diffusion.schedule import alpha_bars
 from openloopy.models.audio_to_latents import (
     AudioCondition,
@@ -35,7 +35,6 @@ from openloopy.models.precision import autocast
 from openloopy.models.segments import gather_segments
 from openloopy.models.weight_files import mismatch_report, save_weights
 from openloopy.training.loop import step_generator
-from openloopy.training.probe import StateProbe, state_loss
 from openloopy.training.processes import WHOLE, Piece
 from openloopy.training.stages import AUDIO_KEYS, PAST_KEYS, DropoutConfig, StageConfig, freeze_all_but
 
@@ -118,13 +117,9 @@ class DenoiseTask:
         config: StageConfig,
         *,
         preview: Preview,
-        probe: StateProbe | None = None,
     ):
-        """probe: trained and frozen; needed where `config.state_weight` is not 0."""
-        if (probe is None) != (config.state_weight == 0):
-            raise ValueError(f"state_weight is {config.state_weight}, but the probe is {probe and 'given'}")
         self.network: nn.Module = loopy
-        self.cache, self.config, self.preview, self.probe = cache, config, preview, probe
+        self.cache, self.config, self.preview = cache, config, preview
         self.batch_size = config.batch_size
         self.alpha_bars = alpha_bars(loopy.config.schedule)
         freeze_all_but(loopy, config.trainable)
@@ -147,17 +142,13 @@ class DenoiseTask:
         where = dict(seed=config.seed, step=step, batch_size=config.batch_size, samples=samples)
         if config.number == 1:
             frames = sample_frame_batch(self.cache, **where, config=config.batch).to(device)
-            latents, region, states = frames.latents[:, None], frames.region_weight[:, None], None
-            reference = frames.reference
+            latents, region = frames.latents[:, None], frames.region_weight[:, None]
             conditions = picture_conditions(network, frames.reference, config, draws)
         else:
             clips = sample_clip_batch(self.cache, **where, config=config.batch).to(device)
-            latents, region, states = clips.latents, clips.region_weight, clips.states
-            reference = clips.reference
+            latents, region = clips.latents, clips.region_weight
             conditions = clip_conditions(network, clips, config, draws)
-        return self._denoising_losses(
-            network, latents, region, reference=reference, conditions=conditions, states=states, draws=draws
-        )
+        return self._denoising_losses(network, latents, region, conditions=conditions, draws=draws)
 
     def sample(self, network: nn.Module, path: Path) -> None:
         self.preview(network, path)
@@ -171,14 +162,10 @@ class DenoiseTask:
         latents: Tensor,
         region: Tensor,
         *,
-        reference: Tensor,
         conditions: Conditions,
-        states: Tensor | None,
         draws: Draws,
     ) -> dict[str, Tensor]:
         model = network.config
-        # Not the conditions' portrait: that one is dropped at times.
-        latents = model.to_residual(latents, reference)
         t = draws.timesteps(model.schedule.num_timesteps, self.config.timestep_power)
         alpha_bar = self.alpha_bars[t].to(latents.device)
         noise = draws.normal(*latents.shape[1:]).to(latents.device)
@@ -190,17 +177,11 @@ class DenoiseTask:
         # How it does where little of the signal is left, which is what the conditions must supply.
         dark = (t > 0.8 * model.schedule.num_timesteps).to(latents.device)
         error = ((prediction.float() - wanted) ** 2).flatten(1).mean(1).detach()
-        losses = {
+        return {
             "loss": loss,
             "mse": error.mean(),
             "mse_noisy": (error * dark).sum() / dark.sum().clamp(min=1),
         }
-        if self.probe is None or states is None:
-            return losses
-        x_0 = to_x_0(model.prediction, prediction.float(), x_t, alpha_bar)
-        state = state_loss(self.probe.to(latents.device), model.from_residual(x_0, reference), states)
-        noisy = ((state * dark).sum() / dark.sum().clamp(min=1)).detach()
-        return losses | {"loss": loss + self.config.state_weight * state.mean(), "state_noisy": noisy}
 
 
 @torch.inference_mode()
@@ -213,7 +194,7 @@ def validation_loss(
     precision: str = "auto",
 ) -> dict[str, float]:
     """The losses of a stage on other clips, with draws that are the same at every call."""
-    task = DenoiseTask(network, cache, replace(config, state_weight=0.0), preview=_no_preview)
+    task = DenoiseTask(network, cache, config, preview=_no_preview)
     sums: dict[str, float] = {}
     with autocast(next(network.parameters()).device, precision):
         for step in range(batches):

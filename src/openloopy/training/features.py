@@ -34,8 +34,8 @@ from openloopy.data.feature_shards import (
 from openloopy.data.records import ClipRecord
 from openloopy.data.shards import read_index, read_shard
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
+from openloopy.models.codec import KLCodec
 from openloopy.models.precision import autocast
-from openloopy.models.vae import LatentCodec
 from openloopy.training.processes import WHOLE, Piece
 
 ENCODE_BATCH = 10
@@ -43,7 +43,7 @@ ENCODE_BATCH = 10
 
 
 def build_latent_cache(
-    pixels: PixelCache, codec: LatentCodec, audio_encoder: AudioEncoder, out: Path
+    pixels: PixelCache, codec: KLCodec, audio_encoder: AudioEncoder, out: Path
 ) -> LatentCache:
     """Encode all clips of `pixels` into `out`; continues an interrupted build, opens a finished one.
 
@@ -66,7 +66,7 @@ def build_latent_cache(
 
 def build_feature_shards(
     folders: Sequence[Path],
-    codec: LatentCodec,
+    codec: KLCodec,
     audio_encoder: AudioEncoder,
     out: Path,
     *,
@@ -80,8 +80,8 @@ def build_feature_shards(
     """
     info = CacheInfo(
         kind="features",
-        size_px=codec.output_px,
-        source_sha256=_networks_digest([shards_sha256(folders), codec.output_px], codec, audio_encoder),
+        size_px=codec.size_px,
+        source_sha256=networks_digest([shards_sha256(folders), codec.size_px], codec, audio_encoder),
     )
     out.mkdir(parents=True, exist_ok=True)
     if (out / INDEX_NAME).exists():
@@ -104,7 +104,7 @@ def build_feature_shards(
 
 
 def _shard_features(
-    path: Path, info: CacheInfo, codec: LatentCodec, audio_encoder: AudioEncoder
+    path: Path, info: CacheInfo, codec: KLCodec, audio_encoder: AudioEncoder
 ) -> Iterator[tuple[ClipRecord, dict[str, np.ndarray]]]:
     for sample in read_shard(path):
         record, arrays = decode_clip(sample, info)
@@ -119,7 +119,7 @@ def _wait_for(*paths: Path) -> None:
 
 
 def _clip_features(
-    pixels: PixelCache, i: int, codec: LatentCodec, audio_encoder: AudioEncoder
+    pixels: PixelCache, i: int, codec: KLCodec, audio_encoder: AudioEncoder
 ) -> dict[str, np.ndarray]:
     clip = pixels.clip(i)
     features = encode_clip(clip.frames, pixels.waveform(i), codec, audio_encoder)
@@ -128,7 +128,7 @@ def _clip_features(
 
 @torch.inference_mode()
 def encode_clip(
-    frames: np.ndarray, waveform: np.ndarray, codec: LatentCodec, audio_encoder: AudioEncoder
+    frames: np.ndarray, waveform: np.ndarray, codec: KLCodec, audio_encoder: AudioEncoder
 ) -> dict[str, np.ndarray]:
     """Frames `f H W 3` uint8 and sound -> latents `f c h w` and audio `(f + 2 AUDIO_MARGIN) layers width`, float16."""
     device = _device(codec)
@@ -155,10 +155,10 @@ def _device(network: nn.Module) -> torch.device:
 
 
 def _digest(pixels: PixelCache, *networks: nn.Module) -> str:
-    return _networks_digest([asdict(pixels.info), len(pixels)], *networks)
+    return networks_digest([asdict(pixels.info), len(pixels)], *networks)
 
 
-def _networks_digest(about: list, *networks: nn.Module) -> str:
+def networks_digest(about: list, *networks: nn.Module) -> str:
     """Of something that JSON can say, and of all weights."""
     digest = hashlib.sha256(json.dumps(about).encode())
     for network in networks:

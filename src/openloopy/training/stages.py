@@ -73,8 +73,6 @@ class StageConfig:
     timestep_power: float = 1.0
     """1: all timesteps alike (the paper's sources). Above 1: noisier ones more often, T u^(1 / power) with u in [0, 1);
     what conditions must supply, the head's place above all, is learnt where little of the signal is left."""
-    state_weight: float = 0.0
-    """Weight of the state loss of `training.probe` (lip gap and eye opening of the predicted x_0); stage 2 only."""
     motion_gradient: Literal["full", "none"] = "full"
     """'none': the reference net learns from the reference picture alone; motion frames pass it without a gradient,
     which saves a third of a step where training is slow."""
@@ -84,10 +82,6 @@ class StageConfig:
             raise ValueError(f"trainable parts are {sorted(ALL_PARTS)}, got {sorted(self.trainable)}")
         if self.timestep_power <= 0:
             raise ValueError(f"timestep_power must be above 0, got {self.timestep_power}")
-        if self.state_weight < 0 or (self.state_weight and self.number == 1):
-            raise ValueError(
-                f"state_weight must be 0 in stage 1 and at least 0 in stage 2, got {self.state_weight}"
-            )
         if self.number == 2 and "audio" not in self.trainable:
             raise ValueError(
                 "stage 2 must train the 'audio' part: with it frozen the lips never learn to follow the sound; "
