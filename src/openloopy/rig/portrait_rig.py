@@ -8,7 +8,7 @@ show is painted (rig.mouth, rig.eyes).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ from openloopy.rig.mesh import (
 )
 from openloopy.rig.mouth import MouthInterior
 from openloopy.rig.own import PortraitFace, checked, eye_opening
-from openloopy.rig.own_mouth import OwnMouth
+from openloopy.rig.own_mouth import MouthMoves, OwnMouth
 from openloopy.rig.paint import (
     Box,
     Scene,
@@ -62,6 +62,8 @@ _PAINTED_FROM_CM = 0.03
 _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
 _LEAST_LOG_SHADE = 2e-3
+_UNFOLDED = 0.25
+"""Share by which a fold of the portrait goes when the state has less of it."""
 _LIPS = sorted({int(i) for i in (*UPPER_LIP.flat, *LOWER_LIP.flat)})
 
 
@@ -111,7 +113,8 @@ class PortraitRig:
         self.head, self.shape = self.face.head, self.face.shape
         self.field = WarpField(self.head, len(rgb), still_sides)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
-        self.own_mouth = OwnMouth(rgb, self.head)
+        teeth = self.mouth.own_teeth
+        self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
         self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self._has_own_background = background is None
@@ -127,7 +130,7 @@ class PortraitRig:
         self._rgba = np.dstack([person, np.round(alpha * 255).astype(np.uint8)])
         self._of_size: dict[int, _Sized] = {}
         self.shading = Shading(self.head, self.field, self.mask, lamp or Lamp())
-        self._own_shade = self._fold_shade()
+        self._own_folds = self._folds(self.face.own, self.face.own_expression)
 
     @property
     def own(self) -> dict[str, float]:
@@ -209,18 +212,28 @@ class PortraitRig:
         mixed = maps.upper + (maps.lower - maps.upper) * share[..., None].astype(np.float32)
         return mixed - self.field.grid
 
-    def _fold_shade(self) -> np.ndarray:
-        """Log brightness of the folds that the portrait's own expression already shows, `GRID GRID`."""
-        own, still = self.face.own, np.eye(3)
-        return self.shading.log_shade(own, self.face.own_expression, still) - self.shading.log_shade(
-            NEUTRAL, self.shape.express(NEUTRAL), still
-        )
+    def _lamp_shade(self, rotation: np.ndarray) -> np.ndarray | float:
+        """Log brightness by the lamp alone, `GRID GRID`."""
+        if not self.shading.lamp.strength:
+            return 0.0
+        return self.shading.log_shade(NEUTRAL, self.shape.express(NEUTRAL), rotation)
+
+    def _folds(self, state: State, expression: Expression) -> np.ndarray:
+        """Log brightness of a state's folds, `GRID GRID`."""
+        return self.shading.log_shade(state, expression, np.eye(3)) - self._lamp_shade(np.eye(3))
+
+    def _log_shade(self, scene: Scene) -> np.ndarray:
+        """Log brightness beyond the portrait's own, `GRID GRID`: by lamp and folds."""
+        own, jaw_cm = self.face.own, self.face.own_expression.jaw_cm
+        state = {name: _fold(value, own[name]) for name, value in scene.state.items()}
+        expression = replace(scene.expression, jaw_cm=_fold(scene.expression.jaw_cm, jaw_cm))
+        folds = self._folds(state, expression) - self._own_folds
+        return folds + self._lamp_shade(scene.placement.rotation)
 
     def _shade(self, canvas: np.ndarray, scene: Scene) -> None:
         """Lighten and darken the canvas: the portrait's shading moves with its skin."""
-        log = self.shading.log_shade(scene.state, scene.expression, scene.placement.rotation)
         at = (scene.maps.lower + 0.5) * np.float32(GRID / len(self.source)) - 0.5
-        log = cv2.remap(log - self._own_shade, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        log = cv2.remap(self._log_shade(scene), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shaded = cv2.boundingRect((np.abs(log) > _LEAST_LOG_SHADE).astype(np.uint8))
         if not shaded[2]:
             return
@@ -266,11 +279,18 @@ class PortraitRig:
         )
         here = canvas[slit.box.slices].astype(np.float32)
         skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
-        inside = self.own_mouth.keep(
-            self.mouth.paint(slit, scene), slit.box, scene, _wider_cm(scene.expression)
-        )
+        jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
+        moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
+        inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
         mouth = over(skin, inside, slit.opening[..., 0])
         canvas[slit.box.slices] = _to_bytes(here + (mouth - here) * share)
+
+
+def _fold(value: float, own: float) -> float:
+    """What a value counts for the folds: those that the portrait has stay, mostly; how dark they are is not known."""
+    if value >= own or own <= 0:
+        return value
+    return own + (value - own) * float(_UNFOLDED + (1 - _UNFOLDED) * smoothstep(-value, 0, 0.5))
 
 
 def _wider_cm(expression: Expression) -> float:
