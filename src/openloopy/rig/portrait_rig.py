@@ -312,7 +312,8 @@ def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = len(sized.still_map)
     pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
     pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
-    warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # mirrored, not repeated, beyond the border: streaks catch the eye
+    warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), cv2.extractChannel(warped, 3)
 
 
