@@ -263,9 +263,7 @@ def test_the_inverse_maps_undo_the_field(rig: PortraitRig, values: dict[str, flo
     placement = rig.face.place(state)
     skin_px = rig.head.vectors_to_px(rig.face.express(state).skin)
     maps = field.inverse_maps(skin_px, placement)
-    forward = placement(field._points, field.head_weight)
-    moves = np.einsum("cn,cx->nx", field._upper_operator, skin_px[field.upper_points].astype(np.float32))
-    field._express(forward, moves, placement)
+    forward = field.grid + field.displacements(skin_px, placement)[0]
     at = (maps.upper + 0.5) * GRID / SIZE - 0.5
     back = cv2.remap(forward, at.astype(np.float32), None, cv2.INTER_LINEAR)
     inside = ((maps.upper > 2) & (maps.upper < SIZE - 3)).all(-1)

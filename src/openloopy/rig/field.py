@@ -49,6 +49,8 @@ MAX_SLOPE = (2.0, 2.6)
 """Of the depth, across and down: when the head turns by 20 degrees or nods by 15, places keep a third of their size."""
 _HIDING_SLOPE = 3.0
 _SLOPE_ROUNDS = 24
+_FOLDED, _UNFOLD_ROUNDS = 0.08, 12
+"""A place that keeps a smaller share of its size counts as folded; smoothed this often at most."""
 STILL_SHARE = 0.12
 """Over this share of the picture's side movement fades to nothing, at sides that stay still."""
 NEWTON_STEPS = 4
@@ -166,21 +168,42 @@ class WarpField:
 
     def inverse_maps(self, skin_px: np.ndarray, placement: Placement) -> InverseMaps:
         """skin_px: `478 3` displacements of the mesh before the head turns, px."""
-        upper = placement(self._points, self.head_weight)
-        lower = upper.copy()
-        maps = []
-        for target, operator, indices in (
-            (upper, self._upper_operator, self.upper_points),
-            (lower, self._lower_operator, self.lower_points),
+        return InverseMaps(*map(self._invert, self.displacements(skin_px, placement)))
+
+    def displacements(self, skin_px: np.ndarray, placement: Placement) -> list[np.ndarray]:
+        """By how much the portrait's pixels move: the upper field and the lower, `GRID GRID 2` px each."""
+        placed = placement(self._points, self.head_weight)
+        fields = []
+        for operator, indices in (
+            (self._upper_operator, self.upper_points),
+            (self._lower_operator, self.lower_points),
         ):
+            target = placed.copy()
             # einsum, one coordinate at a time: `@` would start BLAS threads, which corpus workers trip over
             moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
             self._express(target, np.stack(moves, -1), placement)
             displacement = target - self.grid
             if self._stillness is not None:
                 displacement *= self._stillness
-            maps.append(self._invert(displacement))
-        return InverseMaps(*maps)
+            fields.append(self._unfold(displacement))
+        return fields
+
+    def _unfold(self, displacement: np.ndarray) -> np.ndarray:
+        """The field, smoothed where it would lay the picture over itself (a chin that sinks into a collar)."""
+        for _ in range(_UNFOLD_ROUNDS):
+            folded = (self.slopes(displacement)[1] < _FOLDED).astype(np.float32)
+            if not folded.any():
+                break
+            share = cv2.GaussianBlur(cv2.dilate(folded, np.ones((5, 5))), (0, 0), 1.5)[..., None]
+            displacement += share * (cv2.GaussianBlur(displacement, (0, 0), 1.5) - displacement)
+        return displacement
+
+    def slopes(self, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Jacobian of x + displacement(x), row by row, `GRID GRID 4`, and its determinant: below 0 in a fold."""
+        spacing = np.float32(self.size_px / GRID)
+        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
+        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
+        return np.stack([xx, xy, yx, yy], -1), xx * yy - xy * yx
 
     def place_landmarks(self, moves_px: np.ndarray, placement: Placement) -> np.ndarray:
         """Where the mesh goes, `478 2` px, as the skin goes there; moves_px: `478 3`, before the head turns."""
@@ -216,10 +239,9 @@ class WarpField:
 
     def _inverse_slopes(self, displacement: np.ndarray) -> np.ndarray:
         """The inverse of the Jacobian of x + displacement(x) at every grid point, row by row, `GRID GRID 4`."""
-        spacing = np.float32(self.size_px / GRID)
-        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
-        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
-        determinant = np.maximum(xx * yy - xy * yx, LEAST_DETERMINANT)
+        jacobian, determinant = self.slopes(displacement)
+        xx, xy, yx, yy = np.moveaxis(jacobian, -1, 0)
+        determinant = np.maximum(determinant, LEAST_DETERMINANT)
         return (np.stack([yy, -xy, -yx, xx], -1) / determinant[..., None]).astype(np.float32)
 
     def _at(self, values: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -321,7 +343,10 @@ def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
     chin, mouth = head.points_cm[152, 1], head.points_cm[13, 1]
     beside = smoothstep(np.abs(across), 5.5, 10.0)
     start = chin + 0.6 - beside * (chin - mouth + 1.5)
-    weight = 1 - smoothstep((down - start) / FADE_CM, 0, 1)
+    # far from the neck a tilt moves things by much: there the motion dies away over twice the length
+    pivot = ((head.to_px(NECK_PIVOT_CM)[:2] - head.origin_px[:2]) @ head.rotation[:2, 0]) / head.scale_px
+    far = smoothstep(np.abs(across - pivot), 7.0, 14.0)
+    weight = 1 - smoothstep((down - start + 4.0 * far) / (FADE_CM * (1 + far)), 0, 1)
     return cv2.GaussianBlur(weight.astype(np.float32), (0, 0), GRID / 64)
 
 
