@@ -130,8 +130,8 @@ def test_portrait_that_breaks_the_rig_is_dropped_with_its_reason(
             raise np.linalg.LinAlgError("Singular matrix")
         return rig(rgb, mesh, mask, **settings)
 
-    broken, rig = [], corpus.PuppetRig
-    monkeypatch.setattr(corpus, "PuppetRig", break_once)
+    broken, rig = [], corpus.PortraitRig
+    monkeypatch.setattr(corpus, "PortraitRig", break_once)
     config = photo_corpus(tmp_path, monkeypatch)
     report = write_corpus(config)
     assert (report.num_clips, report.num_refused) == (1, 1)

@@ -17,19 +17,17 @@ from openloopy.puppet.drawn import DrawnFace, draw_face
 from openloopy.rig.expression import FaceShape
 from openloopy.rig.field import GRID, WarpField, free_point_operator, place_head, tps_operator
 from openloopy.rig.mesh import (
-    CONTROL_POINTS,
     EYES,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,
     LOWER_LIP,
     LOWER_SLIT_POINTS,
-    UPPER_LIP,
     UPPER_SLIT_POINTS,
     fit_head,
 )
 from openloopy.rig.mouth import ToothRow
 from openloopy.rig.paint import Box, fill_polygon, push_pull, smooth_curve
-from openloopy.rig.portrait_rig import MIN_FACE_HEIGHT_PX, PuppetRig, check_portrait
+from openloopy.rig.portrait_rig import MIN_FACE_HEIGHT_PX, PortraitRig, check_portrait
 from openloopy.rig.shade import Lamp
 from openloopy.rig.state import NEUTRAL
 
@@ -43,13 +41,13 @@ def drawn_face() -> DrawnFace:
     return draw_face(np.random.default_rng(0), SIZE)
 
 
-def build_rig() -> PuppetRig:
+def build_rig() -> PortraitRig:
     face = drawn_face()
-    return PuppetRig(face.rgb, face.mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1))
+    return PortraitRig(face.rgb, face.mesh, face.mask, rng=np.random.default_rng(1))
 
 
 @pytest.fixture(scope="module")
-def rig() -> PuppetRig:
+def rig() -> PortraitRig:
     return build_rig()
 
 
@@ -65,8 +63,8 @@ def in_state(**values: float) -> dict[str, float]:
     return state
 
 
-def shown(rig: PuppetRig, **values: float) -> tuple[np.ndarray, np.ndarray]:
-    return rig.frame(in_state(**values))
+def shown(rig: PortraitRig, **values: float) -> tuple[np.ndarray, np.ndarray]:
+    return rig.frame(in_state(**values), OUT)
 
 
 def gap_of(mesh: np.ndarray) -> float:
@@ -77,7 +75,7 @@ def eyes_of(mesh: np.ndarray) -> float:
     return float(eye_opening(mesh[None, MESH_TO_68])[0])
 
 
-def shrunk_source(rig: PuppetRig) -> np.ndarray:
+def shrunk_source(rig: PortraitRig) -> np.ndarray:
     return np.asarray(Image.fromarray(rig.source).resize((OUT, OUT), Image.Resampling.BILINEAR))
 
 
@@ -95,19 +93,26 @@ def darkness_at(rgb: np.ndarray, mesh: np.ndarray, index: int) -> float:
     return float(255 - rgb[y - 1 : y + 2, x - 1 : x + 2].mean())
 
 
-def test_rest_shows_the_source(rig: PuppetRig) -> None:
-    frame, mesh = shown(rig)
-    assert frame.shape == (OUT, OUT, 3) and frame.dtype == np.uint8
+def test_own_state_shows_the_portrait_itself(rig: PortraitRig) -> None:
+    frame, mesh = rig.frame(rig.own, SIZE)
+    assert frame.shape == (SIZE, SIZE, 3) and frame.dtype == np.uint8
     assert mesh.shape == (478, 2) and mesh.dtype == np.float32
-    inside = face_pixels(mesh)
-    assert psnr(frame[inside], shrunk_source(rig)[inside]) > 30
-    drawn = (rig.head.mesh_px[:, :2] + 0.5) * OUT / SIZE
-    lips = np.union1d(UPPER_LIP, LOWER_LIP)  # a parted mouth closes at rest
-    others = np.setdiff1d(CONTROL_POINTS, lips)
-    assert np.abs(mesh[others] - drawn[others]).max() < 0.05
+    np.testing.assert_array_equal(frame, drawn_face().rgb)
+    np.testing.assert_allclose(mesh, drawn_face().mesh[:, :2], atol=1e-3)
+    small = rig.render(rig.own, OUT)
+    assert psnr(small, shrunk_source(rig)) > 30
 
 
-def test_jaw_opens_the_mouth_step_by_step(rig: PuppetRig) -> None:
+def test_neutral_state_looks_ahead(rig: PortraitRig) -> None:
+    def nose_aside(mesh: np.ndarray) -> float:
+        return float(mesh[1, 0] - mesh[[33, 263], 0].mean())
+
+    assert abs(rig.own["yaw"]) > 3
+    before, after = nose_aside(rig.landmarks(rig.own, OUT)), nose_aside(rig.landmarks(NEUTRAL, OUT))
+    assert abs(after) < 0.4 * abs(before)
+
+
+def test_jaw_opens_the_mouth_step_by_step(rig: PortraitRig) -> None:
     meshes = [shown(rig, jaw=jaw)[1] for jaw in (0.0, 0.25, 0.5, 0.75, 1.0)]
     gaps = [gap_of(mesh) for mesh in meshes]
     assert np.all(np.diff(gaps) > 0.04)
@@ -115,7 +120,7 @@ def test_jaw_opens_the_mouth_step_by_step(rig: PuppetRig) -> None:
     assert np.all(np.diff(chins) > 0)
 
 
-def test_open_mouth_is_painted_dark(rig: PuppetRig) -> None:
+def test_open_mouth_is_painted_dark(rig: PortraitRig) -> None:
     shut, mesh = shown(rig)
     wide, open_mesh = shown(rig, jaw=0.9)
     centre = (open_mesh[13] + open_mesh[14]) / 2
@@ -124,7 +129,7 @@ def test_open_mouth_is_painted_dark(rig: PuppetRig) -> None:
 
 
 @pytest.mark.parametrize("controls", [{"jaw": 0.15}, {"jaw": 0.9}, {"jaw": 0.5, "wide": -0.8}])
-def test_close_brings_the_lips_together(rig: PuppetRig, controls: dict[str, float]) -> None:
+def test_close_brings_the_lips_together(rig: PortraitRig, controls: dict[str, float]) -> None:
     _, mesh = shown(rig, **controls, close=1.0, press=1.0)
     assert gap_of(mesh) < 0.02
     assert gap_of(shown(rig, **controls)[1]) > 0.022
@@ -142,19 +147,19 @@ def test_parted_lips_of_a_smiling_portrait_close() -> None:
         assert np.abs(gap[2:-2]).max() < 0.02
 
 
-def test_tuck_lifts_the_lower_lip_to_the_upper_teeth(rig: PuppetRig) -> None:
+def test_tuck_lifts_the_lower_lip_to_the_upper_teeth(rig: PortraitRig) -> None:
     _, rest = shown(rig, jaw=0.4)
     _, tucked = shown(rig, jaw=0.4, tuck=1.0)
     assert tucked[14, 1] < rest[14, 1] - 1
     assert 0.005 < gap_of(tucked) < gap_of(rest)
 
 
-def test_rounding_narrows_and_spreading_widens(rig: PuppetRig) -> None:
+def test_rounding_narrows_and_spreading_widens(rig: PortraitRig) -> None:
     widths = [np.ptp(shown(rig, wide=wide)[1][[61, 291], 0]) for wide in (-1.0, 0.0, 1.0)]
     assert widths[0] < 0.85 * widths[1] and widths[2] > 1.05 * widths[1]
 
 
-def test_blink_shuts_both_eyes(rig: PuppetRig) -> None:
+def test_blink_shuts_both_eyes(rig: PortraitRig) -> None:
     meshes = [shown(rig, blink=blink)[1] for blink in (0.0, 0.5, 1.0)]
     opening = [eyes_of(mesh) for mesh in meshes]
     assert opening[0] > 1.3 * opening[1] > 1.3 * opening[2]
@@ -163,14 +168,14 @@ def test_blink_shuts_both_eyes(rig: PuppetRig) -> None:
     assert np.abs(lids).max() < 0.01 * np.linalg.norm(meshes[-1][263] - meshes[-1][33])
 
 
-def test_blink_hides_the_eyeballs(rig: PuppetRig) -> None:
+def test_blink_hides_the_eyeballs(rig: PortraitRig) -> None:
     wide, mesh = shown(rig)
     shut, _ = shown(rig, blink=1.0)
     for iris in (468, 473):
         assert darkness_at(shut, mesh, iris) < darkness_at(wide, mesh, iris) - 20
 
 
-def test_gaze_moves_the_iris_and_its_landmark(rig: PuppetRig) -> None:
+def test_gaze_moves_the_iris_and_its_landmark(rig: PortraitRig) -> None:
     _, ahead = shown(rig)
     frame, aside = shown(rig, gaze_x=14.0)
     shift = aside[[468, 473], 0] - ahead[[468, 473], 0]
@@ -183,7 +188,7 @@ def test_gaze_moves_the_iris_and_its_landmark(rig: PuppetRig) -> None:
     ("control", "axis", "sign"),
     [("yaw", 0, 1), ("yaw", 0, -1), ("pitch", 1, 1), ("pitch", 1, -1)],
 )
-def test_turning_moves_the_nose(rig: PuppetRig, control: str, axis: int, sign: int) -> None:
+def test_turning_moves_the_nose(rig: PortraitRig, control: str, axis: int, sign: int) -> None:
     _, rest = shown(rig)
     _, turned = shown(rig, **{control: 10.0 * sign})
     step = turned[1] - rest[1]
@@ -192,7 +197,7 @@ def test_turning_moves_the_nose(rig: PuppetRig, control: str, axis: int, sign: i
     assert sign * step[axis] > sign * (turned - rest)[[33, 263], axis].mean() + 1
 
 
-def test_roll_turns_the_head_clockwise(rig: PuppetRig) -> None:
+def test_roll_turns_the_head_clockwise(rig: PortraitRig) -> None:
     def slope(mesh: np.ndarray) -> float:
         x, y = mesh[263] - mesh[33]
         return float(np.degrees(np.arctan2(y, x)))
@@ -200,7 +205,7 @@ def test_roll_turns_the_head_clockwise(rig: PuppetRig) -> None:
     assert slope(shown(rig, roll=8.0)[1]) - slope(shown(rig)[1]) == pytest.approx(8, abs=0.5)
 
 
-def test_translation_moves_every_face_point_alike(rig: PuppetRig) -> None:
+def test_translation_moves_every_face_point_alike(rig: PortraitRig) -> None:
     _, rest = shown(rig)
     _, moved = shown(rig, shift_x=0.5, shift_y=-0.3)
     expected = np.array([0.5, -0.3]) * rig.head.scale_px * OUT / SIZE
@@ -208,7 +213,7 @@ def test_translation_moves_every_face_point_alike(rig: PuppetRig) -> None:
     np.testing.assert_allclose((moved - rest)[upper_face], np.tile(expected, (11, 1)), atol=0.02)
 
 
-def test_translation_moves_the_pixels_with_the_landmarks(rig: PuppetRig) -> None:
+def test_translation_moves_the_pixels_with_the_landmarks(rig: PortraitRig) -> None:
     unit = SIZE / OUT / rig.head.scale_px  # cm per output px
     rest, mesh = shown(rig)
     moved, _ = shown(rig, shift_x=4 * unit, shift_y=3 * unit)
@@ -217,12 +222,12 @@ def test_translation_moves_the_pixels_with_the_landmarks(rig: PuppetRig) -> None
     assert psnr(there, rest[y0:y1, x0:x1]) > psnr(moved[y0:y1, x0:x1], rest[y0:y1, x0:x1]) + 10
 
 
-def test_landmarks_follow_the_pixels_of_the_warp(rig: PuppetRig) -> None:
+def test_landmarks_follow_the_pixels_of_the_warp(rig: PortraitRig) -> None:
     """Where a mesh point goes, the inverse map must show the source px it came from."""
     state = in_state(jaw=0.5, yaw=8.0, pitch=4.0, smile=0.4)
-    _, mesh = rig.frame(state)
-    skin_px = rig.head.vectors_to_px(rig.shape.express(state).skin)
-    maps = rig.field.inverse_maps(skin_px, place_head(rig.head, state))
+    _, mesh = rig.frame(state, OUT)
+    skin_px = rig.head.vectors_to_px(rig.face.express(state).skin)
+    maps = rig.field.inverse_maps(skin_px, rig.face.place(state))
     for i in (1, 4, 50, 280, 152, 61, 291, 105, 334):
         cell = mesh[i] * GRID / OUT - 0.5
         x, y = np.floor(cell).astype(int)
@@ -235,15 +240,15 @@ def test_landmarks_follow_the_pixels_of_the_warp(rig: PuppetRig) -> None:
 
 def test_same_seed_same_frames() -> None:
     controls = in_state(jaw=0.6, blink=0.7, yaw=5.0)
-    (one, mesh_one), (two, mesh_two) = (build_rig().frame(controls) for _ in range(2))
+    (one, mesh_one), (two, mesh_two) = (build_rig().frame(controls, OUT) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(mesh_one, mesh_two)
 
 
-def test_frames_in_any_order_are_the_same(rig: PuppetRig) -> None:
+def test_frames_in_any_order_are_the_same(rig: PortraitRig) -> None:
     states = [in_state(yaw=yaw, jaw=jaw) for yaw, jaw in ((0.0, 0.3), (10.0, 1.0), (-12.0, 0.0), (25.0, 0.5))]
-    forward = [rig.frame(state) for state in states]
-    backward = [rig.frame(state) for state in reversed(states)][::-1]
+    forward = [rig.frame(state, OUT) for state in states]
+    backward = [rig.frame(state, OUT) for state in reversed(states)][::-1]
     for (one, mesh_one), (other, mesh_other) in zip(forward, backward, strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_array_equal(mesh_one, mesh_other)
@@ -252,15 +257,13 @@ def test_frames_in_any_order_are_the_same(rig: PuppetRig) -> None:
 @pytest.mark.parametrize(
     "values", [{"jaw": 0.9}, {"yaw": 12.0, "pitch": -6.0, "roll": 8.0}, {"shift_y": -0.8, "nearness": 0.06}]
 )
-def test_the_inverse_maps_undo_the_field(rig: PuppetRig, values: dict[str, float]) -> None:
+def test_the_inverse_maps_undo_the_field(rig: PortraitRig, values: dict[str, float]) -> None:
     """What is shown at a grid point is the source px that the field sends there."""
     state, field = in_state(**values), rig.field
-    placement = place_head(rig.head, state)
-    skin_px = rig.head.vectors_to_px(rig.shape.express(state).skin)
+    placement = rig.face.place(state)
+    skin_px = rig.head.vectors_to_px(rig.face.express(state).skin)
     maps = field.inverse_maps(skin_px, placement)
-    forward = placement(field._points, field.head_weight)
-    moves = np.einsum("cn,cx->nx", field._upper_operator, skin_px[field.upper_points].astype(np.float32))
-    field._express(forward, moves, placement)
+    forward = field.grid + field.displacements(skin_px, placement)[0]
     at = (maps.upper + 0.5) * GRID / SIZE - 0.5
     back = cv2.remap(forward, at.astype(np.float32), None, cv2.INTER_LINEAR)
     inside = ((maps.upper > 2) & (maps.upper < SIZE - 3)).all(-1)
@@ -271,9 +274,7 @@ def test_the_inverse_maps_undo_the_field(rig: PuppetRig, values: dict[str, float
 def test_background_is_replaced_and_the_face_is_not() -> None:
     face = drawn_face()
     green = np.full((OUT, OUT, 3), (0, 255, 0), np.uint8)
-    rig = PuppetRig(
-        face.rgb, face.mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1), background=green
-    )
+    rig = PortraitRig(face.rgb, face.mesh, face.mask, rng=np.random.default_rng(1), background=green)
     frame, mesh = shown(rig)
     plain, _ = shown(build_rig())
     assert np.abs(frame[2, 2].astype(int) - green[2, 2]).max() <= 1
@@ -281,10 +282,10 @@ def test_background_is_replaced_and_the_face_is_not() -> None:
     assert np.abs(frame[inside].astype(int) - plain[inside]).mean() < 2
 
 
-def test_lamp_lights_its_own_side_and_moves_no_landmark(rig: PuppetRig) -> None:
+def test_lamp_lights_its_own_side_and_moves_no_landmark(rig: PortraitRig) -> None:
     face = drawn_face()
     lamp = Lamp((0.8, 0.0, 0.6), 0.5)
-    lit_rig = PuppetRig(face.rgb, face.mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1), lamp=lamp)
+    lit_rig = PortraitRig(face.rgb, face.mesh, face.mask, rng=np.random.default_rng(1), lamp=lamp)
     plain, mesh = shown(rig)
     lit, lit_mesh = shown(lit_rig)
     np.testing.assert_array_equal(lit_mesh, mesh)
@@ -292,7 +293,7 @@ def test_lamp_lights_its_own_side_and_moves_no_landmark(rig: PuppetRig) -> None:
     assert right < left - 10
 
 
-def test_open_jaw_darkens_the_throat(rig: PuppetRig) -> None:
+def test_open_jaw_darkens_the_throat(rig: PortraitRig) -> None:
     shading = rig.shading
     open_jaw = in_state(jaw=0.8)
     shade = shading.log_shade(open_jaw, rig.shape.express(open_jaw), np.eye(3))
@@ -301,9 +302,9 @@ def test_open_jaw_darkens_the_throat(rig: PuppetRig) -> None:
     assert np.abs(shading.log_shade(NEUTRAL, rig.shape.express(NEUTRAL), np.eye(3))).max() < 1e-6
 
 
-def test_missing_controls_are_named(rig: PuppetRig) -> None:
+def test_missing_controls_are_named(rig: PortraitRig) -> None:
     with pytest.raises(ValueError, match="jaw"):
-        rig.frame({name: value for name, value in NEUTRAL.items() if name != "jaw"})
+        rig.frame({name: value for name, value in NEUTRAL.items() if name != "jaw"}, OUT)
 
 
 @pytest.mark.parametrize("spoil", ["rgb", "mesh", "mask"])
@@ -315,7 +316,7 @@ def test_wrong_inputs_are_refused(spoil: str) -> None:
     }
     bad = {"rgb": np.zeros((64, 48, 3), np.uint8), "mesh": np.zeros((468, 3)), "mask": np.ones((32, 32))}
     with pytest.raises(ValueError, match="expected"):
-        PuppetRig(**{**good, spoil: bad[spoil]}, rng=np.random.default_rng(0))
+        PortraitRig(**{**good, spoil: bad[spoil]}, rng=np.random.default_rng(0))
 
 
 # ---------------------------------------------------------------- the gate

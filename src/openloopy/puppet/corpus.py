@@ -65,7 +65,7 @@ from openloopy.puppet.portraits import (
 from openloopy.puppet.speech import Utterance, draw_speaker, utter
 from openloopy.puppet.visemes import viseme_labels
 from openloopy.rig.points import PuppetPoints
-from openloopy.rig.portrait_rig import PuppetRig
+from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.shade import Lamp
 from openloopy.rig.state import States
 
@@ -296,16 +296,17 @@ def _render(
     """Frames `H W 3` and their meshes `f 478 2` px."""
     camera = Camera.draw(rng)
     scene = stage(config, plan.meshed, camera, rng)
-    rig = PuppetRig(
+    rig = PortraitRig(
         scene.rgb,
         scene.mesh,
         scene.mask,
-        out_px=config.size_px,
         rng=rng,
         lamp=Lamp.draw(rng) if rng.random() < LAMP_SHARE else None,
         background=scene.background,
     )
-    frames, meshes = zip(*(rig.frame(states.frame(i)) for i in range(plan.num_frames)), strict=True)
+    frames, meshes = zip(
+        *(rig.frame(states.frame(i), config.size_px) for i in range(plan.num_frames)), strict=True
+    )
     meshes = np.stack(meshes)
     if not np.isfinite(meshes).all():
         raise ValueError("the rig's mesh is not finite; is the face mesh of this portrait degenerate?")

@@ -33,7 +33,7 @@ from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import MeshedPortrait, Portrait, describe_error, list_portraits
 from openloopy.puppet.speech import draw_speaker, utter
-from openloopy.rig.portrait_rig import PuppetRig, check_portrait
+from openloopy.rig.portrait_rig import PortraitRig, check_portrait
 from openloopy.rig.shade import Lamp
 from openloopy.rig.state import States
 from openloopy.training.face_bank import FaceBank, FaceView
@@ -130,9 +130,9 @@ def _label_drawn(config: FaceBankConfig, number: int) -> tuple[list[FaceView], l
     split = "val" if number < config.val_share * config.drawn else "train"
     about = dict(split=split, kind="drawn", person=f"drawn-{number}")
     views = [view_of(drawn.rgb, drawn.mesh, **about)]
-    rig = PuppetRig(drawn.rgb, drawn.mesh, drawn.mask, out_px=VIEW_PX, rng=rng)
+    rig = PortraitRig(drawn.rgb, drawn.mesh, drawn.mask, rng=rng)
     for i in _chosen_frames(moves := _speech(config, split, rng), 3, rng):
-        views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
+        views.append(_exact_view(*rig.frame(moves.frame(i), VIEW_PX), **about))
     return views, [_scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)]
 
 
@@ -179,11 +179,10 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
         corpus = CorpusConfig(out=config.out, portraits=config.portraits, num_clips=1, size_px=VIEW_PX)
         scene = stage(corpus, meshed, Camera.draw(rng), rng)
         lamp = Lamp.draw(rng) if rng.random() < 0.5 else None
-        rig = PuppetRig(
+        rig = PortraitRig(
             scene.rgb,
             scene.mesh,
             scene.mask,
-            out_px=VIEW_PX,
             rng=rng,
             lamp=lamp,
             background=scene.background,
@@ -191,7 +190,7 @@ def _puppet_views(config: FaceBankConfig, meshed: MeshedPortrait) -> list[FaceVi
         views = []
         for i in _chosen_frames(moves, config.puppet_frames, rng):
             about = dict(split=portrait.split, kind="puppet", person=portrait.person_id)
-            views.append(_exact_view(*rig.frame(moves.frame(i)), **about))
+            views.append(_exact_view(*rig.frame(moves.frame(i), VIEW_PX), **about))
     except (ValueError, cv2.error):
         return []  # this portrait stays as it is; the still view has its labels
     return [view for view in views if np.isfinite(view.mesh[:, :2]).all()]

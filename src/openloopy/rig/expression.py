@@ -39,6 +39,9 @@ JAW_HINGE_CM = np.array([0.0, -0.3, -5.5])
 EYEBALL_RADIUS_CM = 1.2
 MAX_GAZE_DEGREES = (16.0, 12.0)
 
+_SHUT = 0.97
+"""Lids that are closed by more than this have nothing left to close."""
+_LEAST_OPENING_CM = 1e-3
 _CHIN_BOSS = [199, 200]
 _NOSE_WINGS = [98, 327, 64, 294, 48, 278, 129, 358, 102, 331]
 _CHEEK_APPLES = [50, 280, 205, 425, 187, 411, 36, 266, 101, 330, 147, 376]
@@ -56,8 +59,25 @@ class Expression:
     landmarks: np.ndarray
     """`478 3`: how the landmarks move. The upper lids differ: they are painted, hardly pulled."""
     jaw_cm: float
+    """The jaw's drop below closed lips."""
     lid_closures: tuple[float, float]
-    """0 (as in the portrait) to 1 (shut), for each of `EYES`."""
+    """0 (as in the mesh that moves) to 1 (shut), for each of `EYES`."""
+    gaze_cm: np.ndarray
+    """`2`: how far the irises move on the eyeballs."""
+
+    def since(self, own: Expression) -> Expression:
+        """What is left to do for a face that shows the expression `own` already."""
+        closures = [
+            1 - (1 - now) / (1 - before) if before < _SHUT else 0.0
+            for now, before in zip(self.lid_closures, own.lid_closures, strict=True)
+        ]
+        return Expression(
+            self.skin - own.skin,
+            self.landmarks - own.landmarks,
+            self.jaw_cm,
+            (max(closures[0], 0.0), max(closures[1], 0.0)),
+            self.gaze_cm - own.gaze_cm,
+        )
 
 
 def gaze_cm(state: State) -> np.ndarray:
@@ -70,21 +90,28 @@ def gaze_cm(state: State) -> np.ndarray:
 
 
 class FaceShape:
-    """One person's mesh and what the expression rules need to know of it."""
+    """One person's neutral mesh and what the expression rules need to know of it."""
 
-    def __init__(self, points_cm: np.ndarray, free_operator: np.ndarray) -> None:
-        """points_cm: `478 3`; free_operator: displacements of CONTROL_POINTS to those of FREE_POINTS."""
+    def __init__(self, points_cm: np.ndarray, free_operator: np.ndarray, own: State | None = None) -> None:
+        """
+        Args:
+            points_cm: `478 3`, the face at rest.
+            free_operator: displacements of CONTROL_POINTS to those of FREE_POINTS.
+            own: a state in which the lips part as the portrait shows it, if they do.
+        """
         self.points = points_cm
         self.free_operator = free_operator
         self.mouth_centre = (points_cm[61] + points_cm[291]) / 2
         half_width = (points_cm[291, 0] - points_cm[61, 0]) / 2
         across = (points_cm[:, 0] - self.mouth_centre[0]) / half_width
         self.upper_across, self.lower_across = (np.clip(across[r], -1, 1) for r in (UPPER_LIP, LOWER_LIP))
-        self.rest_gap = np.clip(points_cm[LIP_INNER_LOWER, 1] - points_cm[LIP_INNER_UPPER, 1], 0, None)
+        self.rest_gap = points_cm[LIP_INNER_LOWER, 1] - points_cm[LIP_INNER_UPPER, 1]
+        """`11` cm: what the rules do not explain of the lips' distance; below 0 where they explain too much."""
         open_cm = max(points_cm[14, 1] - points_cm[13, 1], 0)
         self.lip_line = float(points_cm[13, 1] + 0.36 * open_cm)
         """Height (cm, y) at which the lips meet when closed."""
         self.jaw_weight = self._jaw_weight()
+        self._own_opening = 0.0 if own is None else float(self._opening_by_rules(own).mean())
 
     def _jaw_weight(self) -> np.ndarray:
         """`478`: how much a point turns with the jaw. The lips are moved by their own rules."""
@@ -98,8 +125,7 @@ class FaceShape:
     def express(self, state: State) -> Expression:
         """Move the face. The head's pose is ignored here."""
         moved = np.zeros((MESH_POINTS, 3))
-        jaw = state["jaw"] * JAW_TRAVEL_CM
-        jaw *= (1 - 0.45 * state["close"]) * (1 - 0.35 * state["tuck"])
+        jaw = _jaw_drop(state)
         jaw_angle = (1 - JAW_SLIDE) * jaw / (self.points[14, 2] - JAW_HINGE_CM[2])
         lever = self.points - JAW_HINGE_CM
         moved[:, 1] += self.jaw_weight * (JAW_SLIDE * jaw + jaw_angle * lever[:, 2])
@@ -112,31 +138,39 @@ class FaceShape:
             _move_lids(moved, eye, lid, state)
         moved[FREE_POINTS] = self.free_operator @ moved[CONTROL_POINTS]
         moved[NUM_SKIN_POINTS:] = 0
-        closures = tuple(lid.closure for lid in lids)
-        return Expression(moved, _landmark_motion(moved, lids, state), jaw, closures)
+        closures = (lids[0].closure, lids[1].closure)
+        return Expression(moved, _landmark_motion(moved, lids, state), jaw, closures, gaze_cm(state))
 
     def _move_lips(self, moved: np.ndarray, state: State, jaw: float, jaw_angle: float) -> None:
+        upper, lower = self._free_lips(state, jaw)
+        sag = 1 - np.abs(self.lower_across) ** _sag_power(max(-state["wide"], 0))
+        lower[..., 2] -= jaw_angle * (self.points[LOWER_LIP, 1] - JAW_HINGE_CM[1]) * sag
+        self._make_contact(upper, lower, state)
+        moved[UPPER_LIP] = upper
+        moved[LOWER_LIP[:, 1:-1]] = lower[:, 1:-1]  # the corners belong to the upper lip
+
+    def _free_lips(self, state: State, jaw: float) -> tuple[np.ndarray, np.ndarray]:
+        """Moves of both lips before they touch, `rings points 3` each."""
         upper = _upper_lip_drop(self.upper_across, state, jaw)
         lower = _lower_lip_drop(self.lower_across, state, jaw)
-        rounding = max(-state["wide"], 0)
-        sag = 1 - np.abs(self.lower_across) ** _sag_power(rounding)
-        lower[..., 2] -= jaw_angle * (self.points[LOWER_LIP, 1] - JAW_HINGE_CM[1]) * sag
         for lip, ring, across, up in (
             (upper, UPPER_LIP, self.upper_across, 1),
             (lower, LOWER_LIP, self.lower_across, -1),
         ):
             x = self.points[ring, 0] - self.mouth_centre[0]
             lip += _lip_shape(x, across, up, state)
-        self._make_contact(upper, lower, state)
-        moved[UPPER_LIP] = upper
-        moved[LOWER_LIP[:, 1:-1]] = lower[:, 1:-1]  # the corners belong to the upper lip
+        return upper, lower
+
+    def _opening_by_rules(self, state: State) -> np.ndarray:
+        """`11` cm: by how much jaw and lips part the lips, before tuck."""
+        upper, lower = self._free_lips(state, _jaw_drop(state))
+        return _after_contact(lower[0, :, 1] - upper[0, :, 1], state)
 
     def _make_contact(self, upper: np.ndarray, lower: np.ndarray, state: State) -> None:
         """Bring the inner edges (ring 0) to the gap that the sounds want; the outer rings follow less."""
         across, tuck, press = self.upper_across[0], state["tuck"], state["press"]
-        upper_y = self.points[LIP_INNER_UPPER, 1] + upper[0, :, 1]
-        lower_y = self.points[LIP_INNER_LOWER, 1] + lower[0, :, 1]
-        excess = (lower_y - upper_y) - self._wanted_gap(lower_y - upper_y, state)
+        parted = lower[0, :, 1] - upper[0, :, 1]
+        excess = self.rest_gap + parted - self._wanted_gap(parted, state)
         drop_upper = 0.36 * excess * (1 - 0.6 * tuck)
         raise_lower = excess - drop_upper
         lift = -TUCK_LIFT_CM * tuck * (1 - across**2)
@@ -152,15 +186,30 @@ class FaceShape:
         lower[..., 1] -= 0.03 * press
         lower[..., 2] -= 0.32 * tuck
 
-    def _wanted_gap(self, gap: np.ndarray, state: State) -> np.ndarray:
-        """`11` cm: the gap after contact. A smiling portrait's own gap is taken out first."""
-        rounding = min(max(-state["wide"], 0), 1)
-        tuck = state["tuck"]
-        free = gap - self.rest_gap * (1 - 0.3 * min(state["jaw"] * 1.2, 1))
-        free = np.maximum(free, 0)
-        wanted = free * (1 - state["close"]) * (1 - 0.22 * rounding * (1 - 0.4 * min(state["jaw"], 1)))
+    def _wanted_gap(self, parted: np.ndarray, state: State) -> np.ndarray:
+        """`11` cm: the gap after contact, where jaw and lips part the lips by `parted`.
+
+        What the rules do not explain of the portrait's own gap goes as the lips close.
+        """
+        opening = _after_contact(parted, state)
+        kept = (
+            min(float(opening.mean()) / self._own_opening, 1) if self._own_opening > _LEAST_OPENING_CM else 0
+        )
         teeth_gap = TUCK_GAP_CM * (1 - self.upper_across[0] ** 2)
-        return wanted * (1 - tuck) + tuck * teeth_gap
+        wanted = np.maximum(opening + kept * self.rest_gap, 0)
+        return wanted * (1 - state["tuck"]) + state["tuck"] * teeth_gap
+
+
+def _jaw_drop(state: State) -> float:
+    """cm; contact holds the jaw up."""
+    return state["jaw"] * JAW_TRAVEL_CM * (1 - 0.45 * state["close"]) * (1 - 0.35 * state["tuck"])
+
+
+def _after_contact(parted: np.ndarray, state: State) -> np.ndarray:
+    """What closing and rounding leave of an opening `11` cm."""
+    rounding = min(max(-state["wide"], 0), 1)
+    narrowed = 1 - 0.22 * rounding * (1 - 0.4 * min(state["jaw"], 1))
+    return np.maximum(parted, 0) * (1 - state["close"]) * narrowed
 
 
 def _of_eye(state: State, name: str, eye: EyeIndices) -> float:

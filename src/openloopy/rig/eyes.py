@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from openloopy.rig.expression import gaze_cm
 from openloopy.rig.mesh import EyeIndices, HeadFrame, smoothstep
 from openloopy.rig.paint import (
     Box,
@@ -108,7 +107,7 @@ class Eye:
         shown = scene.to_output(scene.placement(corners, np.ones(3)))
         to_source = cv2.getAffineTransform(shown.astype(np.float32), corners[:, :2].astype(np.float32))
         x, y = (row[0] * box.xs + row[1] * box.ys + row[2] for row in to_source)
-        gaze = self.head.vectors_to_px(np.append(gaze_cm(scene.state), 0.0))[:2]
+        gaze = self.head.vectors_to_px(np.append(scene.expression.gaze_cm, 0.0))[:2]
         from_iris = np.hypot(x - self.centre[0] - gaze[0], y - self.centre[1] - gaze[1]) / self.iris_px
         share = 1 - smoothstep(from_iris, 1.15, 2.6)
         x = (x - gaze[0] * share - self.eyeball_at[0]).astype(np.float32)

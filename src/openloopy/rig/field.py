@@ -10,7 +10,9 @@ and lids, `lower` not the upper ones. They agree away from the slits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,8 +27,9 @@ from openloopy.rig.mesh import (
     HeadFrame,
     smoothstep,
 )
-from openloopy.rig.state import State
+from openloopy.rig.state import NEUTRAL, State
 
+Side = Literal["left", "right", "top", "bottom"]
 GRID = 96
 """Points of the field along each side of the picture."""
 NECK_PIVOT_CM = np.array([0.0, 4.5, -8.0])
@@ -42,6 +45,14 @@ _REACH, _REACH_DOWN = 0.72, 0.95
 """How far from the face's centre the expression may move the skin, in face sizes; the throat moves with the jaw."""
 
 _QUERIES_AT_ONCE = 512
+MAX_SLOPE = (2.0, 2.6)
+"""Of the depth, across and down: when the head turns by 20 degrees or nods by 15, places keep a third of their size."""
+_HIDING_SLOPE = 3.0
+_SLOPE_ROUNDS = 24
+_FOLDED, _UNFOLD_ROUNDS = 0.08, 12
+"""A place that keeps a smaller share of its size counts as folded; smoothed this often at most."""
+STILL_SHARE = 0.12
+"""Over this share of the picture's side movement fades to nothing, at sides that stay still."""
 NEWTON_STEPS = 4
 """More change a field that folds nowhere by less than .1 px of a portrait of 768 px."""
 LEAST_DETERMINANT = 0.3
@@ -105,17 +116,19 @@ class Placement:
         return body + head_weight[..., None] * (head - body)
 
 
-def place_head(head: HeadFrame, state: State) -> Placement:
-    """The placement for a head's pose; all zero is the identity."""
+def place_head(head: HeadFrame, state: State, own: State = NEUTRAL) -> Placement:
+    """The placement of a head that shows the pose of `own` already; at that pose it is the identity."""
     kind, scale = np.float32, head.scale_px
-    shift = np.array([state["shift_x"], state["shift_y"]]) * scale
-    body = np.array([0.35 * state["shift_x"], 0.8 * state["breath"]]) * scale
+    moved = {name: state[name] - own[name] for name in ("shift_x", "shift_y", "breath")}
+    shift = np.array([moved["shift_x"], moved["shift_y"]]) * scale
+    body = np.array([0.35 * moved["shift_x"], 0.8 * moved["breath"]]) * scale
+    turned, before = (rotation_of(Pose(pose["yaw"], pose["pitch"], pose["roll"])) for pose in (state, own))
     return Placement(
-        rotation=rotation_of(Pose(state["yaw"], state["pitch"], state["roll"])).astype(kind),
+        rotation=(turned @ before.T).astype(kind),
         pivot=head.to_px(NECK_PIVOT_CM).astype(kind),
         shift_px=shift.astype(kind),
         body_shift_px=body.astype(kind),
-        zoom=1 + state["nearness"],
+        zoom=(1 + state["nearness"]) / (1 + own["nearness"]),
         viewer_px=VIEWER_DISTANCE_CM * scale,
     )
 
@@ -131,14 +144,21 @@ class InverseMaps:
 class WarpField:
     """Everything about the warp that depends on the portrait alone."""
 
-    def __init__(self, head: HeadFrame, size_px: int) -> None:
-        """size_px: side of the square picture that `head.mesh_px` lies in."""
+    def __init__(self, head: HeadFrame, size_px: int, still_sides: Collection[Side] = ()) -> None:
+        """
+        Args:
+            head: the head and its mesh in the picture.
+            size_px: side of the square picture that `head.mesh_px` lies in.
+            still_sides: sides of the picture towards which all movement fades to nothing.
+        """
         self.head, self.size_px = head, size_px
         line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
         self.grid = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
         self.depth, self.head_weight = _depth(head, self.grid), _head_weight(head, self.grid)
         self._points = np.concatenate([self.grid, self.depth[..., None]], -1)
         self.landmark_weight = self._at_landmarks(self.head_weight)
+        self.landmark_depth = self._at_landmarks(self.depth)
+        self._stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -148,18 +168,52 @@ class WarpField:
 
     def inverse_maps(self, skin_px: np.ndarray, placement: Placement) -> InverseMaps:
         """skin_px: `478 3` displacements of the mesh before the head turns, px."""
-        upper = placement(self._points, self.head_weight)
-        lower = upper.copy()
-        maps = []
-        for target, operator, indices in (
-            (upper, self._upper_operator, self.upper_points),
-            (lower, self._lower_operator, self.lower_points),
+        return InverseMaps(*map(self._invert, self.displacements(skin_px, placement)))
+
+    def displacements(self, skin_px: np.ndarray, placement: Placement) -> list[np.ndarray]:
+        """By how much the portrait's pixels move: the upper field and the lower, `GRID GRID 2` px each."""
+        placed = placement(self._points, self.head_weight)
+        fields = []
+        for operator, indices in (
+            (self._upper_operator, self.upper_points),
+            (self._lower_operator, self.lower_points),
         ):
+            target = placed.copy()
             # einsum, one coordinate at a time: `@` would start BLAS threads, which corpus workers trip over
             moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
             self._express(target, np.stack(moves, -1), placement)
-            maps.append(self._invert(target - self.grid))
-        return InverseMaps(*maps)
+            displacement = target - self.grid
+            if self._stillness is not None:
+                displacement *= self._stillness
+            fields.append(self._unfold(displacement))
+        return fields
+
+    def _unfold(self, displacement: np.ndarray) -> np.ndarray:
+        """The field, smoothed where it would lay the picture over itself (a chin that sinks into a collar)."""
+        for _ in range(_UNFOLD_ROUNDS):
+            folded = (self.slopes(displacement)[1] < _FOLDED).astype(np.float32)
+            if not folded.any():
+                break
+            share = cv2.GaussianBlur(cv2.dilate(folded, np.ones((5, 5))), (0, 0), 1.5)[..., None]
+            displacement += share * (cv2.GaussianBlur(displacement, (0, 0), 1.5) - displacement)
+        return displacement
+
+    def slopes(self, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Jacobian of x + displacement(x), row by row, `GRID GRID 4`, and its determinant: below 0 in a fold."""
+        spacing = np.float32(self.size_px / GRID)
+        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
+        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
+        return np.stack([xx, xy, yx, yy], -1), xx * yy - xy * yx
+
+    def place_landmarks(self, moves_px: np.ndarray, placement: Placement) -> np.ndarray:
+        """Where the mesh goes, `478 2` px, as the skin goes there; moves_px: `478 3`, before the head turns."""
+        points = self.head.mesh_px + moves_px
+        points[:, 2] = self.landmark_depth + moves_px[:, 2]
+        placed = placement(points, self.landmark_weight)
+        if self._stillness is not None:
+            start = self.head.mesh_px[:, :2]
+            placed = start + (placed - start) * self._at_landmarks(self._stillness)
+        return placed
 
     def _express(self, target: np.ndarray, moves: np.ndarray, placement: Placement) -> None:
         """Redo the part of a forward field `GRID GRID 2` in which the face moves; moves: `box 3` px."""
@@ -185,10 +239,9 @@ class WarpField:
 
     def _inverse_slopes(self, displacement: np.ndarray) -> np.ndarray:
         """The inverse of the Jacobian of x + displacement(x) at every grid point, row by row, `GRID GRID 4`."""
-        spacing = np.float32(self.size_px / GRID)
-        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
-        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
-        determinant = np.maximum(xx * yy - xy * yx, LEAST_DETERMINANT)
+        jacobian, determinant = self.slopes(displacement)
+        xx, xy, yx, yy = np.moveaxis(jacobian, -1, 0)
+        determinant = np.maximum(determinant, LEAST_DETERMINANT)
         return (np.stack([yy, -xy, -yx, xx], -1) / determinant[..., None]).astype(np.float32)
 
     def _at(self, values: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -202,7 +255,7 @@ class WarpField:
         return np.ascontiguousarray((operator * window.reshape(-1, 1)).T)
 
     def _at_landmarks(self, values: np.ndarray) -> np.ndarray:
-        """Values on the grid `GRID GRID` to values at the mesh `478`."""
+        """Values on the grid `GRID GRID ...` to values at the mesh `478 ...`."""
         at = ((self.head.mesh_px[None, :, :2] + 0.5) * GRID / self.size_px - 0.5).astype(np.float32)
         return cv2.remap(values, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
@@ -222,9 +275,13 @@ def _anchors(head: HeadFrame) -> np.ndarray:
 
 
 def _depth(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
-    """Depth towards the viewer, `GRID GRID` px: the mesh on the face, falling away around it."""
+    """Depth towards the viewer, `GRID GRID` px: the mesh on the face, falling away around it.
+
+    One surface, of limited slope: a turned head hides parts of itself, and where the depth fell off steeply the
+    picture would fold over when the head turns further.
+    """
     scale, (oval, centre) = head.scale_px, _oval(head)
-    knots = [head.mesh_px[CONTROL_POINTS]]
+    knots = [_unhidden(head.mesh_px[CONTROL_POINTS])]
     depth = oval[:, 2]
     for size, behind_cm in _DEPTH_RINGS:
         nearby = np.maximum(oval[:, 2] + behind_cm * scale, _EAR_DEPTH_CM * scale)
@@ -235,7 +292,48 @@ def _depth(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
     knots = np.concatenate(knots)
     operator = tps_operator(knots[:, :2], np.zeros((0, 2)), grid.reshape(-1, 2), 2e-3)
     depth = (operator @ knots[:, 2].astype(np.float32)).reshape(grid.shape[:2])
-    return np.clip(cv2.GaussianBlur(depth, (0, 0), GRID / 128), -12 * scale, 5 * scale).astype(np.float32)
+    depth = limit_slope(np.clip(depth, -12 * scale, 5 * scale), grid[0, 1, 0] - grid[0, 0, 0])
+    return cv2.GaussianBlur(depth, (0, 0), GRID / 128).astype(np.float32)
+
+
+def _unhidden(points: np.ndarray) -> np.ndarray:
+    """Those of the points `n 3` that no other point stands before, as far as points can say it."""
+    beside = np.linalg.norm(points[:, None, :2] - points[None, :, :2], axis=-1)
+    before = points[None, :, 2] - points[:, None, 2]
+    return points[~(before > _HIDING_SLOPE * beside + 1e-6).any(1)]
+
+
+def limit_slope(depth: np.ndarray, spacing: float) -> np.ndarray:
+    """The middle between the least surface of limited slope above a depth `h w` and the greatest below it."""
+    above, below = depth, depth
+    for _ in range(_SLOPE_ROUNDS):
+        above, below = _neighbour_bound(above, spacing), -_neighbour_bound(-below, spacing)
+    return (above + below) / 2
+
+
+def _neighbour_bound(depth: np.ndarray, spacing: float) -> np.ndarray:
+    """Each depth raised to what its eight neighbours allow at least."""
+    height, width = depth.shape
+    padded, bound = np.pad(depth, 1, mode="edge"), depth
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            step = np.hypot(across * MAX_SLOPE[0], down * MAX_SLOPE[1]) * spacing
+            there = padded[1 + down : 1 + down + height, 1 + across : 1 + across + width]
+            bound = np.maximum(bound, there - step)
+    return bound
+
+
+def _stillness(grid: np.ndarray, size_px: int, sides: Collection[Side]) -> np.ndarray:
+    """Share of the movement that is left, `GRID GRID 1`: 0 at the given sides, 1 further inside."""
+    x, y = np.moveaxis((grid + 0.5) / size_px, -1, 0)
+    inward = {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}
+    unknown = set(sides) - set(inward)
+    if unknown:
+        raise ValueError(f"expected sides out of {', '.join(inward)}, got {sorted(unknown)}")
+    share = np.ones_like(x)
+    for side in sides:
+        share = share * smoothstep(inward[side], 1.5 / GRID, STILL_SHARE)
+    return share[..., None].astype(np.float32)
 
 
 def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
@@ -245,7 +343,10 @@ def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
     chin, mouth = head.points_cm[152, 1], head.points_cm[13, 1]
     beside = smoothstep(np.abs(across), 5.5, 10.0)
     start = chin + 0.6 - beside * (chin - mouth + 1.5)
-    weight = 1 - smoothstep((down - start) / FADE_CM, 0, 1)
+    # far from the neck a tilt moves things by much: there the motion dies away over twice the length
+    pivot = ((head.to_px(NECK_PIVOT_CM)[:2] - head.origin_px[:2]) @ head.rotation[:2, 0]) / head.scale_px
+    far = smoothstep(np.abs(across - pivot), 7.0, 14.0)
+    weight = 1 - smoothstep((down - start + 4.0 * far) / (FADE_CM * (1 + far)), 0, 1)
     return cv2.GaussianBlur(weight.astype(np.float32), (0, 0), GRID / 64)
 
 

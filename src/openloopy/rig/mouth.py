@@ -120,7 +120,8 @@ class MouthInterior:
         self.enamel = _in_picture(_ENAMEL * tint, light, chroma) * float(rng.uniform(0.82, 1.05))
         self.upper_row = ToothRow.draw(_UPPER_WIDTHS_CM, _UPPER_HEIGHTS_CM)
         self.lower_row = ToothRow.draw(_LOWER_WIDTHS_CM, _LOWER_HEIGHTS_CM).flipped()
-        shows_teeth = np.median(shape.rest_gap[3:8]) > _LEAST_GAP_FOR_TEETH_CM
+        own_gap = head.points_cm[LIP_INNER_LOWER, 1] - head.points_cm[LIP_INNER_UPPER, 1]
+        shows_teeth = np.median(own_gap[3:8]) > _LEAST_GAP_FOR_TEETH_CM
         self.own_teeth = _find_own_teeth(rgb, head) if shows_teeth else None
         if self.own_teeth is not None:
             self.enamel = self.own_teeth.enamel

@@ -156,17 +156,6 @@ class Scene:
         source = cv2.remap(grid_map, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return cv2.remap(texture, source, None, cv2.INTER_LINEAR).astype(np.float32)
 
-    def whole_map(self, mouth_line: np.ndarray) -> np.ndarray:
-        """The upper map above the mouth and the lower one below it, `size size 2`.
-
-        mouth_line: its height at each grid column, `GRID`, px of the portrait.
-        """
-        grid_y = (np.arange(GRID)[:, None] + 0.5) * len(self.source) / GRID - 0.5
-        unit = len(self.source) / 256
-        share = smoothstep(grid_y - mouth_line[None], -2 * unit, 6 * unit)[..., None].astype(np.float32)
-        mixed = self.maps.upper + (self.maps.lower - self.maps.upper) * share
-        return cv2.resize(mixed, (self.size_px, self.size_px), interpolation=cv2.INTER_LINEAR)
-
 
 def push_pull(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Fill where known (`h w` in 0..1) is 0 from around, by a pyramid (Gortler et al. 1996); `h w 3`."""

@@ -1,10 +1,14 @@
-"""A still portrait moved by face states, with exact landmarks: the puppet behind the synthetic corpus.
+"""A still portrait moved by face states, with exact landmarks.
 
-No network is involved: the portrait's mesh is displaced in centimetres (rig.expression), the displacement
-spreads to a dense warp (rig.field), and the mouth's inside and the lids are painted (rig.mouth, rig.eyes).
+No network is involved: the portrait's mesh is displaced in centimetres from what it shows to what is asked for
+(rig.own, rig.expression), the displacement spreads to a dense warp (rig.field), and what the portrait does not
+show is painted (rig.mouth, rig.eyes).
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,17 +16,23 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS
-from openloopy.rig.expression import FaceShape
+from openloopy.rig.expression import Expression
 from openloopy.rig.eyes import Eye
-from openloopy.rig.field import GRID, WarpField, free_point_operator, place_head
+from openloopy.rig.field import GRID, Side, WarpField
 from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,
+    LOWER_LIP,
+    UPPER_LIP,
     fit_head,
+    smoothstep,
 )
 from openloopy.rig.mouth import MouthInterior
+from openloopy.rig.own import PortraitFace, checked, eye_opening
+from openloopy.rig.own_mouth import MouthMoves, OwnMouth
 from openloopy.rig.paint import (
+    Box,
     Scene,
     cut_out,
     open_slit,
@@ -33,7 +43,7 @@ from openloopy.rig.paint import (
     spread_alpha,
 )
 from openloopy.rig.shade import Lamp, Shading
-from openloopy.rig.state import NAMES, State
+from openloopy.rig.state import NEUTRAL, State
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -41,12 +51,37 @@ MIN_EYE_OPENING = 0.14
 """Height of the eye's opening over its width; below it the eye is shut or nearly so."""
 MAX_CROP_OUTSIDE = 0.12
 """How much of the crop's side may lie outside the picture."""
+ALL_SIDES: tuple[Side, ...] = ("left", "right", "top", "bottom")
 _NUM_LIP_EDGE_POINTS = 41
 _PIXEL_CENTRE = np.array([0.5, 0.5, 0.0])
 """Meshes come and go with the first pixel covering 0..1; inside, pixel centres are whole numbers."""
+_MAX_SHRINKING = 1.6
+"""The warp may shrink the portrait by this factor before its detail would alias."""
+_PAINTED_FROM_CM = 0.03
+"""Lips, lids and irises that moved by less are not painted in full: they still show the portrait."""
+_UNMOVED_PX = 1.5
+"""Where the picture moves by less, it covers the background whole: both show the same pixels."""
+_LEAST_LOG_SHADE = 2e-3
+_UNFOLDED = 0.25
+"""Share by which a fold of the portrait goes when the state has less of it."""
+_LIPS = sorted({int(i) for i in (*UPPER_LIP.flat, *LOWER_LIP.flat)})
 
 
-class PuppetRig:
+@dataclass(frozen=True)
+class _Sized:
+    """What frames of one size need."""
+
+    rgba: np.ndarray
+    """The portrait with its alpha, shrunk where the frame is much smaller; `s s 4` uint8."""
+    source_scale: float
+    """Its pixels per pixel of the portrait."""
+    still_map: np.ndarray
+    """Where in `rgba` each pixel of an unmoved frame lies, `size size 2` float32."""
+    background: np.ndarray
+    """`size size 3` uint8."""
+
+
+class PortraitRig:
     """One portrait, ready to be moved: a frame is a function of its state alone."""
 
     def __init__(
@@ -55,108 +90,256 @@ class PuppetRig:
         mesh: np.ndarray,
         mask: np.ndarray,
         *,
-        out_px: int = 256,
         rng: np.random.Generator,
         lamp: Lamp | None = None,
         background: np.ndarray | None = None,
+        own: State | None = None,
+        still_sides: Collection[Side] = (),
     ) -> None:
         """
         Args:
-            rgb: the portrait, cropped, `S S 3` uint8; best 1.5 times out_px.
+            rgb: the portrait, cropped, `S S 3` uint8; best 1.5 times the frames' side.
             mesh: its face mesh in px of `rgb`, `478 3`, z to the viewer.
             mask: where the person is, `S S` in 0..1.
-            out_px: side of the frames.
             rng: draws what the portrait does not show (teeth) and the grain of painted skin.
             lamp: a light added to the portrait's own.
-            background: what to show behind the person, `out_px out_px 3`; None: the portrait's own.
+            background: what to show behind the person, square, uint8; None: the portrait's own.
+            own: the state that the portrait shows; None: measured from its mesh.
+            still_sides: sides at which the picture must not move, since more of it follows there.
         """
-        _check_inputs(rgb, mesh, mask, background, out_px)
-        self.source, self.out_px = rgb, out_px
-        self.head = fit_head(mesh - _PIXEL_CENTRE)
-        self.field = WarpField(self.head, len(rgb))
-        self.shape = FaceShape(self.head.points_cm, free_point_operator(self.head))
+        _check_inputs(rgb, mesh, mask, background)
+        self.source = rgb
+        self.face = PortraitFace(mesh - _PIXEL_CENTRE, own)
+        self.head, self.shape = self.face.head, self.face.shape
+        self.field = WarpField(self.head, len(rgb), still_sides)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
+        teeth = self.mouth.own_teeth
+        self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
-        mask = refine_mask(mask, rgb, self.head.mesh_px)
+        self.mask = refine_mask(mask, rgb, self.head.mesh_px)
+        self._has_own_background = background is None
         if background is None:
-            person, alpha = rgb, spread_alpha(mask)
-            self._background = paint_background(rgb, mask, out_px)
+            person, alpha, background = (
+                rgb,
+                spread_alpha(self.mask),
+                paint_background(rgb, self.mask, len(rgb)),
+            )
         else:
-            person, alpha = cut_out(rgb, mask)
-            self._background = background.astype(np.float32)
+            person, alpha = cut_out(rgb, self.mask)
+        self._background = np.clip(np.round(background), 0, 255).astype(np.uint8)
         self._rgba = np.dstack([person, np.round(alpha * 255).astype(np.uint8)])
-        self.shading = Shading(self.head, self.field, mask, lamp or Lamp())
+        self._of_size: dict[int, _Sized] = {}
+        self.shading = Shading(self.head, self.field, self.mask, lamp or Lamp())
+        self._own_folds = self._folds(self.face.own, self.face.own_expression)
 
-    def frame(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """Show the portrait in a state, relative to its own pose.
+    @property
+    def own(self) -> dict[str, float]:
+        """The state that the portrait shows: in it a frame is the portrait."""
+        return dict(self.face.own)
 
-        Returns:
-            The picture, `out_px out_px 3` uint8, and the mesh in it, `478 2` float32 px.
-        """
-        missing = set(NAMES) - state.keys()
-        if missing:
-            raise ValueError(f"the state lacks {sorted(missing)}; start from rig.state.NEUTRAL")
-        state = {name: float(state[name]) for name in NAMES}
-        expression = self.shape.express(state)
-        placement = place_head(self.head, state)
-        skin_px = self.head.vectors_to_px(expression.skin)
-        maps = self.field.inverse_maps(skin_px, placement)
-        scene = Scene(self.source, maps, placement, state, expression, size_px=self.out_px)
-        return self._paint(scene)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the portrait, in plain sentences."""
+        return self.face.notes
 
-    def _paint(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        skin_landmarks = self._landmarks(scene.expression.skin, scene)
+    def render(self, state: State, size_px: int) -> np.ndarray:
+        """The portrait in a state, `size_px size_px 3` uint8."""
+        return self.frame(state, size_px)[0]
+
+    def landmarks(self, state: State, size_px: int) -> np.ndarray:
+        """The mesh of the portrait in a state, `478 2` float32 px of a frame of this size."""
+        state = checked(state)
+        scene = self._scene(state, size_px, with_maps=False)
+        return self._outward(self._landmarks(scene.expression.landmarks, scene))
+
+    def frame(self, state: State, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """`render` and `landmarks` of one state."""
+        if size_px < 1:
+            raise ValueError(f"expected a size of at least 1 px, got {size_px}")
+        scene = self._scene(checked(state), size_px)
         landmarks = self._landmarks(scene.expression.landmarks, scene)
-        canvas, alpha = self._pull_person(landmarks, scene)
-        for eye in self.eyes:
-            eye.paint(canvas, landmarks, skin_landmarks, scene)
-        self._paint_mouth(canvas, landmarks, scene)
-        canvas *= self._shade(scene)[..., None]
-        frame = over(self._background, canvas, alpha)
-        return np.clip(np.round(frame), 0, 255).astype(np.uint8), (landmarks + _PIXEL_CENTRE[:2]).astype(
-            np.float32
-        )
+        return self._paint(landmarks, scene), self._outward(landmarks)
 
-    def _shade(self, scene: Scene) -> np.ndarray:
-        """Brightness factor of each pixel, `size size`: the portrait's shading moves with its skin."""
-        log = self.shading.log_shade(scene.state, scene.expression, scene.placement.rotation)
-        at = (scene.maps.lower + 0.5) * np.float32(GRID / len(self.source)) - 0.5
-        moved = cv2.remap(np.exp(log), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return cv2.resize(moved, (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)
+    @staticmethod
+    def _outward(landmarks: np.ndarray) -> np.ndarray:
+        return (landmarks + _PIXEL_CENTRE[:2]).astype(np.float32)
+
+    def _scene(self, state: State, size_px: int, *, with_maps: bool = True) -> Scene:
+        expression, placement = self.face.express(state), self.face.place(state)
+        skin_px = self.head.vectors_to_px(expression.skin)
+        maps = self.field.inverse_maps(skin_px, placement) if with_maps else None
+        return Scene(self.source, maps, placement, state, expression, size_px=size_px)
 
     def _landmarks(self, moves_cm: np.ndarray, scene: Scene) -> np.ndarray:
         """`478 2` output px of the mesh moved by `478 3` cm and placed."""
-        moved = self.head.mesh_px + self.head.vectors_to_px(moves_cm)
-        return scene.to_output(scene.placement(moved, self.field.landmark_weight))
+        return scene.to_output(self.field.place_landmarks(self.head.vectors_to_px(moves_cm), scene.placement))
 
-    def _pull_person(self, landmarks: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """The warped portrait `size size 3` float32 and its alpha `size size`, without slits."""
+    def _paint(self, landmarks: np.ndarray, scene: Scene) -> np.ndarray:
+        sized = self._sized(scene.size_px)
+        moves = self._grid_moves(landmarks, scene)
+        canvas, alpha = _pull(sized, moves)
+        self._paint_eyes(canvas, landmarks, scene)
+        self._paint_mouth(canvas, landmarks, scene)
+        self._shade(canvas, scene)
+        if self._has_own_background:
+            alpha = _cover_unmoved(alpha, moves * scene.scale)
+        return _composite(sized.background, canvas, alpha)
+
+    def _sized(self, size_px: int) -> _Sized:
+        if size_px not in self._of_size:
+            rgba, size = self._rgba, len(self._rgba)
+            if size > _MAX_SHRINKING * size_px:
+                small = (round(_MAX_SHRINKING * size_px),) * 2
+                rgba = cv2.resize(rgba, small, interpolation=cv2.INTER_AREA)
+            line = ((np.arange(size_px) + 0.5) * (len(rgba) / size_px) - 0.5).astype(np.float32)
+            shrinks = size_px < len(self._background)
+            background = cv2.resize(
+                self._background,
+                (size_px, size_px),
+                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+            )
+            still_map = np.stack(np.meshgrid(line, line), -1)
+            self._of_size[size_px] = _Sized(rgba, len(rgba) / size, still_map, background)
+        return self._of_size[size_px]
+
+    def _grid_moves(self, landmarks: np.ndarray, scene: Scene) -> np.ndarray:
+        """From each grid point to the portrait's px it shows, `GRID GRID 2`: the upper map above the mouth."""
         line = (landmarks[LIP_INNER_UPPER] + landmarks[LIP_INNER_LOWER]) / 2
         line = (line[np.argsort(line[:, 0])] + 0.5) / scene.scale - 0.5
-        mouth_line = np.interp(self.field.grid[0, :, 0], line[:, 0], line[:, 1])
-        warped = cv2.remap(
-            self._rgba,
-            scene.whole_map(mouth_line),
-            None,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return warped[..., :3].astype(np.float32), warped[..., 3].astype(np.float32) / 255
+        mouth_y = np.interp(self.field.grid[0, :, 0], line[:, 0], line[:, 1])
+        unit, maps = len(self.source) / 256, scene.maps
+        share = smoothstep(self.field.grid[..., 1] - mouth_y[None], -2 * unit, 6 * unit)
+        mixed = maps.upper + (maps.lower - maps.upper) * share[..., None].astype(np.float32)
+        return mixed - self.field.grid
+
+    def _lamp_shade(self, rotation: np.ndarray) -> np.ndarray | float:
+        """Log brightness by the lamp alone, `GRID GRID`."""
+        if not self.shading.lamp.strength:
+            return 0.0
+        return self.shading.log_shade(NEUTRAL, self.shape.express(NEUTRAL), rotation)
+
+    def _folds(self, state: State, expression: Expression) -> np.ndarray:
+        """Log brightness of a state's folds, `GRID GRID`."""
+        return self.shading.log_shade(state, expression, np.eye(3)) - self._lamp_shade(np.eye(3))
+
+    def _log_shade(self, scene: Scene) -> np.ndarray:
+        """Log brightness beyond the portrait's own, `GRID GRID`: by lamp and folds."""
+        own, jaw_cm = self.face.own, self.face.own_expression.jaw_cm
+        state = {name: _fold(value, own[name]) for name, value in scene.state.items()}
+        expression = replace(scene.expression, jaw_cm=_fold(scene.expression.jaw_cm, jaw_cm))
+        folds = self._folds(state, expression) - self._own_folds
+        return folds + self._lamp_shade(scene.placement.rotation)
+
+    def _shade(self, canvas: np.ndarray, scene: Scene) -> None:
+        """Lighten and darken the canvas: the portrait's shading moves with its skin."""
+        at = (scene.maps.lower + 0.5) * np.float32(GRID / len(self.source)) - 0.5
+        log = cv2.remap(self._log_shade(scene), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        shaded = cv2.boundingRect((np.abs(log) > _LEAST_LOG_SHADE).astype(np.uint8))
+        if not shaded[2]:
+            return
+        # a factor for every pixel of the rows that are shaded: whole rows keep the enlargement the same
+        factor = cv2.resize(np.exp(log), (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)
+        scale = scene.size_px / GRID
+        x0, y0 = (max(int((first - 1) * scale), 0) for first in shaded[:2])
+        x1 = min(int((shaded[0] + shaded[2] + 1) * scale) + 1, scene.size_px)
+        y1 = min(int((shaded[1] + shaded[3] + 1) * scale) + 1, scene.size_px)
+        here = canvas[y0:y1, x0:x1]
+        factors = cv2.merge([factor[y0:y1, x0:x1]] * 3)
+        canvas[y0:y1, x0:x1] = cv2.multiply(here, factors, dtype=cv2.CV_8U)
+
+    def _paint_eyes(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
+        skin_landmarks = self._landmarks(scene.expression.skin, scene)
+        for eye, is_shut in zip(self.eyes, self.face.shut, strict=True):
+            share = 0.0 if is_shut else _eye_share(scene.expression, eye)
+            if share == 0:
+                continue
+            lids = eye.indices.lids
+            around = np.concatenate([landmarks[lids], skin_landmarks[lids]])
+            box = Box.around(around, 10 * scene.size_px / 256 + 2, scene.size_px)
+            if box.is_empty:
+                continue
+            # floats where the eye is painted only; the rest is never looked at
+            painted = np.empty(canvas.shape, np.float32)
+            painted[box.slices] = before = canvas[box.slices]
+            eye.paint(painted, landmarks, skin_landmarks, scene)
+            canvas[box.slices] = _to_bytes(before + (painted[box.slices] - before) * share)
 
     def _paint_mouth(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
+        moved_cm = float(np.abs(scene.expression.landmarks[_LIPS]).max())
+        share = float(smoothstep(moved_cm, 0, _PAINTED_FROM_CM))
         upper = smooth_curve(landmarks[LIP_INNER_UPPER], _NUM_LIP_EDGE_POINTS)
         lower = smooth_curve(landmarks[LIP_INNER_LOWER], _NUM_LIP_EDGE_POINTS)
         crossed = lower[:, 1] < upper[:, 1]
         upper[crossed, 1] = lower[crossed, 1] = (upper[crossed, 1] + lower[crossed, 1]) / 2
-        slit = open_slit(upper, lower, 10 * self.out_px / 256, 0.7, self.out_px)
-        if slit.box.is_empty:
+        slit = open_slit(upper, lower, 10 * scene.size_px / 256, 0.7, scene.size_px)
+        if share == 0 or slit.box.is_empty:
             return
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
-        here = canvas[slit.box.slices]
+        here = canvas[slit.box.slices].astype(np.float32)
         skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
-        canvas[slit.box.slices] = over(skin, self.mouth.paint(slit, scene), slit.opening[..., 0])
+        jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
+        moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
+        inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
+        mouth = over(skin, inside, slit.opening[..., 0])
+        canvas[slit.box.slices] = _to_bytes(here + (mouth - here) * share)
+
+
+def _fold(value: float, own: float) -> float:
+    """What a value counts for the folds: those that the portrait has stay, mostly; how dark they are is not known."""
+    if value >= own or own <= 0:
+        return value
+    return own + (value - own) * float(_UNFOLDED + (1 - _UNFOLDED) * smoothstep(-value, 0, 0.5))
+
+
+def _wider_cm(expression: Expression) -> float:
+    """By how much further than in the portrait the middle of the mouth is open."""
+    moves = expression.landmarks[:, 1]
+    return float((moves[LIP_INNER_LOWER] - moves[LIP_INNER_UPPER])[4:7].mean())
+
+
+def _eye_share(expression: Expression, eye: Eye) -> float:
+    """How much of a painted eye is needed: 0 while it shows what the portrait shows."""
+    indices = eye.indices
+    lids = [*indices.upper, *indices.lower]
+    moved_cm = max(float(np.abs(expression.landmarks[lids]).max()), float(np.abs(expression.gaze_cm).max()))
+    return float(smoothstep(moved_cm, 0, _PAINTED_FROM_CM))
+
+
+def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The warped portrait `size size 3` and its alpha `size size`, uint8, without slits."""
+    size = len(sized.still_map)
+    pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
+    pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
+    # mirrored, not repeated, beyond the border: streaks catch the eye
+    warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), cv2.extractChannel(warped, 3)
+
+
+def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
+    """Alpha `size size` uint8, raised to the full where the grid's moves `GRID GRID 2` are next to nothing."""
+    moved = np.hypot(moves_px[..., 0], moves_px[..., 1]) / _UNMOVED_PX
+    if moved.min() >= 1:
+        return alpha
+    moved = cv2.resize(_to_bytes(255 * np.minimum(moved, 1)), alpha.shape, interpolation=cv2.INTER_LINEAR)
+    return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(alpha), moved, scale=1 / 255))
+
+
+def _composite(background: np.ndarray, canvas: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The canvas over the background, `size size 3` uint8; only mixed pixels are computed."""
+    frame = background.copy()
+    cv2.copyTo(canvas, alpha, frame)
+    mixed = np.flatnonzero((alpha > 0) & (alpha < 255))
+    behind, before = (picture.reshape(-1, 3)[mixed].astype(np.float32) for picture in (background, canvas))
+    share = (alpha.reshape(-1)[mixed] * np.float32(1 / 255))[:, None]
+    frame.reshape(-1, 3)[mixed] = _to_bytes(behind + (before - behind) * share)
+    return frame
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Rounded to 0..255, uint8."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
@@ -173,7 +356,7 @@ def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
     if face.height_px < MIN_FACE_HEIGHT_PX:
         return f"the face is {face.height_px:.0f} px high, less than {MIN_FACE_HEIGHT_PX:.0f}"
     head = fit_head(face.mesh)
-    opening = min(_eye_opening(head.points_cm, eye.upper, eye.lower) for eye in EYES)
+    opening = min(eye_opening(head.points_cm, eye) for eye in EYES)
     if opening < MIN_EYE_OPENING:
         return f"an eye is shut: it is open by {opening:.2f} of its width, less than {MIN_EYE_OPENING}"
     outside = _share_outside(face, rgb)
@@ -184,12 +367,6 @@ def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
     return None
 
 
-def _eye_opening(points_cm: np.ndarray, upper: list[int], lower: list[int]) -> float:
-    """Greatest lid gap over the eye's width."""
-    gap = points_cm[lower, 1] - points_cm[upper, 1]
-    return float(gap.max() / np.linalg.norm(points_cm[upper[0], :2] - points_cm[upper[-1], :2]))
-
-
 def _share_outside(face: Face, rgb: np.ndarray) -> float:
     """How far the portrait crop reaches beyond the picture's worst side, as a share of the crop's side."""
     height, width = rgb.shape[:2]
@@ -198,16 +375,16 @@ def _share_outside(face: Face, rgb: np.ndarray) -> float:
     return max(0.0, *beyond) / crop.size
 
 
-def _check_inputs(
-    rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, background: np.ndarray | None, out_px: int
-) -> None:
+def _check_inputs(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, background: np.ndarray | None) -> None:
     if rgb.ndim != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected a square uint8 picture `S S 3`, got {rgb.dtype} {rgb.shape}; crop first")
     if mesh.shape != (MESH_POINTS, 3):
         raise ValueError(f"expected a mesh of shape ({MESH_POINTS}, 3), got {mesh.shape}")
     if mask.shape != rgb.shape[:2]:
         raise ValueError(f"expected a mask of shape {rgb.shape[:2]} like the picture, got {mask.shape}")
-    if background is not None and background.shape != (out_px, out_px, 3):
-        raise ValueError(
-            f"expected a background of shape ({out_px}, {out_px}, 3) like the frames, got {background.shape}"
-        )
+    if not np.isfinite(mesh).all():
+        raise ValueError("expected a mesh of finite numbers; the face finder gave others")
+    if background is not None and (
+        background.ndim != 3 or background.shape[0] != background.shape[1] or background.shape[2] != 3
+    ):
+        raise ValueError(f"expected a square background `s s 3`, got {background.shape}")
