@@ -15,7 +15,7 @@ import numpy as np
 
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
-from openloopy.face.mesh import MESH_POINTS
+from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.expression import Expression
 from openloopy.rig.eyes import Eye
 from openloopy.rig.field import GRID, Side, WarpField
@@ -141,6 +141,11 @@ class PortraitRig:
     def notes(self) -> tuple[str, ...]:
         """What was decided about the portrait, in plain sentences."""
         return self.face.notes
+
+    @property
+    def neutral_points68(self) -> np.ndarray:
+        """The person's neutral face from the front, `68 2` cm."""
+        return self.shape.points[MESH_TO_68, :2]
 
     def render(self, state: State, size_px: int) -> np.ndarray:
         """The portrait in a state, `size_px size_px 3` uint8."""
