@@ -100,7 +100,7 @@ def needed_bytes(
     """Estimates for the tiers that are possible on this device, fastest first."""
     size = torch.tensor([], dtype=dtype).element_size()
     loopy, others = num_loopy * size, num_others * size
-    decoded = config.size_px**2 * DECODER_BYTES_PER_PIXEL * size // 2
+    decoded = 0 if config.latent_size else config.size_px**2 * DECODER_BYTES_PER_PIXEL * size // 2
     once = one_branch_bytes(config) * size // 2 + keys_bytes(config, size)
     slim = max(once, decoded)
     needed: dict[Tier, int] = {
@@ -116,9 +116,9 @@ def needed_bytes(
 
 def keys_bytes(config: LoopyConfig, element_size: int) -> int:
     """Keys and values of the reference and the motion frames in all layers, and the features they are made of."""
-    unet, side = config.denoiser.unet, config.size_px // 8
+    unet = config.denoiser.unet
     tokens = sum(
-        (2 * unet.layers_per_block + 1) * channels * (side // 2**level) ** 2
+        (2 * unet.layers_per_block + 1) * channels * config.num_positions // 4**level
         for level, channels in enumerate(unet.block_channels)
         if unet.attention_levels[level]
     )

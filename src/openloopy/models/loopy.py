@@ -51,7 +51,10 @@ class LoopyConfig:
 
     name: str
     size_px: int = 512
-    """Side of the portrait crop and of the video."""
+    """Side of the video, and of the portrait crop that image latents are made of."""
+    latent_size: tuple[int, int] | None = None
+    """Height and width of a frame's latents; None: an eighth of the picture's, as Stable Diffusion's autoencoder makes.
+    Others are not of images: `RigCodec`'s are (1, 3)."""
     denoiser: DenoiserConfig = DenoiserConfig()
     """Its U-Net is also the reference net's, without audio and time."""
     segments: SegmentConfig = SegmentConfig()
@@ -76,6 +79,12 @@ class LoopyConfig:
             raise ValueError(
                 "epsilon prediction cannot start from zero terminal SNR; use prediction 'v' or 'x0'"
             )
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of a frame's latents."""
+        height, width = self.latent_size or (self.size_px // 8,) * 2
+        return height * width
 
     @property
     def clip_frames(self) -> int:
