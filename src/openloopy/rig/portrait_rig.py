@@ -73,6 +73,8 @@ class _Sized:
 
     rgba: np.ndarray
     """The portrait with its alpha, shrunk where the frame is much smaller; `s s 4` uint8."""
+    alpha: np.ndarray
+    """Its alpha alone, `s s` uint8."""
     source_scale: float
     """Its pixels per pixel of the portrait."""
     still_map: np.ndarray
@@ -199,7 +201,9 @@ class PortraitRig:
                 interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
             )
             still_map = np.stack(np.meshgrid(line, line), -1)
-            self._of_size[size_px] = _Sized(rgba, len(rgba) / size, still_map, background)
+            self._of_size[size_px] = _Sized(
+                rgba, cv2.extractChannel(rgba, 3), len(rgba) / size, still_map, background
+            )
         return self._of_size[size_px]
 
     def _grid_moves(self, landmarks: np.ndarray, scene: Scene) -> np.ndarray:
@@ -228,7 +232,8 @@ class PortraitRig:
         state = {name: _fold(value, own[name]) for name, value in scene.state.items()}
         expression = replace(scene.expression, jaw_cm=_fold(scene.expression.jaw_cm, jaw_cm))
         folds = self._folds(state, expression) - self._own_folds
-        return folds + self._lamp_shade(scene.placement.rotation)
+        log = folds + self._lamp_shade(scene.placement.rotation)
+        return log if self.field.stillness is None else log * self.field.stillness[..., 0]
 
     def _shade(self, canvas: np.ndarray, scene: Scene) -> None:
         """Lighten and darken the canvas: the portrait's shading moves with its skin."""
@@ -312,9 +317,19 @@ def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = len(sized.still_map)
     pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
     pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
-    # mirrored, not repeated, beyond the border: streaks catch the eye
+    # beyond the border hair and cloth are mirrored, since streaks catch the eye ...
     warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), cv2.extractChannel(warped, 3)
+    alpha = cv2.extractChannel(warped, 3)
+    if _leaves_the_picture(pulled_from, len(sized.rgba)):
+        # ... but not the person's outline: who ends below the border has no second head above it
+        alpha = cv2.remap(sized.alpha, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), alpha
+
+
+def _leaves_the_picture(places: np.ndarray, size: int) -> bool:
+    """Whether any of the places `h w 2` lies outside a square picture; a smooth map leaves it at its border first."""
+    border = np.concatenate([places[0], places[-1], places[:, 0], places[:, -1]])
+    return bool(border.min() < 0 or border.max() > size - 1)
 
 
 def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
