@@ -114,6 +114,14 @@ class RigCodec(nn.Module):
         normalised = from_tokens(latents.detach().float().cpu().numpy())
         return normalised * _array(self.state_scale) + _array(self.state_mean)
 
+    @staticmethod
+    def seen_slots(seen: np.ndarray) -> np.ndarray:
+        """Which slots of latents say something, `c 1 3` of 0 and 1, where `n` bool of the states are known."""
+        slots = to_tokens(seen.astype(np.uint8))
+        for slot, token in SHAPE_SLOTS:
+            slots[slot, 0, token] = 1
+        return slots
+
     def source_px(self, size_px: int) -> int:
         """Side of the portrait that is wanted for pictures of a size."""
         return round(SOURCE_SHARE * size_px)
