@@ -18,6 +18,8 @@ from openloopy.rig.field import NECK_PIVOT_CM, free_point_operator, place_head
 from openloopy.rig.mesh import (
     EYES,
     FACE_OVAL,
+    LOWER_LIP,
+    UPPER_LIP,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,
     NUM_SKIN_POINTS,
@@ -25,6 +27,7 @@ from openloopy.rig.mesh import (
     fit_head,
     smoothstep,
 )
+from openloopy.rig.skin import SkinTrack, track_skin
 from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, NEUTRAL, State, States
 
 MAX_GAP_FRAMES = 12
@@ -38,6 +41,9 @@ LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
 
+
+import os
+QUIET=float(os.environ.get('QUIET','.03')); LOUD=float(os.environ.get('LOUD','1')); SKIN_TRUST=float(os.environ.get('TRUST','.3'))
 
 @dataclass(frozen=True)
 class _Belief:
@@ -120,7 +126,7 @@ class Fitted:
     """`f`: root mean square distance between the mesh and the fitted one in the picture; NaN without a mesh."""
 
 
-def fit(meshes: np.ndarray, shape: PersonShape | None = None) -> Fitted:
+def fit(meshes: np.ndarray, shape: PersonShape | None = None, *, frames=None) -> Fitted:
     """Face states of one person's clip.
 
     Args:
@@ -137,6 +143,9 @@ def fit(meshes: np.ndarray, shape: PersonShape | None = None) -> Fitted:
     head, start = _place(meshes, tracked, shape)
     solver = _Solver(meshes, tracked, head, shape)
     values = solver.solve(start)
+    if frames is not None:
+        solver.read(frames, values)
+        values = solver.solve(values)
     error = solver.error_cm(values)
     head, values = _recentre(head, values, tracked)
     states = np.zeros((len(meshes), len(NAMES)), np.float32)
@@ -339,6 +348,7 @@ class _Solver:
 
     def __init__(self, meshes: np.ndarray, tracked: np.ndarray, head: HeadFrame, shape: PersonShape) -> None:
         self.meshes, self.tracked, self.head = meshes, tracked, head
+        self.skin: SkinTrack | None = None
         self.shape = face_shape(shape)
         self.weights = _point_weights()
         self._slopes: dict[tuple, np.ndarray] = {}
@@ -359,10 +369,28 @@ class _Solver:
             values = self._step(values, hessian, pull, is_first=i == 0)
         return values
 
+    def read(self, frames, values) -> None:
+        """Follow the skin through the pictures, from the frame that is most like the face at rest."""
+        states = [self._state(row) for row in values]
+        calm = np.abs(values - np.median(values[self.tracked], 0)) / self.step_sd
+        for name in ("jaw", "blink_left", "blink_right"):
+            calm[:, _COLUMN[name]] = 3 * values[:, _COLUMN[name]] / self.sd[_COLUMN[name]]
+        calm = np.where(self.tracked, np.minimum(calm, 10).sum(1), np.inf)
+        at_rest = [
+            self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks) for state in states
+        ]
+        self.skin = track_skin(frames, self.head, states, np.stack(at_rest), int(calm.argmin()))
+        w = _point_weights().copy()
+        quiet = np.ones(MESH_POINTS, bool)
+        quiet[[*UPPER_LIP.flat, *LOWER_LIP.flat]] = False
+        for eye in EYES: quiet[[*eye.upper, *eye.lower, eye.iris, *eye.iris_ring]] = False
+        w[quiet] *= QUIET; w[~quiet] *= LOUD
+        self.weights = w
+
     def error_cm(self, values: np.ndarray) -> np.ndarray:
         error = np.full(len(values), np.nan)
         for i in np.flatnonzero(self.tracked):
-            error[i] = np.sqrt((self._residual(i, self._state(values[i]))[:, :2] ** 2).sum(1).mean())
+            error[i] = np.sqrt((self._residual(i, self._state(values[i]))[0] ** 2).sum(1).mean())
         return error
 
     def _closeness(self) -> np.ndarray:
@@ -377,22 +405,31 @@ class _Solver:
     def _state(self, values: np.ndarray) -> dict[str, float]:
         return {**NEUTRAL, **dict(zip(_FREE, map(float, values), strict=True))}
 
-    def _residual(self, i: int, state: State) -> np.ndarray:
-        """What the model lacks, `478 3` cm."""
-        off = (self.meshes[i] - _project(self.head, self.shape, state)) / self.head.scale_px
-        off[:, 2] -= np.median(off[:, 2])  # depth has no origin
-        return off
+    def _residual(self, i: int, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """What the model lacks in the picture, `478 2` cm, and the model's mesh, `478 3` px.
+
+        Depth is not compared: the networks' does not follow a nod (.02 of it).
+        """
+        model = _project(self.head, self.shape, state)
+        return (self.meshes[i] - model)[:, :2] / self.head.scale_px, model
 
     def _normal_equations(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hessians `f n n` and the pull of the landmarks `f n`, in units of each value's spread."""
         n = len(_FREE)
         hessian, pull = np.zeros((len(values), n, n)), np.zeros((len(values), n))
-        root = np.sqrt(self.weights).reshape(-1, 1)
         for i in np.flatnonzero(self.tracked):
             state = self._state(values[i])
-            slopes = self._jacobian(state).reshape(-1, n) * root * self.sd
-            residual = self._residual(i, state).reshape(-1, 1) * root
-            hessian[i], pull[i] = slopes.T @ slopes, (slopes.T @ residual)[:, 0]
+            slopes = self._jacobian(state)[:, :2] * self.sd
+            off, model = self._residual(i, state)
+            weighted = slopes * self.weights[:, None, None]
+            hessian[i] = np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
+            pull[i] = np.tensordot(weighted, off, ([0, 1], [0, 1]))
+            if self.skin is not None:
+                slopes = slopes[self.skin.points]
+                off = (self.skin.places_px[i] - model[self.skin.points, :2]) / self.head.scale_px
+                weighted = np.einsum("pij,pjn->pin", self.skin.information[i] * SKIN_TRUST, slopes)
+                hessian[i] += np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
+                pull[i] += np.tensordot(weighted, off, ([0, 1], [0, 1]))
         return hessian, pull
 
     def _jacobian(self, state: State) -> np.ndarray:
@@ -479,10 +516,9 @@ def _solve_chain(blocks: np.ndarray, right: np.ndarray, links: np.ndarray) -> np
 
 @lru_cache(maxsize=1)
 def _point_weights() -> np.ndarray:
-    """How much each coordinate says, `478 3`, 1/cm^2: errors of neighbours are alike, so all count less."""
-    sd = np.full((MESH_POINTS, 3), 0.05)
+    """How much each point says, `478`, 1/cm^2: errors of neighbours are alike, so all count less."""
+    sd = np.full(MESH_POINTS, 0.05)
     sd[FACE_OVAL] = 0.15
-    sd[:, 2] = 0.25
     return 1 / sd**2 / 8
 
 
