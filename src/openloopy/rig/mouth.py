@@ -135,7 +135,9 @@ class Teeth:
             for i, width in enumerate(self.widths_cm[side]):
                 centre = (2 * side - 1) * (inner + width / 2)
                 outward = (2 * side - 1) * (x - centre) / (width / 2)
-                colour, alpha = self._paint_tooth(colour, alpha, gum_line, outward, y, side, i, enamel, between)
+                colour, alpha = self._paint_tooth(
+                    colour, alpha, gum_line, outward, y, side, i, enamel, between
+                )
                 inner += width
         gum_cover = np.clip((gum_line - y) * unit / 2 + 0.5, 0, 1) * (np.abs(x) < inner)
         round_gum = 1 - 0.25 * np.clip((y + 0.1) / 0.25, 0, 1) - 0.12 * np.clip(-y / _GUM_CM, 0, 1)
@@ -241,21 +243,25 @@ class MouthInterior:
             )
         )
         mouth_cm = float(np.linalg.norm(head.points_cm[61] - head.points_cm[291]))
-        width = np.clip(mouth_cm / _USUAL_MOUTH_CM, 0.86, 1.08) ** 0.7 * rng.uniform(0.95, 1.04) * (1 - 0.12 * child)
+        width = (
+            np.clip(mouth_cm / _USUAL_MOUTH_CM, 0.86, 1.08) ** 0.7
+            * rng.uniform(0.95, 1.04)
+            * (1 - 0.12 * child)
+        )
         height = width * rng.uniform(0.92, 1.06) * (1 - 0.12 * child)
         self.upper_teeth, self.lower_teeth = (teeth.scaled(width, height) for teeth in (upper, lower))
         whiteness, warmth = np.exp(0.05 * np.clip(rng.standard_normal(2), -1.5, 1.5))
         enamel = tones.enamel * whiteness * tones.apply(np.array([1.0, 1.0, 1 / warmth]) * 200) / 200
         enamel = enamel if tones.colour == 1 else tones.apply(tones.enamel * whiteness)
         self.enamel = np.minimum(enamel, tones.highlight * enamel / (enamel @ LUMA))
-        self.lower_edge_cm = float(rng.uniform(-0.27, -0.04))
+        self.lower_edge_cm = float(rng.uniform(-0.2, 0.0))
         self.upper_edge_cm = float(rng.uniform(0.22, 0.42)) * height
         if self.own is not None and self.own.teeth is not None:
             self.enamel = self.own.teeth.enamel
             edge = (self.own.teeth.edge_px - head.origin_px[:2]) @ head.rotation[:2, 1] / head.scale_px
             self.upper_edge_cm = float(np.clip(edge - shape.lip_line, 0.15, 0.6))
         cavity = tones.mucosa * 0.17
-        lift = max(0.75 * tones.shadow - float(cavity @ LUMA), 0.0)
+        lift = max(0.85 * tones.shadow - float(cavity @ LUMA), 0.0)
         self.cavity = tones.apply(cavity + lift)
         self.shadow_power = 1 + tones.colour * _WARM_SHADOW
         self.upper_row, self.lower_row, self.tongue = self._textures(rng)
@@ -265,13 +271,19 @@ class MouthInterior:
         upper = self.upper_teeth.texture(self.enamel, self.tones.gum)
         lower = self.lower_teeth.texture(0.94 * self.enamel, 0.9 * self.tones.gum)
         lower.rgba = np.ascontiguousarray(lower.rgba[::-1])
+        edge_cm = _GUM_CM + self.lower_teeth.heights_cm[:, 0].mean()
+        self.lower_margin_cm = len(lower.rgba) / TEXTURE_PX_PER_CM - edge_cm
         sharp = (upper, lower, _tongue_texture(self.tones.mucosa, rng))
         blur_px = 0.8 * self.tones.blur_cm * TEXTURE_PX_PER_CM
         grain_px = 0.5 * TEXTURE_PX_PER_CM / self.head.scale_px
         textures = []
         for texture in sharp:
-            grain = cv2.GaussianBlur(rng.standard_normal(texture.rgba.shape[:2]).astype(np.float32), (0, 0), grain_px)
-            textures.append(texture.blurred(blur_px).with_grain(grain * (self.tones.grain / (grain.std() + 1e-6))))
+            grain = cv2.GaussianBlur(
+                rng.standard_normal(texture.rgba.shape[:2]).astype(np.float32), (0, 0), grain_px
+            )
+            textures.append(
+                texture.blurred(blur_px).with_grain(grain * (self.tones.grain / (grain.std() + 1e-6)))
+            )
         return tuple(textures)
 
     def paint(self, slit: Slit, scene: Scene) -> np.ndarray:
@@ -280,7 +292,10 @@ class MouthInterior:
         edges = np.concatenate([slit.upper, slit.lower])
         box = Box.around(edges, 2, scene.size_px)
         box = Box(
-            max(box.x0, slit.box.x0), max(box.y0, slit.box.y0), min(box.x1, slit.box.x1), min(box.y1, slit.box.y1)
+            max(box.x0, slit.box.x0),
+            max(box.y0, slit.box.y0),
+            min(box.x1, slit.box.x1),
+            min(box.y1, slit.box.y1),
         )
         if not box.is_empty:
             part = (slice(box.y0 - slit.box.y0, box.y1 - slit.box.y0),
@@ -296,9 +311,8 @@ class MouthInterior:
         picture = self._paint_cavity(view)
         picture = self._paint_tongue(picture, view, scene.state, jaw_cm)
         lower_u, lower_v = view.at_depth(_LOWER_DEPTH_CM)
-        picture = self._paint_row(picture, self.lower_row, lower_u, lower_v - lower_edge, view.cm_per_px)
-        if tip > 0.7 and jaw_cm > 0.08:
-            picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
+        lower_top = lower_edge - self.lower_margin_cm
+        picture = self._paint_row(picture, self.lower_row, lower_u, lower_v - lower_top, view.cm_per_px)
         # what lies behind the upper teeth is in their shadow
         upper_u, upper_v = view.at_depth(0.0)
         edge = self.upper_edge_cm - self.upper_teeth.edge_curve * (upper_u / 1.5) ** 2
@@ -308,7 +322,11 @@ class MouthInterior:
         light = opening.light(view)
         if self.own is not None and self.own.teeth is not None:
             picture = self._paint_own_teeth(picture, view, self.own.teeth)
-        picture = picture * light[..., None] ** self.shadow_power + self.cavity * (0.3 * (1 - light))[..., None]
+        if tip > 0.7 and jaw_cm > 0.08:
+            picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
+        picture = (
+            picture * light[..., None] ** self.shadow_power + self.cavity * (0.3 * (1 - light))[..., None]
+        )
         return picture if self.own is None else self._paint_own_mouth(picture, view, self.own, gap_cm)
 
     def _plane(self, box: Box, scene: Scene) -> MouthPlane:
@@ -348,21 +366,24 @@ class MouthInterior:
     def _paint_tongue_tip(
         self, picture: np.ndarray, view: MouthPlane, tip: float, lower_edge: float
     ) -> np.ndarray:
-        """The tip over the lower teeth, for th."""
+        """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
-        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.3, lower_edge + 0.2 * amount
-        across = view.u / 1.05
-        down = (view.v - top) / (bottom - top)
+        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.12, lower_edge + 0.2 * amount
+        across = view.u / 1.0
         end = np.sqrt(np.clip(1 - across**2, 0, 1)) ** 0.7
-        alpha = np.clip((end - down) * (bottom - top) / (1.5 * view.cm_per_px + 0.04) + 0.5, 0, 1)
-        alpha *= np.clip((1 - np.abs(across)) / 0.12, 0, 1) * (down > -0.5)
-        shade = 0.96 - 0.22 * across**2 - 0.35 * np.clip(down - 0.45 * end, 0, 1) ** 1.5
+        middle, half = (top + bottom) / 2, (bottom - top) / 2 * end
+        from_edge = half - np.abs(view.v - middle)
+        alpha = smoothstep(from_edge, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
+        alpha = alpha * np.clip((1 - np.abs(across)) / 0.15, 0, 1) * amount
+        shade = 0.95 - 0.2 * across**2 - 0.3 * (1 - smoothstep(view.v - top, 0.0, 0.16))
         shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
-        return over(picture, shade[..., None] * self.tones.mucosa, alpha * amount)
+        return over(picture, shade[..., None] * self.tones.mucosa, alpha)
 
     def _pull_own(self, texture: np.ndarray, view: MouthPlane) -> np.ndarray:
         """A texture that lies on the portrait, seen in the mouth's plane."""
-        origin, right, down = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]))[:, :2]
+        origin, right, down = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]))[
+            :, :2
+        ]
         x, y = (
             (origin[i] + (right - origin)[i] * view.u + (down - origin)[i] * view.v).astype(np.float32)
             for i in (0, 1)
@@ -456,9 +477,7 @@ def _tongue_texture(mucosa: np.ndarray, rng: np.random.Generator) -> Texture:
     return Texture(np.clip(colour, 0, 255), alpha)
 
 
-def _find_own_mouth(
-    rgb: np.ndarray, head: HeadFrame, shape: FaceShape, least_luma: float
-) -> OwnMouth | None:
+def _find_own_mouth(rgb: np.ndarray, head: HeadFrame, shape: FaceShape, least_luma: float) -> OwnMouth | None:
     """What shows between the portrait's lips; None where they are shut. least_luma: of what may be teeth."""
     gap_cm = float(np.max(shape.rest_gap))
     if gap_cm < _LEAST_OWN_GAP_CM:
@@ -470,9 +489,7 @@ def _find_own_mouth(
     return OwnMouth(rgb.astype(np.float32), inside, gap_cm, _find_own_teeth(rgb, head, area, least_luma))
 
 
-def _find_own_teeth(
-    rgb: np.ndarray, head: HeadFrame, area: np.ndarray, least_luma: float
-) -> OwnTeeth | None:
+def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, area: np.ndarray, least_luma: float) -> OwnTeeth | None:
     """The upper teeth that show between the portrait's lips; None where there are not enough."""
     bright = _bright_between_lips(rgb, area)
     if bright is None:
@@ -511,7 +528,9 @@ def _extended_teeth(rgb: np.ndarray, bright: np.ndarray) -> np.ndarray:
     rows = np.arange(len(rgb))[:, None]
     above = np.clip((top[None] + 2 - rows) / 4.0, 0, 1) * (count > 0)
     span = slice(columns[0], columns[-1] + 1)
-    colour[:, span] = over(colour[:, span], mean[None, span].astype(np.float32), above[:, span].astype(np.float32))
+    colour[:, span] = over(
+        colour[:, span], mean[None, span].astype(np.float32), above[:, span].astype(np.float32)
+    )
     return colour
 
 

@@ -17,7 +17,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SKIN_SAMPLES = [50, 280, 205, 425, 101, 330]
 _NEAR_MOUTH = [205, 425, 203, 423, 206, 426, 50, 280]
 _MONOCHROME, _COLOURED = 2.0, 4.5
-"""Spread of colour that brightness does not explain, of 255: at most this in monochrome pictures, at least in others."""
+"""Spread of colour that brightness does not explain, of 255: up to the first in monochrome pictures."""
 _TONE_BINS = 16
 _MAX_OVER_HIGHLIGHT = 0.99
 _MAX_OVER_SCLERA = 1.7
@@ -35,7 +35,7 @@ class Tones:
     """Tongue and inner cheeks, well lit."""
     gum: np.ndarray
     highlight: float
-    """Luma of what is brightest in the face: lit skin, or on dark skin what the white of the eyes would be in its light."""
+    """Luma of what is brightest in the face: lit skin, or the white of the eyes if it were lit as well."""
     shadow: float
     """Luma of the darkest part of the eyes: pupils and lashes; in a pale drawing it is far from black."""
     colour: float
