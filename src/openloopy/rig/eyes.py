@@ -23,6 +23,7 @@ from openloopy.rig.paint import (
     fill_polygon,
     open_slit,
     over,
+    push_pull,
     smooth_curve,
 )
 from openloopy.rig.tones import LUMA, skin_grain
@@ -75,7 +76,9 @@ class Eye:
         box = Box.around(outline, 8, len(rgb))
         picture = rgb[box.slices]
         self.eyeball_at = np.array([box.x0, box.y0])
-        self.eyeball = _eyeball_texture(picture, outline - self.eyeball_at)
+        self.eyeball = _eyeball_texture(
+            picture, outline - self.eyeball_at, self.centre - self.eyeball_at, self.iris_px
+        )
         region = EyeRegion.of(rgb, head, indices)
         columns = np.linspace(-1, 1, len(region.lash_top_cm))
         at = (
@@ -274,12 +277,26 @@ class Lashes:
         )
 
 
-def _eyeball_texture(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """The eye without its lids: the outside of the outline `n 2` is filled from inside; `h w 3`."""
+def _eyeball_texture(
+    picture: np.ndarray, outline: np.ndarray, iris: np.ndarray, iris_px: float
+) -> np.ndarray:
+    """The eye without its lids, `h w 3`: outside of the outline `n 2` the iris and the white go on from inside.
+
+    iris: its centre, px of picture; iris_px: its radius.
+    """
     inside = np.zeros(picture.shape[:2], np.uint8)
-    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 255)
-    outside = 255 - cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    return cv2.inpaint(picture, outside, 3, cv2.INPAINT_TELEA).astype(np.float32)
+    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
+    inside = cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))).astype(np.float32)
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    radius = np.hypot(x - iris[0], y - iris[1]) / iris_px
+    colour = picture.astype(np.float32)
+    is_white = inside * (radius > 1.12)
+    white, coloured = (
+        push_pull(colour, known.astype(np.float32)) if known.sum() > 4 else colour
+        for known in (is_white, inside * (radius < 1.02))
+    )
+    behind = over(white, coloured, 1 - smoothstep(radius, 0.98, 1.14))
+    return over(behind, colour, cv2.GaussianBlur(inside, (0, 0), 0.7) * inside)
 
 
 def _lid_texture(region: EyeRegion, grain: float, rng: np.random.Generator) -> np.ndarray:
@@ -352,7 +369,7 @@ def _without_long_lashes(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> tup
     closed = cv2.morphologyEx(region.picture, cv2.MORPH_CLOSE, kernel).astype(np.float32)
     closed = cv2.GaussianBlur(closed, (0, 0), 0.5 * radius)
     luma, clear = region.picture.astype(np.float32) @ LUMA, closed @ LUMA
-    stroke = smoothstep((clear - luma) / (clear + 1e-3), 0.12, 0.28)
+    stroke = 0.9 * smoothstep((clear - luma) / (clear + 1e-3), 0.06, 0.2)
     height = np.interp(x, columns, edge) - y
     wide = 0.15 * np.ptp(columns)
     zone = smoothstep(_LONG_LASHES_CM - height, 0.0, 0.15) * (height > -0.05) * (y > region.brow_cm + 0.15)

@@ -41,7 +41,7 @@ _LEAST_OWN_ENAMEL = 0.75
 """What is darker than this share of the expected enamel is not a row of teeth."""
 _OWN_MOUTH_TOLERANCE_CM = 0.3
 _LEVELS_PER_OCTAVE = 3
-_WARM_SHADOW = np.array([-0.2, 0.06, 0.08], np.float32)
+_WARM_SHADOW = np.array([-0.28, 0.05, 0.2], np.float32)
 """Light between lips is red from being thrown to and fro: it falls with this more or less than its first power."""
 
 
@@ -256,11 +256,14 @@ class MouthInterior:
         self.enamel = np.minimum(enamel, tones.highlight * enamel / (enamel @ LUMA))
         self.lower_edge_cm = float(rng.uniform(-0.2, 0.0))
         self.upper_edge_cm = float(rng.uniform(0.22, 0.42)) * height
+        light = 1.0
         if self.own is not None and self.own.teeth is not None:
             self.enamel = self.own.teeth.enamel
+            light = float(self.enamel @ LUMA / (tones.enamel @ LUMA)) ** 0.7
             edge = (self.own.teeth.edge_px - head.origin_px[:2]) @ head.rotation[:2, 1] / head.scale_px
             self.upper_edge_cm = float(np.clip(edge - shape.lip_line, 0.15, 0.6))
-        cavity = tones.mucosa * 0.17
+        self.mucosa, self.gum = (tones.apply(np.clip(c * light, 0, 240)) for c in (tones.mucosa, tones.gum))
+        cavity = self.mucosa * 0.17
         lift = max(0.85 * tones.shadow - float(cavity @ LUMA), 0.0)
         self.cavity = tones.apply(cavity + lift)
         self.shadow_power = 1 + tones.colour * _WARM_SHADOW
@@ -268,12 +271,12 @@ class MouthInterior:
 
     def _textures(self, rng: np.random.Generator) -> tuple[Texture, Texture, Texture]:
         """Upper row, lower row (standing) and tongue, as blurred and as grainy as the portrait."""
-        upper = self.upper_teeth.texture(self.enamel, self.tones.gum)
-        lower = self.lower_teeth.texture(0.94 * self.enamel, 0.9 * self.tones.gum)
+        upper = self.upper_teeth.texture(self.enamel, self.gum)
+        lower = self.lower_teeth.texture(0.94 * self.enamel, 0.9 * self.gum)
         lower.rgba = np.ascontiguousarray(lower.rgba[::-1])
         edge_cm = _GUM_CM + self.lower_teeth.heights_cm[:, 0].mean()
         self.lower_margin_cm = len(lower.rgba) / TEXTURE_PX_PER_CM - edge_cm
-        sharp = (upper, lower, _tongue_texture(self.tones.mucosa, rng))
+        sharp = (upper, lower, _tongue_texture(self.mucosa, rng))
         blur_px = 0.8 * self.tones.blur_cm * TEXTURE_PX_PER_CM
         grain_px = 0.5 * TEXTURE_PX_PER_CM / self.head.scale_px
         textures = []
@@ -340,7 +343,7 @@ class MouthInterior:
     def _paint_cavity(self, view: MouthPlane) -> np.ndarray:
         """Black towards the throat; the cheeks catch a little light."""
         aside = 0.16 * np.clip((np.abs(view.u) - 1.0) / 1.4, 0, 1) ** 1.5
-        return self.cavity + aside[..., None] * (self.tones.mucosa - self.cavity)
+        return self.cavity + aside[..., None] * (self.mucosa - self.cavity)
 
     def _paint_tongue(self, picture: np.ndarray, view: MouthPlane, state: State, jaw_cm: float) -> np.ndarray:
         # Higher than in anatomy: at its true rest height the tongue would never show.
@@ -361,15 +364,15 @@ class MouthInterior:
         colour, alpha = row.at(u + TEETH_HALF_ROW_CM, y, cm_per_px)
         # less light reaches the side teeth
         aside = 1 - 0.62 * smoothstep(np.abs(u), 0.7, 2.7)
-        return _lay(picture, colour * aside[..., None], alpha)
+        return _lay(picture, colour * aside[..., None] ** self.shadow_power, alpha)
 
     def _paint_tongue_tip(
         self, picture: np.ndarray, view: MouthPlane, tip: float, lower_edge: float
     ) -> np.ndarray:
         """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
-        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.12, lower_edge + 0.2 * amount
-        across = view.u / 1.0
+        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.2, lower_edge + 0.4 * amount
+        across = view.u / 1.2
         end = np.sqrt(np.clip(1 - across**2, 0, 1)) ** 0.7
         middle, half = (top + bottom) / 2, (bottom - top) / 2 * end
         from_edge = half - np.abs(view.v - middle)
@@ -377,7 +380,7 @@ class MouthInterior:
         alpha = alpha * np.clip((1 - np.abs(across)) / 0.15, 0, 1) * amount
         shade = 0.95 - 0.2 * across**2 - 0.3 * (1 - smoothstep(view.v - top, 0.0, 0.16))
         shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
-        return over(picture, shade[..., None] * self.tones.mucosa, alpha)
+        return over(picture, shade[..., None] * self.mucosa, alpha)
 
     def _pull_own(self, texture: np.ndarray, view: MouthPlane) -> np.ndarray:
         """A texture that lies on the portrait, seen in the mouth's plane."""
