@@ -12,17 +12,24 @@ from functools import lru_cache
 
 import numpy as np
 
-from openloopy.face.mesh import MESH_POINTS, Pose, canonical_mesh, fit_similarity, pose_of_rotation, rotation_of
+from openloopy.face.mesh import (
+    MESH_POINTS,
+    Pose,
+    canonical_mesh,
+    fit_similarity,
+    pose_of_rotation,
+    rotation_of,
+)
 from openloopy.rig.expression import FaceShape
 from openloopy.rig.field import NECK_PIVOT_CM, free_point_operator, place_head
 from openloopy.rig.mesh import (
     EYES,
     FACE_OVAL,
-    LOWER_LIP,
-    UPPER_LIP,
     LIP_INNER_LOWER,
     LIP_INNER_UPPER,
+    LOWER_LIP,
     NUM_SKIN_POINTS,
+    UPPER_LIP,
     HeadFrame,
     fit_head,
     smoothstep,
@@ -43,7 +50,11 @@ USUAL_EYE_RATIO = 0.27
 
 
 import os
-QUIET=float(os.environ.get('QUIET','.03')); LOUD=float(os.environ.get('LOUD','1')); SKIN_TRUST=float(os.environ.get('TRUST','.3'))
+
+QUIET = float(os.environ.get("QUIET", ".03"))
+LOUD = float(os.environ.get("LOUD", "1"))
+SKIN_TRUST = float(os.environ.get("TRUST", ".3"))
+
 
 @dataclass(frozen=True)
 class _Belief:
@@ -81,9 +92,12 @@ _BELIEFS = {
 }
 _FREE = tuple(_BELIEFS)
 _HEAD_NAMES = ("yaw", "pitch", "roll", "shift_x", "shift_y", "nearness")
-_EYE_NAMES = tuple(
-    f"{name}_{side}" for name in ("blink", "brow") for side in ("left", "right")
-) + ("gaze_x", "gaze_y", "squint", "frown")
+_EYE_NAMES = tuple(f"{name}_{side}" for name in ("blink", "brow") for side in ("left", "right")) + (
+    "gaze_x",
+    "gaze_y",
+    "squint",
+    "frown",
+)
 _MOUTH_NAMES = tuple(name for name in _FREE if name not in _HEAD_NAMES + _EYE_NAMES)
 _COLUMN = {name: i for i, name in enumerate(_FREE)}
 _INDICES = np.array([INDEX[name] for name in _FREE])
@@ -377,14 +391,17 @@ class _Solver:
             calm[:, _COLUMN[name]] = 3 * values[:, _COLUMN[name]] / self.sd[_COLUMN[name]]
         calm = np.where(self.tracked, np.minimum(calm, 10).sum(1), np.inf)
         at_rest = [
-            self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks) for state in states
+            self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks)
+            for state in states
         ]
         self.skin = track_skin(frames, self.head, states, np.stack(at_rest), int(calm.argmin()))
         w = _point_weights().copy()
         quiet = np.ones(MESH_POINTS, bool)
         quiet[[*UPPER_LIP.flat, *LOWER_LIP.flat]] = False
-        for eye in EYES: quiet[[*eye.upper, *eye.lower, eye.iris, *eye.iris_ring]] = False
-        w[quiet] *= QUIET; w[~quiet] *= LOUD
+        for eye in EYES:
+            quiet[[*eye.upper, *eye.lower, eye.iris, *eye.iris_ring]] = False
+        w[quiet] *= QUIET
+        w[~quiet] *= LOUD
         self.weights = w
 
     def error_cm(self, values: np.ndarray) -> np.ndarray:
@@ -435,7 +452,9 @@ class _Solver:
     def _jacobian(self, state: State) -> np.ndarray:
         """`478 3 n` cm per unit of each value, in the picture's frame."""
         rotation = rotation_of(Pose(state["yaw"], state["pitch"], state["roll"])) * (1 + state["nearness"])
-        inner = np.concatenate([self._expression_slopes(state, "mouth"), self._expression_slopes(state, "eyes")], 1)
+        inner = np.concatenate(
+            [self._expression_slopes(state, "mouth"), self._expression_slopes(state, "eyes")], 1
+        )
         slopes = np.empty((MESH_POINTS, 3, len(_FREE)))
         columns = [_COLUMN[name] for name in _MOUTH_NAMES + _EYE_NAMES]
         slopes[:, :, columns] = np.einsum("ij,pnj->pin", rotation, inner)
@@ -450,7 +469,9 @@ class _Solver:
     def _expression_slopes(self, state: State, part: str) -> np.ndarray:
         """`478 n 3` cm in the head's frame per unit of the mouth's or the eyes' values."""
         names = _MOUTH_NAMES if part == "mouth" else _EYE_NAMES
-        about = {name: round(state[name] / _COARSE.get(name, 10.0)) * _COARSE.get(name, 10.0) for name in names}
+        about = {
+            name: round(state[name] / _COARSE.get(name, 10.0)) * _COARSE.get(name, 10.0) for name in names
+        }
         about["wide"] = about.get("wide", 0.0) or (0.1 if state["wide"] > 0 else -0.1)
         key = (part, *about.values())
         if key not in self._slopes:
@@ -467,7 +488,9 @@ class _Solver:
             self._slopes[key] = np.stack(columns, 1)
         return self._slopes[key]
 
-    def _step(self, values: np.ndarray, hessian: np.ndarray, pull: np.ndarray, *, is_first: bool) -> np.ndarray:
+    def _step(
+        self, values: np.ndarray, hessian: np.ndarray, pull: np.ndarray, *, is_first: bool
+    ) -> np.ndarray:
         """The bounded minimum of the linearised problem, with all priors."""
         steady = self._steadiness(values, is_first)
         x, mean = values / self.sd, self.mean / self.sd

@@ -58,7 +58,11 @@ class SkinTrack:
 
 
 def track_skin(
-    frames: Sequence[np.ndarray], head: HeadFrame, states: Sequence[State], meshes_px: np.ndarray, reference: int
+    frames: Sequence[np.ndarray],
+    head: HeadFrame,
+    states: Sequence[State],
+    meshes_px: np.ndarray,
+    reference: int,
 ) -> SkinTrack:
     """Find the reference frame's points in all frames.
 
