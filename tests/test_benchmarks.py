@@ -365,11 +365,11 @@ def test_variants_that_are_alike_are_told_apart_once_in_twenty():
 
 def _tiny_model(change=lambda config: config):
     import torch
+    from openloopy.models.vae import ReferenceCodec
 
     from openloopy.models.audio_encoder import AudioEncoder
     from openloopy.models.folder import LoadedModel
     from openloopy.models.loopy import LoopyModel
-    from openloopy.models.vae import ReferenceCodec
     from openloopy.recipes import tiny
 
     torch.manual_seed(0)
