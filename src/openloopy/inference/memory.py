@@ -39,6 +39,8 @@ Tier = Literal["full", "slim", "int8", "offload"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 DECODER_BYTES_PER_PIXEL = 4_500
 """Of a frame that Stable Diffusion's decoder works on, roughly, in 16 bits."""
+RIG_BYTES_PER_PIXEL = 500
+"""Of a frame that is drawn by moving the portrait, roughly, in whatever numbers the networks compute."""
 INT8_SHARE = 0.9
 """Of 16-bit weights' bytes that remain in int8, counted on `sd15`: convolutions and gated layers stay as they are."""
 OFFLOAD_SHARE = 0.31
@@ -100,7 +102,8 @@ def needed_bytes(
     """Estimates for the tiers that are possible on this device, fastest first."""
     size = torch.tensor([], dtype=dtype).element_size()
     loopy, others = num_loopy * size, num_others * size
-    decoded = config.size_px**2 * DECODER_BYTES_PER_PIXEL * size // 2
+    is_moved = config.latent_size[0] == 1
+    decoded = config.size_px**2 * (RIG_BYTES_PER_PIXEL if is_moved else DECODER_BYTES_PER_PIXEL * size // 2)
     once = one_branch_bytes(config) * size // 2 + keys_bytes(config, size)
     slim = max(once, decoded)
     needed: dict[Tier, int] = {
@@ -116,9 +119,9 @@ def needed_bytes(
 
 def keys_bytes(config: LoopyConfig, element_size: int) -> int:
     """Keys and values of the reference and the motion frames in all layers, and the features they are made of."""
-    unet, side = config.denoiser.unet, config.size_px // 8
+    unet, (height, width) = config.denoiser.unet, config.latent_size
     tokens = sum(
-        (2 * unet.layers_per_block + 1) * channels * (side // 2**level) ** 2
+        (2 * unet.layers_per_block + 1) * channels * -(-height // 2**level) * -(-width // 2**level)
         for level, channels in enumerate(unet.block_channels)
         if unet.attention_levels[level]
     )

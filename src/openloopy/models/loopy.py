@@ -22,6 +22,7 @@ from openloopy.models.config_json import from_json_dict, to_json_dict
 from openloopy.models.denoiser import Denoiser, DenoiserConfig
 from openloopy.models.reference_net import ReferenceNet
 from openloopy.models.segments import SegmentConfig, gather_segments
+from openloopy.rig.state import PARTS
 
 SCHEMA_VERSION = 3
 RETIRED_VERSIONS = (1, 2)
@@ -82,6 +83,13 @@ class LoopyConfig:
     def clip_frames(self) -> int:
         """Frames generated at a time; one by one without temporal layers."""
         return 1 if self.denoiser.temporal is None else self.denoiser.temporal.max_clip_frames
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of a frame's latents: a row of the face's parts, or an eighth of the picture."""
+        if self.denoiser.unet.kernel_size[0] == 1:
+            return 1, len(PARTS)
+        return self.size_px // 8, self.size_px // 8
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; see `from_dict`."""
