@@ -1,4 +1,4 @@
-"""From tracks and blocks to a table: every variant against the full model, with bootstrap intervals.
+"""From landmarks to a table: every variant against the full model, with bootstrap intervals.
 
 A measure gives each person's video some values: one per block of ten seconds, or one for the whole. What is compared
 are the same people, seeds and blocks. The bootstrap draws people of seeds, then blocks within them, 2000 times. Two
@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ablation_measures import PASTS, Person
+from ablation_measures import PASTS, Person, curves
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
 from openloopy.measures.behaviour import interval_distance, slow_motion, sway_distance
-from openloopy.measures.motion import VARIANCE_SCALE, blinks, exp, face_found
+from openloopy.measures.motion import VARIANCE_SCALE, blinks, exp
 from openloopy.measures.sync import closures, false_closures, pearson
 from openloopy.media.video import FPS
 from openloopy.recipes.ablations import VARIANTS
@@ -30,25 +31,32 @@ DRAWS = 2000
 CLIP_FRAMES = 12
 REFERENCE = "full"
 GAP, LIDS, NOSE_X, NOSE_Y = range(4)
-"""Columns of states, see `ablation_reader.NAMES`."""
+"""Columns of `ablation_measures.curves`."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A measured video: states of every frame `f 4`, landmarks and numbers of the shown parts, `n f 68 2`."""
+    """The motion that was made, or the true one: landmarks of every frame, `f 68 2`."""
 
-    states: np.ndarray
     points: np.ndarray
-    parts: list[dict[str, Any]]
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """Lip gap, lids and nose of every frame, `f 4`."""
+        return curves(self.points)
+
+    def parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows of frames by block; a last one that is shorter than half a block is left out."""
+        starts = range(0, max(len(rows) - BLOCK_FRAMES // 2, 1), BLOCK_FRAMES)
+        return [rows[start : start + BLOCK_FRAMES] for start in starts]
 
     def blocks(self, column: int) -> list[np.ndarray]:
-        """A state by block; a last one that is shorter than half a block is left out."""
-        starts = range(0, max(len(self.states) - BLOCK_FRAMES // 2, 1), BLOCK_FRAMES)
-        return [self.states[start : start + BLOCK_FRAMES, column] for start in starts]
+        """A curve by block."""
+        return self.parts(self.states[:, column])
 
 
 Values = Callable[[Person, Video, Video], list[float]]
-"""(person, generated, true) -> a value per block or part, or one; NaN where there is nothing to measure."""
+"""(person, generated, true) -> a value per block, or one; NaN where there is nothing to measure."""
 
 
 class Measure(NamedTuple):
@@ -64,7 +72,7 @@ def summarise(
     out: Path, seeds: Sequence[int], variants: Sequence[str], people: Sequence[Person]
 ) -> dict[str, Any]:
     """Means of every variant, its differences to the full model with intervals, and how far chance alone goes."""
-    truth = {person.name: read_video(out / "truth", person.name) for person in people}
+    truth = {person.name: Video(person.points) for person in people}
     samples: dict[str, dict[str, dict[tuple[int, str], np.ndarray]]] = {}
     for variant in variants:
         folders = {seed: out / f"seed{seed}" / variant / "measured" for seed in seeds}
@@ -119,10 +127,9 @@ def read_errors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_video(folder: Path, name: str) -> Video:
-    """What `ablation_measures.write_person` wrote."""
-    numbers = json.loads((folder / f"{name}.json").read_text())["blocks"]
+    """What `ablation_measures.write_points` wrote."""
     with np.load(folder / f"{name}.npz") as stored:
-        return Video(stored["states"].astype(np.float64), stored["points"], numbers)
+        return Video(stored["points"].astype(np.float64))
 
 
 def verdict(row: dict[str, Any], better: str, chance: float) -> str:
@@ -240,22 +247,13 @@ def _closed(count: Callable, name: str) -> Values:
     return values
 
 
-def _of_parts(name: str, against_truth: bool = False) -> Values:
-    def values(person: Person, ours: Video, true: Video) -> list[float]:
-        del person
-        own, theirs = (np.array([part[name] for part in video.parts]) for video in (ours, true))
-        return list(np.abs(own - theirs) if against_truth else own)
-
-    return values
-
-
 def _glo(video: Video) -> list[float]:
     """Variance of the nose tip over the whole video, as `motion.glo`."""
     return [VARIANCE_SCALE * float(video.states[:, [NOSE_X, NOSE_Y]].var(0).sum())]
 
 
 def _exp(video: Video) -> list[float]:
-    return [exp(points) if face_found(points) > 0.5 else np.nan for points in video.points]
+    return [exp(points) for points in video.parts(video.points)]
 
 
 def _blink_rate(video: Video) -> list[float]:
@@ -306,27 +304,17 @@ def _head_steps(video: Video) -> list[tuple[float, float]]:
     return found
 
 
-def _drift(name: str) -> Values:
-    """The last part against the first."""
-
-    def values(person: Person, ours: Video, true: Video) -> list[float]:
-        del person, true
-        first, last = ours.parts[0], ours.parts[-1]
-        if name == "lab":
-            return [float(np.linalg.norm(np.subtract(last["lab"], first["lab"]))) / 100]
-        return [first[name] - last[name]]
-
-    return values
+def _drift(person: Person, ours: Video, true: Video) -> list[float]:
+    """How far the nose's mean place in the last block lies from that in the first, eye distances."""
+    del person, true
+    places = [block.mean(0) for block in ours.parts(ours.states[:, [NOSE_X, NOSE_Y]])]
+    return [float(np.linalg.norm(places[-1] - places[0]))]
 
 
 MEASURES = {
     "lip_r": Measure("lip gap, correlation with the true one", "higher", _lip_correlation),
     "closures": Measure("b, m, p closed", "higher", _closed(closures, "closures")),
     "vowels_shut": Measure("open vowels shut", "lower", _closed(false_closures, "vowels")),
-    "smooth": Measure("Smooth (blend)", "", _of_parts("smooth")),
-    "smooth_off": Measure("Smooth, off the truth", "lower", _of_parts("smooth", True)),
-    "flicker": Measure("flicker", "", _of_parts("flicker")),
-    "flicker_off": Measure("flicker, off the truth", "lower", _of_parts("flicker", True)),
     "glo": Measure("Glo over the truth's", "", _ratio(_glo)),
     "glo_off": Measure("Glo, off the truth (octaves)", "lower", _ratio(_glo, True)),
     "exp": Measure("Exp over the truth's", "", _ratio(_exp)),
@@ -345,17 +333,13 @@ MEASURES = {
     "blink_off": Measure("blink intervals, distance to the person's own (s)", "lower", _blink_distance),
     "sway_hz_off": Measure("sway, distance of frequencies (Hz)", "lower", _sway("frequency_hz")),
     "sway_size_off": Measure("sway, distance of sizes (eye distances)", "lower", _sway("amplitude")),
-    "identity": Measure("likeness to the portrait", "higher", _of_parts("identity")),
-    "texture": Measure("texture like the portrait's", "higher", _of_parts("texture")),
-    "sharpness": Measure("sharpness of the face", "higher", _of_parts("sharpness")),
-    "colour_drift": Measure("colour drift over a minute", "lower", _drift("lab")),
-    "identity_drift": Measure("likeness lost over a minute", "lower", _drift("identity")),
-    "found": Measure("frames with a face", "higher", _of_parts("found")),
+    "drift": Measure("head's drift from beginning to end (eye distances)", "lower", _drift),
 }
 ERRORS = {
-    "error_all_0.9_true": "error of what comes next, whole picture",
+    "error_all_0.9_true": "error of what comes next, all states",
     "error_mouth_0.9_true": "error of what comes next, mouth",
-    "error_eyes_0.9_true": "error of what comes next, eyes",
+    "error_head_0.9_true": "error of what comes next, head",
+    "error_eyes_0.9_true": "error of what comes next, eyes and brows",
 }
 GAINS = {
     "gain_past": "error that the past saves",
@@ -363,15 +347,9 @@ GAINS = {
 }
 TITLES = {name: measure.title for name, measure in MEASURES.items()} | ERRORS | GAINS
 GROUPS = {
-    "Lips and pictures": ("lip_r", "closures", "vowels_shut", "identity", "texture", "sharpness"),
-    "Motion": ("smooth_off", "flicker_off", "border", "step_off", "glo_off", "exp_off"),
-    "The person's own habits, and drift": (
-        "blink_off",
-        "sway_hz_off",
-        "sway_size_off",
-        "colour_drift",
-        "identity_drift",
-    ),
+    "Lips": ("lip_r", "closures", "vowels_shut"),
+    "Motion": ("border", "step_off", "glo_off", "exp_off"),
+    "The person's own habits, and drift": ("blink_off", "sway_hz_off", "sway_size_off", "drift"),
     "What comes next": (*ERRORS, *GAINS),
 }
 

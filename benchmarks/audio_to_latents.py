@@ -1,13 +1,12 @@
 """Audio-to-latents: does the denoiser use what the motion latents say, and does sound alone gain by it?
 
-    python benchmarks/audio_to_latents.py train   --out DIR [--arms mixed none raw] [--seeds 0 1] [--steps 600]
+    python benchmarks/audio_to_latents.py train   --out DIR [--arms mixed none] [--seeds 0 1] [--steps 600]
     python benchmarks/audio_to_latents.py measure --out DIR [--arms ...] [--seeds ...]
     python benchmarks/audio_to_latents.py table   --out DIR
 
 A small Loopy model learns the motion of puppets (face states, see `state_corpus`), with equal budgets:
     mixed    audio-to-latents with its four conditions
     none     no audio-to-latents
-    raw      audio-to-latents with neither norm nor temperature, as before schema 2
     nolast   as `mixed`, without the last frame at the input
     rare     as `mixed`; guidance's branches are drawn as seldom as independent dropout draws them (.85 and .15 %)
 Held out are voices, sentences and styles. Measured: the error of clean latents under each condition, what head and
@@ -27,16 +26,16 @@ import numpy as np
 import torch
 from provenance import provenance, rounded, save_result
 from state_corpus import build_corpus, landmarks, to_states
+from state_motion import Asked, People, generate_latents, told
 from torch import Tensor
 
-from openloopy.data.batch import BatchConfig, ClipBatch, pad_rows, sample_clip_batch
-from openloopy.data.cache import AUDIO_MARGIN, LatentCache
+from openloopy.data.batch import BatchConfig, ClipBatch, sample_clip_batch
+from openloopy.data.cache import LatentCache
 from openloopy.diffusion.guidance import Guidance
 from openloopy.diffusion.prediction import add_noise, to_x_0
-from openloopy.diffusion.sampler import SamplerConfig, sample
+from openloopy.diffusion.sampler import SamplerConfig
 from openloopy.diffusion.schedule import ScheduleConfig, alpha_bars
 from openloopy.face.movement import expression_variance, head_motion_variance, lip_gap
-from openloopy.inference.pipeline import clip_generator, denoise_batched, guidance_branches
 from openloopy.measures.sync import pearson
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import (
@@ -48,7 +47,6 @@ from openloopy.models.audio_to_latents import (
     MotionCondition,
     relative_landmarks,
 )
-from openloopy.models.conditions import Conditions
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.folder import load_model
 from openloopy.models.loopy import LoopyConfig, LoopyModel
@@ -78,8 +76,6 @@ DROPOUT = DropoutConfig(motion_frames=0.05, motion_noise_max=0.3)
 RARE_DROPOUT = replace(
     DROPOUT, without_sound=0.0085, nothing=0.0015, audio=0.09, motion_latents=0.09, reference=0.148
 )
-Asked = Callable[[ClipBatch, Tensor], MotionCondition | None]
-"""From a batch and its audio tokens to what audio-to-latents is given; None: motion latents of zero."""
 
 
 def main() -> None:
@@ -116,7 +112,6 @@ def model_config(arm: str) -> LoopyConfig:
     arms = {
         "mixed": base,
         "none": replace(base, a2l=None),
-        "raw": replace(base, a2l=replace(base.a2l, query="raw")),
         "nolast": replace(base, denoiser=replace(base.denoiser, past_input=None)),
         "rare": base,
     }
@@ -207,30 +202,6 @@ def errors(network: LoopyModel, held_out: LatentCache) -> dict[str, dict[str, fl
     return sums
 
 
-def told(network: LoopyModel, batch: ClipBatch, ask: Asked, *, hears: bool = True) -> Conditions:
-    """Conditions of a batch with its true past; `ask` says what audio-to-latents is given."""
-    tokens = network.audio_projection(batch.audio)
-    features = network.read_reference(batch.reference, batch.history, batch.history_mask)
-    ones = torch.ones(len(tokens))
-    return Conditions(
-        reference=features,
-        reference_latents=batch.reference,
-        audio_tokens=tokens * hears,
-        motion_latents=_motion_latents(network, ask(batch, tokens), len(tokens)),
-        keep_reference=ones,
-        keep_motion=ones,
-        last_frame=network.last_frame(batch.reference, batch.history[:, -1], batch.history_mask[:, -1]),
-    )
-
-
-def _motion_latents(network: LoopyModel, condition: MotionCondition | None, count: int) -> Tensor | None:
-    if network.a2l is None:
-        return None
-    if condition is None:
-        return torch.zeros(count, 1, network.config.denoiser.unet.time_dim)
-    return network.a2l(condition)
-
-
 def _zeros(batch: ClipBatch, tokens: Tensor) -> None:
     return None
 
@@ -258,72 +229,28 @@ CONDITIONS: dict[str, Asked] = {
 
 @dataclass(frozen=True)
 class Clips:
-    """The first utterances of a held-out corpus, to be generated in step, in clips of 12 frames."""
+    """The first utterances of a held-out corpus, to be generated in step."""
 
     held_out: LatentCache
     corpus: Path
     count: int
     num_clips: int
 
-    def portraits(self) -> Tensor:
-        """`p c h w`: a frame of each."""
-        return self._rows("latents", lambda rows: rows[len(rows) // 2])
-
-    def audio(self, start: int, stop: int) -> Tensor:
-        """Features of frames start .. stop - 1, `p f layers width`."""
-        return self._rows("audio", lambda rows: rows[start + AUDIO_MARGIN : stop + AUDIO_MARGIN])
+    @property
+    def people(self) -> People:
+        return People(cache=self.held_out, numbers=tuple(range(self.count)), num_clips=self.num_clips)
 
     def true_points(self) -> np.ndarray:
         """`p f 68 2`."""
-        frames = 12 * self.num_clips
-        return self._rows("points68", lambda rows: pad_rows(rows, 0, frames)).numpy()
-
-    def _rows(self, name: str, pick: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-        rows = [pick(self.held_out.rows(name, i)) for i in range(self.count)]
-        return torch.from_numpy(np.stack(rows)).float()
+        return self.people.true_points()
 
 
-@torch.inference_mode()
 def generate(
     network: LoopyModel, clips: Clips, condition: Callable[[Tensor], MotionCondition | None]
 ) -> np.ndarray:
     """Landmarks of what is generated, `p f 68 2`; condition: from audio tokens to what audio-to-latents is given."""
-    config, portraits = network.config, clips.portraits()
-    span, shape = config.segments.span, portraits.shape[1:]
-    history, mask, made = torch.zeros(clips.count, span, *shape), torch.zeros(clips.count, span), []
-    for index in range(clips.num_clips):
-        tokens = network.audio_projection(clips.audio(12 * index - 2, 12 * index + 14))
-        ones = torch.ones(clips.count)
-        features = network.read_reference(portraits, history, mask)
-        conditions = Conditions(
-            reference=network.denoiser.cache_reference(features),
-            reference_latents=portraits,
-            audio_tokens=tokens,
-            motion_latents=_motion_latents(network, condition(tokens), clips.count),
-            keep_reference=ones,
-            keep_motion=ones,
-            last_frame=network.last_frame(portraits, history[:, -1], mask[:, -1]),
-        )
-        latents = _sampled(network, conditions, index)
-        history = torch.cat([history, latents], 1)[:, -span:]
-        mask = torch.cat([mask, torch.ones(latents.shape[:2])], 1)[:, -span:]
-        made.append(latents)
-    return np.stack([landmarks(to_states(one.numpy(), clips.corpus)) for one in torch.cat(made, 1)])
-
-
-def _sampled(network: LoopyModel, conditions: Conditions, index: int) -> Tensor:
-    """One clip of all, `p 12 c h w`."""
-    shape = (12, *conditions.reference_latents.shape[1:])
-    count = len(conditions.keep_reference)
-    noise = torch.stack([torch.randn(shape, generator=clip_generator(n, index)) for n in range(count)])
-    branches = guidance_branches(conditions, GUIDANCE)
-    return sample(
-        lambda x_t, t: denoise_batched(network.denoiser, branches, GUIDANCE, x_t, t),
-        noise,
-        config=SAMPLER,
-        schedule=network.config.schedule,
-        prediction=network.config.prediction,
-    )
+    made = generate_latents(network, clips.people, condition, sampler=SAMPLER, guidance=GUIDANCE)
+    return np.stack([landmarks(to_states(one.numpy(), clips.corpus)) for one in made])
 
 
 def lips(network: LoopyModel, clips: Clips) -> dict[str, float]:
@@ -407,7 +334,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("what", choices=("train", "measure", "table"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--arms", nargs="+", default=["mixed", "none", "raw"])
+    parser.add_argument("--arms", nargs="+", default=["mixed", "none"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1)

@@ -31,7 +31,7 @@ from provenance import provenance, rounded, save_result
 from openloopy.apps.evaluate import EvaluateConfig, cases_of, evaluate
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import read_shards
-from openloopy.inference.pipeline import LoopyPipeline
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.media.video import VideoWriter
 from openloopy.models.folder import find_model_folder
 
@@ -96,10 +96,9 @@ def mini(shards: Path, work: Path, limit: int) -> dict[str, Any]:
         path = work / "generated" / f"{name}.mp4"
         if i >= limit or path.exists():
             continue
-        size = pipeline.size_px
-        frames = np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in frames])
         write(work / "truth" / f"{name}.mp4", (frames, sound))
-        write(path, (np.stack(list(pipeline.generate(frames[0], sound))), sound))
+        options = GenerationOptions(size_px=frames.shape[1])
+        write(path, (np.stack(list(pipeline.generate(frames[0], sound, options=options))), sound))
     return report(work / "generated", work / "truth", work / "report", "mini")
 
 

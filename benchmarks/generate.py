@@ -92,7 +92,7 @@ def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
         audio=sound,
         out=folder / "out.mp4",
         model=options.model,
-        options=GenerationOptions(steps=options.steps),
+        options=GenerationOptions(steps=options.steps, size_px=options.size),
         device=options.device,
         dtype=options.dtype,
     )
@@ -144,22 +144,40 @@ def count_parameters(pipeline: LoopyPipeline) -> int:
 
 
 def frame_gflop(pipeline: LoopyPipeline, options: argparse.Namespace) -> float:
-    """GFLOP per frame of a clip whose history is complete; a multiply-add is two. Without the sound's encoder."""
+    """GFLOP per frame of a clip whose history is complete; a multiply-add is two. Without the sound's encoder.
+
+    Of the networks: what a portrait that itself moves is drawn with is no tensor arithmetic, and not counted.
+    """
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from openloopy.inference.pipeline import GenerationOptions
+    from openloopy.inference.pipeline import GenerationOptions, plan_clips
+    from openloopy.models.codec import KLCodec, PreparedLatents
 
     config = pipeline.model.config
     last_clip = -(-config.segments.span // config.clip_frames)
-    portrait = np.full((pipeline.size_px, pipeline.size_px, 3), 128, np.uint8)
-    waveform = speech((last_clip + 1) * config.clip_frames / FPS)
+    total_frames = (last_clip + 1) * config.clip_frames
+    plan = plan_clips(config, GenerationOptions(steps=options.steps), pipeline.model.device)
+    codec, shape = pipeline.model.codec, latent_shape(pipeline)
+    prepared = PreparedLatents(torch.zeros(1, *shape, device=pipeline.model.device))
     counts = []
     with FlopCounterMode(display=False) as counter:
-        frames = pipeline.generate(portrait, waveform, options=GenerationOptions(steps=options.steps))
-        for i, _ in enumerate(frames):
-            if i % config.clip_frames == 0:
-                counts.append(counter.get_total_flops())
+        for latents in pipeline._clips(prepared, speech(total_frames / FPS), total_frames, plan):
+            if isinstance(codec, KLCodec):
+                list(pipeline._decode(latents, prepared))
+            counts.append(counter.get_total_flops())
     return (counts[last_clip] - counts[last_clip - 1]) / config.clip_frames / 1e9
+
+
+def latent_shape(pipeline: LoopyPipeline) -> tuple[int, int, int]:
+    """`c h w` of a frame's latents."""
+    from openloopy.models.codec import KLCodec
+
+    codec = pipeline.model.codec
+    if isinstance(codec, KLCodec):
+        side = pipeline.size_px // codec.downsample
+        return (codec.latent_channels, side, side)
+    return codec.latent_shape
 
 
 def sound_gflop(pipeline: LoopyPipeline) -> float:
@@ -217,6 +235,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="mini", help='"mini", a model folder or a hub id')
     parser.add_argument("--steps", type=int, help="sampling steps; the model's own by default")
+    parser.add_argument("--size", type=int, help="side of the pictures, px; the model's own by default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)

@@ -90,8 +90,9 @@ EVERY_PART_USES = (
     "device",
     "dtype",
     "seconds",
+    "size",
 )
-CODE_ROOMS = ("diffusion", "face", "inference", "measures", "media", "models")
+CODE_ROOMS = ("diffusion", "face", "inference", "measures", "media", "models", "rig")
 PARTS = {
     "puppets": Part(run_puppets, needs=("data",), uses=("people",)),
     "real": Part(run_real, needs=("videos",), uses=("held_out",)),
@@ -165,6 +166,7 @@ def generation(options: argparse.Namespace) -> GenerationOptions:
         audio_guidance=options.audio_guidance,
         reference_guidance=options.reference_guidance,
         temperature=options.temperature,
+        size_px=options.size,
     )
 
 
@@ -217,6 +219,7 @@ def settings(options: argparse.Namespace, pipeline: LoopyPipeline) -> dict[str, 
         "reference_guidance": plan.guidance.reference,
         "temperature": plan.temperature,
         "seconds_per_clip": options.seconds,
+        "size": pipeline.output_px(generation(options)),
         **provenance(),
     }
 
@@ -251,6 +254,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--drift-minutes", type=float, default=2.0)
     parser.add_argument("--drift-people", type=int, default=1)
     parser.add_argument("--drift-steps", type=int, help="of sampling, for drift alone [as --steps]")
+    parser.add_argument("--size", type=int, help="side of the videos, px; give the corpus' own [the model's]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of sampling; fewer are faster")
     parser.add_argument("--audio-guidance", type=float)

@@ -18,6 +18,7 @@ from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.measures.motion import points_of
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import FPS, VideoError, probe_video, read_frames
+from openloopy.models.rig_codec import Portrait
 from openloopy.puppet.visemes import CLOSED, VOWELS, phonemes_to_visemes
 
 
@@ -51,6 +52,8 @@ class Case:
     """`68 2` px."""
     waveform: np.ndarray
     """`samples`, 16 kHz."""
+    source: Portrait | None = None
+    """The portrait as it is animated, where that is larger than the video; else `portrait`."""
     truth: Tracked | None = None
     """The true video; its points are exact for puppets, tracked for footage."""
     spoken: Spoken = Spoken()
@@ -119,8 +122,13 @@ def read_pairs(
     landmarker: NetworkLandmarker,
     size_px: int,
     refuse: Callable[[Refused], None],
+    source_px: int | None = None,
 ) -> Iterator[Case]:
-    """Portraits with sounds, read and cropped as `openloopy generate` does; what it refuses goes to `refuse`."""
+    """Portraits with sounds, read and cropped as `openloopy generate` does; what it refuses goes to `refuse`.
+
+    source_px: side of the portrait as it is animated, if not that of the video.
+    """
+    source_px = source_px or size_px
     for portrait, sound in pairs:
         request = GenerateRequest(portrait=portrait, audio=sound, out=Path("unused.mp4"))
         try:
@@ -134,6 +142,10 @@ def read_pairs(
             clip=f"{portrait.stem}__{sound.stem}",
             portrait=apply_crop(chosen.rgb, chosen.crop, size_px),
             portrait_points=chosen.crop.to_crop(chosen.face.points68, size_px),
+            source=Portrait(
+                apply_crop(chosen.rgb, chosen.crop, source_px),
+                chosen.crop.to_crop(chosen.face.mesh, source_px),
+            ),
             waveform=waveform,
         )
 

@@ -170,7 +170,12 @@ def autoencoder_errors(truth: Tracked, decoded: np.ndarray) -> dict[str, list[fl
 
 
 def autoencoder_psnr(people: list[dict[str, list[float]]]) -> dict[str, float]:
-    """dB of the mean squared error over all frames of all people, and how many frames differed; NaN: none."""
+    """dB of the mean squared error over all frames of all people, and how many frames differed; NaN: none.
+
+    Of nobody, as with a codec whose portrait itself moves: nothing.
+    """
+    if not people:
+        return {}
     errors = {name: [error for person in people for error in person[name]] for name in people[0]}
     psnr = {
         f"autoencoder_psnr_{name}": psnr_of_error(float(np.mean(found))) if found else np.nan

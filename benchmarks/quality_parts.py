@@ -41,10 +41,11 @@ from openloopy.measures.identity import face_descriptor, face_similarity, textur
 from openloopy.measures.motion import per_frame
 from openloopy.measures.quality import cut_box, sharpness
 from openloopy.media.video import FPS, VideoWriter
+from openloopy.models.codec import KLCodec
+from openloopy.models.rig_codec import Portrait
 
 DRIFT_STEP = 5
 """Drift is measured on every so many frames; the others are not kept."""
-DECODED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,13 @@ class Bench:
 
     def frames(self, case: Case) -> Iterator[np.ndarray]:
         """Our video for the case, one `H W 3` uint8 frame after the other."""
-        return self.pipeline.generate(case.portrait, case.waveform, options=self.generation)
+        source = case.portrait if case.source is None else case.source
+        return self.pipeline.generate(source, case.waveform, options=self.generation)
+
+    @property
+    def size_px(self) -> int:
+        """Side of the videos."""
+        return self.pipeline.output_px(self.generation)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,8 @@ class Judged:
     numbers: dict[str, Any]
     gap: np.ndarray
     true_gap: np.ndarray
-    codec_errors: dict[str, list[float]]
+    codec_errors: dict[str, list[float]] | None
+    """None: its codec does not encode pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +92,14 @@ class Look:
 
 def run_puppets(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """Unseen puppets speak unseen sentences; the truth is exact."""
-    cases = read_puppets(options.data, options.people, options.seconds, bench.pipeline.size_px)
+    cases = read_puppets(options.data, options.people, options.seconds, bench.size_px)
     return against_truth(bench, cases, bench.out / "puppets", has_exact_points=True)
 
 
 def run_real(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """Filmed speakers from their first frame and their sound."""
     paths = footage_paths(options.videos, options.held_out)
-    cases = read_footage(paths, options.seconds, bench.landmarker, bench.pipeline.size_px)
+    cases = read_footage(paths, options.seconds, bench.landmarker, bench.size_px)
     return against_truth(bench, cases, bench.out / "real", has_exact_points=False)
 
 
@@ -100,7 +108,12 @@ def run_portraits(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     refused: list[Refused] = []
     pairs = pair_up(options.portraits, options.sounds, options.pairs)
     cases = read_pairs(
-        pairs, options.portrait_seconds, bench.landmarker, bench.pipeline.size_px, refused.append
+        pairs,
+        options.portrait_seconds,
+        bench.landmarker,
+        bench.size_px,
+        refused.append,
+        source_px=bench.pipeline.source_px(bench.generation),
     )
     sheets, folder, people = Sheets(), bench.out / "portraits", []
     for case in cases:
@@ -118,7 +131,7 @@ def run_drift(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     num_frames = 2 * round(options.drift_minutes * 60 * FPS / 2)
     if options.drift_steps is not None:
         bench = replace(bench, generation=replace(bench.generation, steps=options.drift_steps))
-    cases = list(read_puppets(options.data, options.people, options.seconds, bench.pipeline.size_px))
+    cases = list(read_puppets(options.data, options.people, options.seconds, bench.size_px))
     sounds = [case.waveform for case in cases]
     sheets, people = Sheets(), []
     for i, case in enumerate(cases[: options.drift_people]):
@@ -138,13 +151,14 @@ def against_truth(
     for case in cases:
         ours = generate(bench, case)
         seen = track(bench.landmarker, case.truth.frames) if has_exact_points else case.truth
-        decoded = reconstructions(bench.pipeline, case.truth.frames)
+        codec = bench.pipeline.model.codec
+        decoded = reconstructions(codec, case.truth.frames) if isinstance(codec, KLCodec) else None
         people.append(
             Judged(
                 judge(case, ours, seen),
                 per_frame(lip_gap, ours.points),
                 per_frame(lip_gap, case.truth.points),
-                autoencoder_errors(case.truth, decoded),
+                None if decoded is None else autoencoder_errors(case.truth, decoded),
             )
         )
         sheets.add(case, ours)
@@ -154,7 +168,7 @@ def against_truth(
     return {
         **summary([person.numbers for person in people]),
         "lip_gap_correlation_shuffled": shuffled_correlation(gaps, true_gaps),
-        **autoencoder_psnr([person.codec_errors for person in people]),
+        **autoencoder_psnr([person.codec_errors for person in people if person.codec_errors is not None]),
         "people": [person.numbers for person in people],
     }
 
@@ -228,21 +242,13 @@ def drift_numbers(looks: list[Look]) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def reconstructions(pipeline: LoopyPipeline, frames: np.ndarray) -> np.ndarray:
-    """Each frame encoded and decoded with the first as reference, `f H W 3` uint8."""
-    codec, device, dtype = pipeline.model.codec, pipeline.model.device, pipeline.model.dtype
-    decoded = []
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        reference = codec.prepare_reference(_pixels(frames[:1], device))
-        for few in np.split(frames, range(DECODED_AT_ONCE, len(frames), DECODED_AT_ONCE)):
-            picture = codec.decode(codec.encode(_pixels(few, device)), reference).float()
-            decoded.append(((picture + 1) * 127.5).clamp(0, 255).round().byte().cpu())
-    return torch.cat(decoded).permute(0, 2, 3, 1).numpy()
-
-
-def _pixels(frames: np.ndarray, device: torch.device) -> torch.Tensor:
-    """`f H W 3` uint8 -> `f 3 H W` in [-1, 1]."""
-    return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).to(device) / 127.5 - 1
+def reconstructions(codec: KLCodec, frames: np.ndarray) -> np.ndarray:
+    """Each frame encoded and decoded, `f H W 3` uint8."""
+    side, decoded = frames.shape[1], []
+    for frame in frames:
+        prepared = codec.prepare(Portrait(frame), side)
+        decoded += codec.decode(prepared.latents, prepared, 1)
+    return np.stack(decoded)
 
 
 def _mean(values: list[float]) -> float:

@@ -171,7 +171,6 @@ def random_batch(
         reference=noise(unet.in_channels, side, side),
         audio=noise(options.frames + 2 * audio.margin, audio.num_layers, audio.layer_width),
         points68=torch.rand(1, options.frames, 68, 2, device=device, dtype=dtype),
-        states=noise(options.frames, 2),
         head_motion_variance=torch.rand(1, device=device, dtype=dtype),
         expression_variance=torch.rand(1, device=device, dtype=dtype),
         region_weight=torch.ones(1, options.frames, 1, side, side, device=device),

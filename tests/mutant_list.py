@@ -56,6 +56,14 @@ FEATURES = ("tests/training/test_features.py",)
 SILENCE = ("tests/parity/test_audio_transformers.py",)
 A2L = ("tests/models/test_audio_to_latents.py",)
 LAST_FRAME = ("tests/models/test_last_frame.py",)
+RIG_CODEC = ("tests/models/test_rig_codec.py",)
+CODEC = ("tests/models/test_codec.py",)
+UNET = ("tests/models/test_unet.py",)
+AHEAD = (
+    "tests/inference/test_pipeline.py::test_one_ahead_keeps_the_order_and_makes_one_more_than_was_asked_for",
+)
+FULL_FRAME = ("tests/inference/test_full_frame.py",)
+STATES = ("tests/training/test_state_features.py",)
 CONTINUED = ("tests/inference/test_last_frame.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -375,13 +383,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "inference/pipeline.py",
         "history.append(latents)",
         "history.append(self.model.codec.encode(self.model.codec.decode(latents, portrait.picture)))",
-        HISTORY,
-    ),
-    Mutant(
-        "history.of_residuals",
-        "inference/pipeline.py",
-        "config.from_residual(made, portrait.latents)[0]",
-        "made[0]",
         HISTORY,
     ),
     Mutant(
@@ -982,34 +983,6 @@ MUTANTS: tuple[Mutant, ...] = (
         DENOISE,
     ),
     Mutant(
-        "training.no_state_loss",
-        "training/denoise.py",
-        "loss + self.config.state_weight * state.mean()",
-        "loss",
-        DENOISE,
-    ),
-    Mutant(
-        "training.state_loss_not_weighted",
-        "training/denoise.py",
-        "self.config.state_weight * state.mean()",
-        "state.mean()",
-        DENOISE,
-    ),
-    Mutant(
-        "training.state_loss_reads_residuals",
-        "training/denoise.py",
-        "model.from_residual(x_0, reference)",
-        "x_0",
-        DENOISE,
-    ),
-    Mutant(
-        "training.residual_to_the_dropped_portrait",
-        "training/denoise.py",
-        "model.to_residual(latents, reference)",
-        "model.to_residual(latents, conditions.reference_latents)",
-        STAGES,
-    ),
-    Mutant(
         "training.motion_gradient_inverted",
         "training/denoise.py",
         'config.motion_gradient == "full"',
@@ -1092,13 +1065,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "** (1 / power)",
         "** power",
         STAGES,
-    ),
-    Mutant(
-        "training.validation_keeps_the_state_loss",
-        "training/denoise.py",
-        "replace(config, state_weight=0.0)",
-        "config",
-        DENOISE,
     ),
     Mutant(
         "training.motion_frames_stay_without_the_reference",
@@ -1259,20 +1225,6 @@ MUTANTS: tuple[Mutant, ...] = (
         LAST_FRAME,
     ),
     Mutant(
-        "last_frame.not_in_the_unit_of_the_noise",
-        "models/loopy.py",
-        "(newest - reference) * (self.config.residual_scale or 1.0)",
-        "newest - reference",
-        LAST_FRAME,
-    ),
-    Mutant(
-        "last_frame.not_less_the_portrait",
-        "models/loopy.py",
-        "(newest - reference) * (self",
-        "newest * (self",
-        LAST_FRAME,
-    ),
-    Mutant(
         "last_frame.none_looks_like_the_portrait",
         "models/loopy.py",
         "torch.ones_like(difference[:, :1])",
@@ -1285,5 +1237,173 @@ MUTANTS: tuple[Mutant, ...] = (
         "past[:, -1].to(dtype), past_mask[:, -1]",
         "past[:, 0].to(dtype), past_mask[:, -1]",
         CONTINUED,
+    ),
+    Mutant(
+        "last_frame.not_less_the_portrait",
+        "models/loopy.py",
+        "difference = newest - reference",
+        "difference = newest",
+        LAST_FRAME,
+    ),
+    Mutant(
+        "rig_codec.states_not_divided_by_their_scale",
+        "models/rig_codec.py",
+        "to_tokens((states - _array(self.state_mean)) / _array(self.state_scale))",
+        "to_tokens((states - _array(self.state_mean)) * _array(self.state_scale))",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.shape_without_bounds",
+        "models/rig_codec.py",
+        "np.clip(value, -MAX_DEVIATION, MAX_DEVIATION)",
+        "value",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.reference_with_its_own_pose",
+        "models/rig_codec.py",
+        "        own[:, HEAD] = 0\n",
+        "",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.own_state_without_bounds",
+        "models/rig_codec.py",
+        "np.clip(deviation, -MAX_DEVIATION, MAX_DEVIATION)",
+        "deviation",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.pose_of_zero_looks_ahead",
+        "models/rig_codec.py",
+        "        states[:, HEAD] += own[HEAD]\n",
+        "",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.open_lips_are_thick",
+        "models/rig_codec.py",
+        "axis=-1) - gap))",
+        "axis=-1)))",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "rig_codec.middle_of_nothing",
+        "models/rig_codec.py",
+        "moved[:, HEAD].mean(0)",
+        "moved[:, HEAD][0]",
+        RIG_CODEC,
+    ),
+    Mutant(
+        "codec.pixels_not_rounded",
+        "models/codec.py",
+        "((pixels + 1) * 127.5).round()",
+        "((pixels + 1) * 127.5)",
+        CODEC,
+    ),
+    Mutant(
+        "codec.latents_not_scaled_back",
+        "models/codec.py",
+        "self.vae.decode(latents / self.scale)",
+        "self.vae.decode(latents)",
+        CODEC,
+    ),
+    Mutant(
+        "codec.other_lists_of_states_pass",
+        "models/codec.py",
+        "    RigCodec.check_settings(settings, path)\n",
+        "",
+        CODEC,
+    ),
+    Mutant(
+        "pipeline.ahead_by_none",
+        "inference/pipeline.py",
+        "            waiting = pool.submit(next, items, None)\n            yield item\n",
+        "            yield item\n            waiting = pool.submit(next, items, None)\n",
+        AHEAD,
+    ),
+    Mutant(
+        "full_frame.seam_on_all_sides",
+        "inference/full_frame.py",
+        '"right": self.x0 + self.size_px < width',
+        '"right": True',
+        FULL_FRAME,
+    ),
+    Mutant(
+        "full_frame.square_a_pixel_off",
+        "inference/full_frame.py",
+        "slice(left - full.x0, right - full.x0)",
+        "slice(left - full.x0 - 1, right - full.x0 - 1)",
+        FULL_FRAME,
+    ),
+    Mutant(
+        "full_frame.face_not_reduced",
+        "inference/full_frame.py",
+        "face.mesh * scales",
+        "face.mesh * 1.0",
+        FULL_FRAME,
+    ),
+    Mutant(
+        "full_frame.no_seam",
+        "inference/full_frame.py",
+        "SEAM_SHARE * size_px)",
+        "0 * size_px)",
+        FULL_FRAME,
+    ),
+    Mutant(
+        "full_frame.frames_leave_traces",
+        "inference/full_frame.py",
+        "whole = self._rgb.copy()",
+        "whole = self._rgb",
+        FULL_FRAME,
+    ),
+    Mutant(
+        "states.scales_of_absolute_poses",
+        "training/state_features.py",
+        "states.append(about_middle(_states_of(sample)))",
+        "states.append(_states_of(sample))",
+        STATES,
+    ),
+    Mutant(
+        "states.latents_of_absolute_poses",
+        "training/state_features.py",
+        "codec.encode_states(about_middle(_states_of(sample))",
+        "codec.encode_states((_states_of(sample))",
+        STATES,
+    ),
+    Mutant(
+        "states.scale_of_zero",
+        "training/state_features.py",
+        ".clamp(min=SMALLEST_SCALE)",
+        "",
+        STATES,
+    ),
+    Mutant(
+        "states.resumed_from_the_start",
+        "training/state_features.py",
+        "len(writer.records), None)",
+        "0, None)",
+        STATES,
+    ),
+    Mutant(
+        "states.any_cache_will_do",
+        "training/state_features.py",
+        "cache.info.source_sha256 != digest",
+        "False",
+        STATES,
+    ),
+    Mutant(
+        "states.splits_not_told_apart",
+        "training/state_features.py",
+        "[shards_sha256(folders), split]",
+        "[shards_sha256(folders)]",
+        STATES,
+    ),
+    Mutant(
+        "unet.even_kernels",
+        "models/unet.py",
+        "size < 1 or size % 2 == 0",
+        "size < 1",
+        UNET,
     ),
 )

@@ -41,9 +41,11 @@ def test_the_astronaut_speaks(pipeline):
     landmarker = NetworkLandmarker()
     rgb = data.astronaut()
     face = landmarker.detect(rgb)[0]
-    portrait = apply_crop(rgb, portrait_crop(face, (rgb.shape[1], rgb.shape[0])), pipeline.size_px)
+    options = GenerationOptions(size_px=256)
+    crop = portrait_crop(face, (rgb.shape[1], rgb.shape[0]))
+    portrait = apply_crop(rgb, crop, pipeline.source_px(options))
     sound = open_waveform(ASSETS / "demo_speech.flac")
-    frames = list(pipeline.generate(portrait, sound, options=GenerationOptions(steps=4)))
+    frames = list(pipeline.generate(portrait, sound, options=options))
     assert len(frames) == pipeline.num_frames(sound)
     tracked = landmarker.track(frames)
     assert all(face is not None for face in tracked)

@@ -28,7 +28,7 @@ def scripts_on_path():
     sys.path.insert(0, str(BENCHMARKS))
     yield
     sys.path.remove(str(BENCHMARKS))
-    for name in ("provenance", "state_corpus", "audio_to_latents"):
+    for name in ("provenance", "state_corpus", "state_motion", "audio_to_latents"):
         sys.modules.pop(name, None)
 
 

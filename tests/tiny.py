@@ -16,9 +16,11 @@ from openloopy.models.codec import KLCodec
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.folder import LoadedModel
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
+from openloopy.models.rig_codec import RigCodec
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.recipes.tiny import autoencoder_settings
+from openloopy.rig.state import HIGH, LOW, TOKEN_WIDTH
 
 SIZE_PX = 32
 LATENT_CHANNELS = 4
@@ -81,7 +83,30 @@ def tiny_model(seed: int = 0, **changes) -> LoadedModel:
 
     Layers that start as the identity are shaken, so that every condition makes a difference.
     """
-    codec, audio_encoder, config = tiny_codec(seed), tiny_audio_encoder(seed), tiny_config(**changes)
+    return _assembled(tiny_config(**changes), tiny_codec(seed), seed)
+
+
+def tiny_rig_model(seed: int = 0, size_px: int = 64) -> LoadedModel:
+    """As `tiny_model`, on face states: its portrait itself moves, by a little about a neutral face."""
+    unet = UNetConfig(
+        in_channels=TOKEN_WIDTH,
+        out_channels=TOKEN_WIDTH,
+        block_channels=(8,),
+        layers_per_block=1,
+        attention_levels=(True,),
+        num_heads=2,
+        norm_groups=4,
+        context_dim=12,
+        kernel_size=(1, 3),
+    )
+    config = tiny_config(name="tiny-states", size_px=size_px)
+    codec = RigCodec(size_px).eval()
+    codec.state_scale.copy_(torch.from_numpy(0.05 * (HIGH - LOW)))
+    return _assembled(replace(config, denoiser=replace(config.denoiser, unet=unet)), codec, seed)
+
+
+def _assembled(config: LoopyConfig, codec: KLCodec | RigCodec, seed: int) -> LoadedModel:
+    audio_encoder = tiny_audio_encoder(seed)
     torch.manual_seed(seed)
     loopy = LoopyModel(config).eval()
     shake(loopy)

@@ -14,13 +14,19 @@ from openloopy.apps import generate
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.inference.pipeline import LoopyPipeline
 from tests.media.sounds import speechlike, write_sound
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_rig_model
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """A model folder with random weights."""
     return LoopyPipeline(tiny_model()).save_pretrained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def rig_model(tmp_path_factory) -> Path:
+    """The same on face states: its portrait itself moves."""
+    return LoopyPipeline(tiny_rig_model()).save_pretrained(tmp_path_factory.mktemp("rig-model"))
 
 
 @pytest.fixture(scope="session")

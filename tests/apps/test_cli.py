@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from openloopy.apps import generate
 from openloopy.apps.cli import INTERRUPTED, main
@@ -50,6 +51,9 @@ def test_help_needs_no_heavy_library():
         "--audio-guidance",
         "--reference-guidance",
         "--face",
+        "--size",
+        "--frame",
+        "--crf",
         "--force",
     ):
         assert option in done.stdout
@@ -120,6 +124,64 @@ def test_the_same_seed_gives_the_same_file(request_, landmarker, tmp_path):
         request = replace(request_, out=request_.out.with_name(f"{name}.mp4"), options=options)
         hashes.append(sha256_file(generate_video(request, landmarker=landmarker).out))
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"frame": "whole"}, "frame must be one of crop, full, got 'whole'"),
+        (
+            {"frame": "full", "options": GenerationOptions(size_px=256)},
+            "a size goes with --frame crop; with --frame full the video has the portrait's own size",
+        ),
+        ({"crf": -1}, r"crf must lie in 0 \(lossless\) to 51, got -1"),
+        ({"crf": 52}, "got 52"),
+    ],
+)
+def test_requests_that_contradict_themselves_are_refused(request_, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(request_, **change)
+
+
+def test_a_model_of_image_latents_has_one_size_and_draws_squares(request_, landmarker):
+    full = replace(request_, frame="full", options=GenerationOptions(steps=1))
+    with pytest.raises(
+        ValueError, match="--frame full needs a model whose portrait itself moves.*tiny draws"
+    ):
+        generate_video(full, landmarker=landmarker)
+    large = replace(request_, options=GenerationOptions(steps=1, size_px=64))
+    with pytest.raises(ValueError, match="tiny makes pictures of 32 px, not of 64"):
+        generate_video(large, landmarker=landmarker)
+    assert not list(request_.out.parent.iterdir())
+
+
+@pytest.mark.parametrize("size_px", [None, 96])
+def test_a_portrait_that_moves_is_shown_at_any_size(request_, rig_model, landmarker, size_px):
+    options = GenerationOptions(seed=5, steps=1, size_px=size_px)
+    report = generate_video(replace(request_, model=str(rig_model), options=options), landmarker=landmarker)
+    frames = np.stack(list(read_frames(report.out)))
+    assert frames.shape[1:3] == (report.height, report.width) == (size_px or 64,) * 2
+    assert json.loads(report.sidecar.read_text())["video"]["width"] == (size_px or 64)
+    assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.1
+
+
+def test_the_whole_picture_is_shown_and_its_head_moves(request_, rig_model, landmarker, astronaut):
+    rgb = np.ascontiguousarray(astronaut[:, :401])
+    Image.fromarray(rgb).save(request_.portrait)
+    request = replace(
+        request_, model=str(rig_model), frame="full", crf=0, options=GenerationOptions(seed=5, steps=1)
+    )
+    report = generate_video(request, landmarker=landmarker)
+    facts = json.loads(report.sidecar.read_text())
+    assert (report.width, report.height) == (400, 512)  # an odd column goes: H.264 has even sides
+    assert (facts["video"]["frame"], facts["video"]["crf"]) == ("full", 0)
+    frames = np.stack(list(read_frames(report.out))).astype(int)
+    crop = facts["portrait"]["crop"]
+    below = round(crop["y0"] + crop["size"]) + 4
+    assert 100 < below < 500 and frames.shape[0] == 12
+    assert np.abs(frames[:, below:] - rgb[below:, :400]).max() <= 12  # colours are stored at half the size
+    face = (slice(None), slice(60, 160), slice(180, 280))
+    assert np.abs(np.diff(frames, axis=0)[face]).mean() > 0.5
 
 
 def test_force_overwrites(request_, landmarker):

@@ -127,6 +127,26 @@ BAD = {
         ["face.png", "speech.wav", "--model", "out"],
         "holds no config.json",
     ),
+    "a size that H.264 does not have": (
+        _nothing,
+        ["face.png", "speech.wav", "--size", "255"],
+        "size must be even and at least 64 px, got 255",
+    ),
+    "a size that the model does not have": (
+        _nothing,
+        ["face.png", "speech.wav", "--size", "256"],
+        "tiny makes pictures of 32 px, not of 256; leave the size out",
+    ),
+    "the whole picture with a size": (
+        _nothing,
+        ["face.png", "speech.wav", "--size", "256", "--frame", "full"],
+        "a size goes with --frame crop",
+    ),
+    "the whole picture by a model that draws squares": (
+        _nothing,
+        ["face.png", "speech.wav", "--frame", "full"],
+        "--frame full needs a model whose portrait itself moves",
+    ),
     "float16 on the CPU": (
         _nothing,
         ["face.png", "speech.wav", "--device", "cpu", "--dtype", "float16"],
@@ -170,6 +190,8 @@ def test_bad_input(name, model, folder, monkeypatch, capsys):
         ["face.png", "speech.wav", "--dtype", "float8"],
         ["face.png", "speech.wav", "--audio-guidance", "much"],
         ["face.png", "speech.wav", "--audio-guidance", "nan"],
+        ["face.png", "speech.wav", "--frame", "half"],
+        ["face.png", "speech.wav", "--crf", "52"],
         ["face.png", "speech.wav", "--unheard-of"],
     ],
 )

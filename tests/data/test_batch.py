@@ -58,7 +58,6 @@ def test_shapes(cache: LatentCache) -> None:
         "audio": (5, 16, 3, 4),
         "points68": (5, 12, 68, 2),
         "reference_points68": (5, 68, 2),
-        "states": (5, 12, 2),
         "head_motion_variance": (5,),
         "expression_variance": (5,),
         "region_weight": (5, 12, 1, 8, 8),

@@ -15,10 +15,11 @@ from openloopy.inference.memory import (
     open_pipeline,
     pick_tier,
 )
-from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, fits_batched
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.folder import load_model
 from openloopy.models.loopy import LoopyConfig
+from openloopy.recipes import mini
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -98,3 +99,13 @@ def test_impossible_tiers_say_why(folder):
         choose_tier(folder, CPU, torch.float32, "huge")
     choice = choose_tier(folder, CPU, torch.float32)
     assert choice.tier == "full" and "memory tier full" in str(choice) and "GB is free" in str(choice)
+
+
+def test_a_model_of_face_states_needs_little_at_any_size():
+    """Its latents are three positions a frame, and no decoder works on the picture."""
+    config, sizes = mini.loopy_config(), dict(num_loopy=3_000_000, num_others=1_000_000, dtype=torch.float32)
+    assert config.num_positions == 3 and LoopyConfig(name="paper").num_positions == 64 * 64
+    needed = needed_bytes(config, **sizes, device=CPU)
+    assert needed["full"] < 2**30 < needed_bytes(LoopyConfig(name="paper"), **sizes, device=CPU)["full"]
+    assert memory.keys_bytes(config, 4) == 5 * 96 * 3 * 21 * 3 * 4  # layers, width, places, frames, kinds, bytes
+    assert fits_batched(config, 3, CPU)

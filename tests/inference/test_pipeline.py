@@ -1,3 +1,5 @@
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +16,16 @@ from openloopy.inference.pipeline import (
     denoise_in_turn,
     fits_batched,
     guidance_branches,
+    one_ahead,
     plan_clips,
 )
 from openloopy.inference.windows import ClipWindow
 from openloopy.models.audio_encoder import AudioFeatureReader
+from openloopy.models.codec import KLCodec
 from openloopy.models.denoiser import Denoiser
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.reference_net import ReferenceNet
+from openloopy.models.rig_codec import Portrait
 from tests.tiny import tiny_config, tiny_model, tiny_portrait, tiny_sound
 
 CPU = torch.device("cpu")
@@ -85,7 +90,7 @@ def test_an_earlier_clip_changes_the_next_through_the_history(pipeline):
 
 def clip_inputs(pipeline):
     with torch.inference_mode():
-        portrait = pipeline._read_portrait(tiny_portrait())
+        portrait = pipeline.model.codec.prepare(Portrait(tiny_portrait()), 32)
     return AudioFeatureReader(pipeline.model.audio_encoder, tiny_sound(1.0)), portrait
 
 
@@ -183,19 +188,65 @@ def test_every_clip_sees_the_latents_before_it_and_the_sound_around_it(pipeline,
     assert windows == [(-2, 16), (10, 16), (22, 16)]
 
 
-def test_large_residuals_of_a_model_lie_close_to_the_portrait():
-    """What such a model makes is a difference: divided by a large scale nothing but the portrait is left."""
-    model = tiny_model()
-    frames = {}
-    for scale in (0.1, 1e6):
-        changed = replace(model, config=replace(model.config, residual_scale=scale))
-        pipeline = LoopyPipeline(changed)
-        frames[scale] = run(pipeline, 0.6, steps=2).astype(int)
-    with torch.inference_mode():
-        portrait = pipeline._read_portrait(tiny_portrait(0))
-        still = next(pipeline._decode(portrait.latents, portrait.picture)).astype(int)
-    assert np.abs(frames[1e6] - still).max() <= 1
-    assert np.abs(frames[0.1] - still).max() > 10
+def test_one_ahead_keeps_the_order_and_makes_one_more_than_was_asked_for():
+    made, may_go_on = [], threading.Event()
+
+    def numbers():
+        for number in range(5):
+            made.append((number, threading.get_ident()))
+            if number == 2:
+                may_go_on.wait(10)
+            yield number
+
+    ahead = one_ahead(numbers())
+    assert made == []
+    assert [next(ahead), next(ahead)] == [0, 1]
+    while len(made) < 3:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert [number for number, _ in made] == [0, 1, 2]  # the next one, and not the one after it
+    may_go_on.set()
+    assert list(ahead) == [2, 3, 4]
+    assert threading.get_ident() not in {thread for _, thread in made}
+
+
+def test_one_ahead_passes_an_error_on_after_what_came_before_it():
+    def fails():
+        yield from (1, 2)
+        raise RuntimeError("no third one")
+
+    ahead = one_ahead(fails())
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(RuntimeError, match="no third one"):
+        next(ahead)
+
+
+def test_one_ahead_that_is_closed_early_makes_no_more():
+    made = []
+    ahead = one_ahead(made.append(number) or number for number in range(1000))
+    assert next(ahead) == 0
+    ahead.close()
+    assert 1 <= len(made) <= 2
+    assert list(ahead) == []
+
+
+def test_a_codec_that_computes_apart_gives_the_same_frames(pipeline, monkeypatch):
+    expected = run(pipeline, 1.1)
+    monkeypatch.setattr(KLCodec, "computes_apart", True)
+    assert np.array_equal(run(pipeline, 1.1), expected)
+
+
+def test_what_a_portrait_s_user_should_know_is_said_before_the_first_frame(pipeline, monkeypatch):
+    prepare = KLCodec.prepare
+    monkeypatch.setattr(
+        KLCodec, "prepare", lambda self, *a: replace(prepare(self, *a), notes=("the eyes are shut",))
+    )
+    said = []
+    frames = pipeline.generate(tiny_portrait(), tiny_sound(0.5), say=said.append)
+    assert said == []
+    next(frames)
+    assert said == ["the eyes are shut"]
+    next(pipeline.generate(tiny_portrait(), tiny_sound(0.5)))  # nobody to tell
 
 
 def test_history_keeps_the_last_frames_oldest_first():
@@ -294,10 +345,10 @@ def test_a_model_without_sound_and_time_makes_single_frames():
 
 def test_wrong_inputs_are_refused_at_once(pipeline):
     sound, portrait = tiny_sound(0.5), tiny_portrait()
-    with pytest.raises(
-        ValueError, match=r"expected a portrait of shape \(32, 32, 3\).*got \(16, 32, 3\) uint8"
-    ):
+    with pytest.raises(ValueError, match=r"expected a square portrait .*got \(16, 32, 3\) uint8; crop it"):
         pipeline.generate(portrait[:16], sound)
+    with pytest.raises(ValueError, match=r"expected a portrait of shape \(32, 32, 3\), got \(16, 16, 3\)"):
+        pipeline.generate(portrait[:16, :16], sound)
     with pytest.raises(ValueError, match="got .* float32; crop it"):
         pipeline.generate(portrait.astype(np.float32), sound)
     with pytest.raises(ValueError, match="expected mono sound"):
@@ -306,5 +357,10 @@ def test_wrong_inputs_are_refused_at_once(pipeline):
         pipeline.generate(portrait, sound[:300])
     with pytest.raises(ValueError, match="seed must not be negative"):
         GenerationOptions(seed=-1)
+    for size_px in (62, 65):
+        with pytest.raises(ValueError, match=f"size must be even and at least 64 px, got {size_px}"):
+            GenerationOptions(size_px=size_px)
+    with pytest.raises(ValueError, match="tiny makes pictures of 32 px, not of 64; leave the size out"):
+        pipeline.generate(portrait, sound, options=GenerationOptions(size_px=64))
     with pytest.raises(ValueError, match="got 'parallel'"):
         GenerationOptions(branches="parallel")

@@ -95,30 +95,6 @@ def test_fresh_weights_of_the_paper_s_size_tell_conditions_apart(kind):
     assert varies > 0.15 and varies > 0.5 * latents.mean(0).pow(2).mean().sqrt()
 
 
-def test_the_old_query_hardly_tells_them_apart():
-    """The control: raw landmarks in [0, 1] into a query without norm and temperature."""
-    torch.manual_seed(0)
-    module = AudioToLatents(A2LConfig(query="raw"), audio_width=5 * 768, time_dim=1280)
-    points = torch.rand(1, 1, 136) + 0.02 * torch.randn(200, 1, 136)
-    latents = module.attend_embeddings(module.query(LandmarkCondition(points * 2 - 1)))[:, 0]
-    assert (latents - latents.mean(0)).pow(2).mean().sqrt() < 0.01
-
-
-def test_weights_from_before_load_and_compute_as_they_did():
-    """Schema version 1: no norm, no temperature."""
-    torch.manual_seed(0)
-    config = A2LConfig(num_embeddings=7, width=8, num_heads=2, query="raw")
-    module = awake(AudioToLatents(config, audio_width=TOKENS * WIDTH, time_dim=TIME))
-    assert not any("norm" in name or "temperature" in name for name in module.state_dict())
-    condition = make_conditions()[0]
-    query = module.audio_query(condition.tokens.flatten(2))
-    parts = []
-    for head in range(2):
-        q, keys = query[..., head * 4 : head * 4 + 4], module.embeddings[:, head * 4 : head * 4 + 4]
-        parts.append((q @ keys.T / 2).softmax(dim=-1) @ keys)
-    assert torch.allclose(module(condition), module.out(torch.cat(parts, dim=-1)), atol=1e-5)
-
-
 def test_landmarks_are_relative_to_the_portrait_in_eye_distances():
     portrait = torch.rand(2, 68, 2) * 100
     portrait[:, 36], portrait[:, 45] = torch.tensor([20.0, 30.0]), torch.tensor([60.0, 60.0])  # 50 apart
@@ -141,11 +117,6 @@ def test_variances_are_on_a_log_scale():
     # A decade more is always the same step, but near the floor.
     assert (scaled[3] - scaled[2]).item() == pytest.approx(math.log(10) / 1.7, rel=0.01)
     assert scaled[0].item() == pytest.approx((math.log(1e-5) + 7.5) / 1.7, rel=1e-5)
-
-
-def test_an_unknown_query_is_refused():
-    with pytest.raises(ValueError, match="unknown query 'cooked'"):
-        A2LConfig(query="cooked")
 
 
 @pytest.mark.parametrize(("which", "frames"), [(0, FRAMES), (1, FRAMES), (2, 1), (3, 1)])

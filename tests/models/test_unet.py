@@ -1,12 +1,17 @@
 """The parts that both nets are made of."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from openloopy.models.conditions import Conditions
+from openloopy.models.denoiser import Denoiser, DenoiserConfig
 from openloopy.models.resnet import ResnetBlock, TimeEmbedding, timestep_features
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import Anatomy, DownBlock, UNetConfig, UpBlock
+from tests.models.tiny_nets import awake
 
 MINI = UNetConfig(
     block_channels=(96, 160, 192),
@@ -30,10 +35,11 @@ def test_time_embedding_width():
 
 def test_resnet_adds_the_time_between_its_convolutions():
     torch.manual_seed(0)
-    block, x, time_features = ResnetBlock(8, 8, 6, 4), torch.randn(2, 8, 5, 5), torch.randn(2, 6)
+    unet = UNetConfig(block_channels=(8,), attention_levels=(True,), norm_groups=4, num_heads=2)
+    block, x, time_features = ResnetBlock(unet, 8, 8, 6), torch.randn(2, 8, 5, 5), torch.randn(2, 6)
     hidden = block.conv1(F.silu(block.norm1(x))) + block.time_emb_proj(time_features)[:, :, None, None]
     assert torch.allclose(block(x, time_features), x + block.conv2(F.silu(block.norm2(hidden))), atol=1e-6)
-    assert ResnetBlock(8, 12, 6, 4)(x, time_features).shape == (2, 12, 5, 5)
+    assert ResnetBlock(unet, 8, 12, 6)(x, time_features).shape == (2, 12, 5, 5)
 
 
 def test_layers_along_time_follow_each_transformer():
@@ -74,3 +80,37 @@ def test_configs_that_cannot_be_built_are_errors(changes, message):
     settings = {"block_channels": (96, 160, 192), "attention_levels": (True, True, True), **changes}
     with pytest.raises(ValueError, match=message):
         UNetConfig(**settings)
+
+
+@pytest.mark.parametrize("kernel_size", [(2, 3), (1, 4), (0, 3), (-1, 3)])
+def test_kernels_have_a_middle(kernel_size):
+    with pytest.raises(ValueError, match=r"kernel_size must be two odd numbers, got \("):
+        UNetConfig(kernel_size=kernel_size)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [3, 6])
+def test_kernels_of_one_row_are_those_of_three_whose_others_see_nothing(width):
+    """On maps of one row; the reference net and the denoiser are built alike, all levels included."""
+    levels = dict(block_channels=(8, 16), attention_levels=(True, True), layers_per_block=1)
+    square = UNetConfig(**levels, num_heads=2, norm_groups=4, context_dim=8)
+    flat = replace(square, kernel_size=(1, 3))
+    torch.manual_seed(0)
+    large, small = (
+        awake(Denoiser(DenoiserConfig(unet=unet, temporal=None))).eval() for unet in (square, flat)
+    )
+    taken = {}
+    for name, value in small.state_dict().items():
+        whole = large.state_dict()[name]
+        taken[name] = whole if whole.shape == value.shape else whole[:, :, 1:2]
+        assert taken[name].shape == value.shape
+    assert any(value.shape[-2:] == (1, 3) for value in taken.values())
+    assert taken["down_blocks.0.downsamplers.0.conv.weight"].shape[-2:] == (3, 3)
+    small.load_state_dict(taken)
+    x_t, t = torch.randn(2, 1, 4, 1, width), torch.tensor([3, 700])
+    ones = torch.ones(2)
+    told = Conditions(None, torch.zeros(2, 4, 1, width), torch.randn(2, 1, 5, 8), None, ones, ones)
+    torch.testing.assert_close(small(x_t, t, told), large(x_t, t, told), atol=1e-5, rtol=1e-5)
+    # With a second row the upper and lower taps see something.
+    two_rows = torch.randn(2, 1, 4, 2, width), t, replace(told, reference_latents=torch.zeros(2, 4, 2, width))
+    assert not torch.allclose(small(*two_rows), large(*two_rows), atol=1e-3)

@@ -10,7 +10,6 @@ from openloopy.models.attention import TransformerEntry
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.conditions import Conditions
 from openloopy.models.denoiser import Denoiser, DenoiserConfig
-from openloopy.models.growth import fold_reference_net
 from openloopy.models.reference_net import ReferenceNet, fold_timestep
 from openloopy.models.unet import UNetConfig
 
@@ -87,18 +86,6 @@ def test_reference_net_equals_diffusers(peer):
         motion_tokens = maps[2:].flatten(2).transpose(1, 2).unflatten(0, (2, 3))
         assert torch.allclose(ours.reference, tokens[:2], atol=1e-4)
         assert torch.allclose(ours.motion, motion_tokens, atol=1e-4)
-
-
-def test_a_first_version_s_reference_net_is_folded_and_a_new_one_left_alone(peer):
-    first = overlap(peer.state_dict(), ReferenceNet(SMALL_CONFIG))
-    weights = {f"reference_net.{name}": w for name, w in first.items()} | {
-        "denoiser.conv_in.bias": torch.ones(2)
-    }
-    folded = fold_reference_net(weights)
-    expected = fold_timestep(first)
-    assert set(folded) == {f"reference_net.{name}" for name in expected} | {"denoiser.conv_in.bias"}
-    assert all(torch.equal(folded[f"reference_net.{name}"], w) for name, w in expected.items())
-    assert fold_reference_net(folded) == folded
 
 
 def overlap(weights: dict[str, torch.Tensor], net: ReferenceNet) -> dict[str, torch.Tensor]:

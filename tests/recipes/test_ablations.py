@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.models.audio_encoder import AudioEncoder
+from openloopy.models.audio_to_latents import AudioCondition
+from openloopy.models.codec import KLCodec
+from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
 from openloopy.models.loopy import LoopyConfig, LoopyModel
+from openloopy.models.rig_codec import RigCodec
 from openloopy.models.segments import SegmentConfig
-from openloopy.models.vae import ReferenceCodec
 from openloopy.recipes import load_line, mini, recipe_names, run_recipe, sd15, tiny
 from openloopy.recipes.ablations import (
     VARIANTS,
@@ -43,7 +45,8 @@ ABLATIONS = {
 def test_ablation_generates(name):
     torch.manual_seed(0)
     config, line = ABLATIONS[name], tiny.tiny()
-    networks = LoopyModel(config), ReferenceCodec(line.codec.model), AudioEncoder(line.audio.model)
+    codec = KLCodec(AutoencoderKL(**line.codec.autoencoder), config.size_px)
+    networks = LoopyModel(config), codec, AudioEncoder(line.audio.model)
     for network in networks:
         network.eval().requires_grad_(False)
     pipeline = LoopyPipeline(LoadedModel(config, *networks, torch.device("cpu"), torch.float32))
@@ -81,8 +84,31 @@ def test_sd15_is_the_paper():
 
 def test_mini_is_within_its_budget():
     line = mini.mini()
-    networks = LoopyModel(line.model), ReferenceCodec(line.codec.model), AudioEncoder(line.audio.model)
+    networks = LoopyModel(line.model), AudioEncoder(line.audio.model)
     assert sum(p.numel() for network in networks for p in network.parameters()) <= 15e6
+
+
+def test_mini_is_the_paper_s_motion_model_on_face_states():
+    """What is the paper's stays, and the codec's latents fit the denoiser."""
+    config, paper = mini.loopy_config(), sd15.loopy_config()
+    assert config.segments == paper.segments and config.clip_frames == paper.clip_frames
+    temporals = config.denoiser.temporal, paper.denoiser.temporal
+    assert len({(each.kind, each.max_clip_frames, each.max_motion_frames) for each in temporals}) == 1
+    assert config.a2l is not None and config.denoiser.audio.window == paper.denoiser.audio.window
+    assert mini.mini().codec.autoencoder is None
+    codec, loopy, encoder = (
+        RigCodec(config.size_px),
+        LoopyModel(config),
+        AudioEncoder(mini.mini().audio.model),
+    )
+    LoadedModel(config, loopy, codec, encoder, torch.device("cpu"), torch.float32)
+    clip, latents = torch.randn(1, 12, *codec.latent_shape), torch.randn(1, *codec.latent_shape)
+    with torch.inference_mode():
+        features = loopy.read_reference(latents, torch.randn(1, 124, *codec.latent_shape), torch.ones(1, 124))
+        tokens = loopy.audio_projection(torch.randn(1, 16, encoder.num_layers, encoder.width))
+        motion_latents, ones = loopy.a2l(AudioCondition(tokens)), torch.ones(1)
+        told = Conditions(features, latents, tokens, motion_latents, ones, ones)
+        assert loopy.denoiser(clip, torch.tensor([500]), told).shape == clip.shape
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -101,10 +127,10 @@ def test_variants_differ_from_the_full_line_in_what_they_say_alone():
     assert full.model == load_line("ablation").model
     for name in VARIANTS:
         line = load_line(f"ablation-{name}")
-        assert (line.codec, line.stage1, line.probe, line.stage2.loop) == (
+        assert (line.codec, line.audio, line.stage1, line.stage2.loop) == (
             full.codec,
+            full.audio,
             full.stage1,
-            full.probe,
             full.stage2.loop,
         )
         differs = {
@@ -139,10 +165,12 @@ def test_every_variant_can_start_from_the_model_that_hears():
         assert {key: w.shape for key, w in start.items()} == {key: whole[key].shape for key in start}
 
 
-def test_ablation_line_borrows_from_the_embedded_model():
-    line = load_line("ablation")
-    assert line.lender == "mini" and line.audio is None
-    assert line.steps == ("codec", "stage1", "stage2")
-    assert load_line("mini").steps == ("codec", "audio", "stage1", "decoder", "stage2")
-    with pytest.raises(ValueError, match="lender"):
-        replace(line, lender="")
+def test_ablation_line_is_mini_s_but_smaller_and_shorter():
+    line, whole = load_line("ablation"), load_line("mini")
+    assert line.steps == whole.steps == ("codec", "audio", "stage1", "stage2")
+    assert (line.codec, line.audio, line.model.segments) == (whole.codec, whole.audio, whole.model.segments)
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in LoopyModel(each.model).parameters()) for each in (line, whole)]
+    assert sizes[0] < sizes[1] / 2
+    assert line.stage2.loop.num_steps < whole.stage2.loop.num_steps / 10
+    assert line.stage1.training.number == 2 and line.stage1.training.batch.num_frames > 1  # it hears

@@ -78,7 +78,6 @@ def make_batch(count: int = MANY, **changes) -> ClipBatch:
         audio=draw(FRAMES + 4, 1, 3),
         points68=draw(FRAMES, 68, 2),
         reference_points68=draw(68, 2),
-        states=draw(FRAMES, 2),
         head_motion_variance=draw(),
         expression_variance=draw(),
         region_weight=torch.ones(count, FRAMES, 1, 1, 2),
@@ -382,14 +381,12 @@ class Constant(nn.Module):
         return self.says.expand(x_t.shape)
 
 
-def make_task(
-    cache: LatentCache, stage: int, says: float, *, probe=None, residual_scale=None, **settings
-) -> DenoiseTask:
-    config = replace(loopy_config(), prediction="x0", residual_scale=residual_scale)
+def make_task(cache: LatentCache, stage: int, says: float, **settings) -> DenoiseTask:
+    config = replace(loopy_config(), prediction="x0")
     network = LoopyModel(config if stage == 2 else picture_model(config))
     network.denoiser = Constant(says)
     training = StageConfig(number=stage, batch_size=4, **settings)
-    return DenoiseTask(network, cache, training, preview=lambda net, path: path.touch(), probe=probe)
+    return DenoiseTask(network, cache, training, preview=lambda net, path: path.touch())
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -412,45 +409,6 @@ def region_of(cache: LatentCache, config: BatchConfig) -> Tensor:
     return sample_frame_batch(cache, seed=0, step=0, batch_size=1, config=config).region_weight[0, 0]
 
 
-@pytest.mark.parametrize("residual_scale", [None, 2.0])
-def test_the_state_loss_reads_the_predicted_frames_and_counts_by_its_weight(
-    cache, monkeypatch, residual_scale
-):
-    """The denoiser says .5 everywhere; the stand-in's loss is the square of how far the read latents are from 2."""
-    read: list[tuple[Tensor, Tensor]] = []
-
-    def state_loss(probe, latents: Tensor, states: Tensor) -> Tensor:
-        read.append((latents, states))
-        return (latents.flatten(1).mean(1) - 2.0) ** 2
-
-    monkeypatch.setattr("openloopy.training.denoise.state_loss", state_loss)
-    model = dict(says=0.5, residual_scale=residual_scale, dropout=NOTHING_DROPPED)
-    with_probe = make_task(cache, 2, probe=nn.Identity(), state_weight=0.25, **model)
-    without = make_task(cache, 2, **model)
-    losses, plain = (task.losses(task.network, 0) for task in (with_probe, without))
-    ((latents, states),) = read
-    reference = with_probe.network.denoiser.given[0][2].reference_latents[:, None]
-    expected = (
-        torch.full_like(latents, 0.5) if residual_scale is None else 0.25 + reference.expand_as(latents)
-    )
-    torch.testing.assert_close(latents, expected)
-    assert states.shape == (4, 12, 2) and (states[..., 1] > 0).all()
-    added = 0.25 * ((expected.flatten(1).mean(1) - 2) ** 2).mean()
-    assert losses["loss"].item() == pytest.approx(plain["loss"].item() + added.item(), rel=1e-5)
-    gradients = []
-    for task, loss in ((with_probe, losses), (without, plain)):
-        loss["loss"].backward()
-        gradients.append(task.network.denoiser.says.grad.item())
-    assert gradients[0] < gradients[1] - 0.1  # it pulls towards 2
-
-
-def test_a_state_weight_and_a_probe_belong_together(cache):
-    with pytest.raises(ValueError, match="state_weight is 0.1"):
-        make_task(cache, 2, says=0.0, state_weight=0.1)
-    with pytest.raises(ValueError, match="the probe is given"):
-        make_task(cache, 2, says=0.0, probe=nn.Identity())
-
-
 def test_the_denoiser_is_given_noisy_latents_and_its_timesteps(cache):
     """x_t at timestep 0 is nearly the clip; later it is mostly noise."""
     task = make_task(cache, 2, says=0.0)
@@ -464,8 +422,8 @@ def test_the_denoiser_is_given_noisy_latents_and_its_timesteps(cache):
             assert deviation == pytest.approx((1 - task.alpha_bars[timestep]).sqrt().item(), rel=0.1)
 
 
-def test_a_validation_repeats_itself_and_leaves_out_the_state_loss(cache):
+def test_a_validation_repeats_itself(cache):
     network = make_task(cache, 2, says=0.0).network
-    config = StageConfig(number=2, batch_size=4, state_weight=0.5)
+    config = StageConfig(number=2, batch_size=4)
     first, second = (validation_loss(network, cache, config, batches=2) for _ in range(2))
     assert first == second and set(first) == {"val_loss", "val_mse", "val_mse_noisy"}

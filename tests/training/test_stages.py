@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from openloopy.data.cache import AUDIO_MARGIN, latent_cache_writer, open_latent_cache
 from openloopy.models.loopy import LoopyModel
 from openloopy.models.weight_files import save_weights
 from openloopy.recipes.line import picture_model
 from openloopy.recipes.tiny import loopy_config
-from openloopy.training.denoise import DenoiseTask, Draws, load_stage1
+from openloopy.training.denoise import Draws, load_stage1
 from openloopy.training.stages import DropoutConfig, StageConfig, freeze_all_but, part_of
-from tests.data.synthetic import make_sample
 
 
 def test_stage2_without_audio_is_refused():
@@ -78,27 +75,3 @@ def test_stage1_of_another_model_is_refused(tmp_path):
 def test_missing_stage1_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="train stage 1"):
         load_stage1(LoopyModel(loopy_config()), tmp_path / "absent.safetensors")
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_residuals_of_frames_that_equal_the_portrait_are_nothing_to_learn(tmp_path, monkeypatch, number):
-    """Frames that are all the same: what is made out of noise is zero at any scale, the portrait dropped or not."""
-    rng = np.random.default_rng(0)
-    with latent_cache_writer(tmp_path, size_px=64, source_sha256="") as writer:
-        arrays = {
-            "latents": np.repeat(rng.normal(size=(1, 4, 8, 8)), 40, 0).astype(np.float16),
-            "audio": rng.normal(size=(40 + 2 * AUDIO_MARGIN, 2, 32)).astype(np.float16),
-            "points68": rng.uniform(16, 48, (40, 68, 2)).astype(np.float32),
-            "lip_gap": np.zeros(40, np.float32),
-        }
-        writer.add_clip(make_sample("clip-0", num_frames=40).record, arrays)
-    cache = open_latent_cache(tmp_path)
-    config = StageConfig(number=number, batch_size=4, dropout=DropoutConfig(reference=0.5))
-    errors = {}
-    for scale in (None, 1.0, 100.0):
-        model = replace(loopy_config(), residual_scale=scale)
-        network = LoopyModel(model if number == 2 else picture_model(model))
-        monkeypatch.setattr(network.denoiser, "forward", lambda x_t, t, conditions: torch.zeros_like(x_t))
-        task = DenoiseTask(network, cache, config, preview=lambda net, path: path.touch())
-        errors[scale] = task.losses(network, 0)["mse"].item()
-    assert errors[1.0] == errors[100.0] < errors[None]

@@ -39,6 +39,8 @@ Tier = Literal["full", "slim", "int8", "offload"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 DECODER_BYTES_PER_PIXEL = 4_500
 """Of a frame that Stable Diffusion's decoder works on, roughly, in 16 bits."""
+RIG_BYTES_PER_PIXEL = 500
+"""Of a frame that is drawn by moving the portrait, roughly, in whatever numbers the networks compute."""
 INT8_SHARE = 0.9
 """Of 16-bit weights' bytes that remain in int8, counted on `sd15`: convolutions and gated layers stay as they are."""
 OFFLOAD_SHARE = 0.31
@@ -100,7 +102,8 @@ def needed_bytes(
     """Estimates for the tiers that are possible on this device, fastest first."""
     size = torch.tensor([], dtype=dtype).element_size()
     loopy, others = num_loopy * size, num_others * size
-    decoded = 0 if config.latent_size else config.size_px**2 * DECODER_BYTES_PER_PIXEL * size // 2
+    per_pixel = DECODER_BYTES_PER_PIXEL * size // 2 if config.latent_size is None else RIG_BYTES_PER_PIXEL
+    decoded = config.size_px**2 * per_pixel
     once = one_branch_bytes(config) * size // 2 + keys_bytes(config, size)
     slim = max(once, decoded)
     needed: dict[Tier, int] = {

@@ -24,7 +24,8 @@ from openloopy.models.reference_net import ReferenceNet
 from openloopy.models.segments import SegmentConfig, gather_segments
 
 SCHEMA_VERSION = 3
-"""3: models made by 0.1 (1, 2) held a codec that is gone."""
+RETIRED_VERSIONS = (1, 2)
+"""Of models made by 0.1, whose codec is gone."""
 VERSION_KEY = "schema_version"
 
 
@@ -100,6 +101,11 @@ class LoopyConfig:
         """The settings from what `to_dict` gave, strictly checked."""
         values = dict(values)
         version = values.pop(VERSION_KEY, None)
+        if version in RETIRED_VERSIONS:
+            raise ValueError(
+                f"a model of {VERSION_KEY} {version} was made by openloopy 0.1, with an autoencoder that this version "
+                "no longer has; use openloopy 0.1 with it, or the embedded model"
+            )
         if version != SCHEMA_VERSION:
             raise ValueError(
                 f"expected {VERSION_KEY} {SCHEMA_VERSION}, got {version!r}; "

@@ -110,8 +110,8 @@ VARIANTS = {
         dropout=lambda dropout: replace(dropout, motion_noise_max=0.25),
     ),
 }
-"""By name; the first is what the others are held against. `mini` masks no motion frames: there `nomask` is `full`
-again."""
+"""By name; the first is what the others are held against. `mini` sees motion frames as they are: there `rawmotion` is
+`full` again."""
 
 
 def vary(line: LineConfig, name: str) -> LineConfig:

@@ -1,0 +1,136 @@
+"""Face states and sound of a corpus without pictures: scales, and a cache that resumes and knows what it is of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openloopy.data.cache import AUDIO_MARGIN, COMMIT_CLIPS, open_latent_cache
+from openloopy.data.clips import decode_sound
+from openloopy.data.shards import STATES, ShardIndex, read_shards, write_index, write_shard
+from openloopy.models.audio_encoder import AudioFeatureReader
+from openloopy.models.rig_codec import HEAD, SHAPE_SLOTS, RigCodec, about_middle, person_shape
+from openloopy.puppet.corpus import CorpusConfig, write_corpus
+from openloopy.rig.state import NAMES, from_tokens
+from openloopy.training import state_features
+from openloopy.training.state_features import SMALLEST_SCALE, build_state_cache, measure_scales
+from tests.data.synthetic import make_sample
+from tests.tiny import tiny_audio_encoder
+
+FRAMES = 50
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("states")
+    write_corpus(CorpusConfig(out=out, num_clips=8, clip_s=2.0, content="states", val_share=0.25))
+    return out
+
+
+@pytest.fixture(scope="module")
+def codec(corpus) -> RigCodec:
+    return measure_scales([corpus])
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return tiny_audio_encoder()
+
+
+def test_scales_are_mean_and_deviation_of_the_training_clips_with_the_head_about_its_middle(corpus, codec):
+    samples = list(read_shards(corpus, "train"))
+    assert len(samples) == 6
+    states = np.concatenate([about_middle(sample.arrays[STATES]) for sample in samples])
+    np.testing.assert_allclose(codec.state_mean, states.mean(0), atol=1e-5)
+    np.testing.assert_allclose(codec.state_scale, states.std(0).clip(SMALLEST_SCALE), rtol=1e-4)
+    assert codec.state_mean[HEAD].abs().max() < 1e-5
+    shapes = np.stack([person_shape(sample.arrays["points68"]) for sample in samples])
+    np.testing.assert_allclose(codec.shape_mean, shapes.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(codec.shape_scale, shapes.std(0).clip(SMALLEST_SCALE), rtol=1e-3)
+
+
+def test_a_value_that_never_varies_has_a_scale_that_can_be_divided_by(monkeypatch):
+    sample = make_sample("still", num_frames=30)
+    sample.arrays[STATES] = np.zeros((30, len(NAMES)), np.float32)
+    monkeypatch.setattr(state_features, "_samples", lambda folders, split: iter([sample]))
+    codec = measure_scales([Path("anywhere")])
+    assert (codec.state_scale == SMALLEST_SCALE).all() and (codec.shape_scale == SMALLEST_SCALE).all()
+
+
+def test_the_cache_holds_states_sound_and_landmarks_of_each_clip(corpus, codec, encoder, tmp_path):
+    cache = build_state_cache([corpus], codec, encoder, tmp_path, split="train", workers=2)
+    samples = list(read_shards(corpus, "train"))
+    assert [record.clip_id for record in cache.records] == [sample.record.clip_id for sample in samples]
+    assert cache.info.split == "train" and cache.info.size_px == 1
+    everything = np.concatenate([from_tokens(cache.rows("latents", i)) for i in range(len(cache))])
+    np.testing.assert_allclose(everything.astype(np.float32).mean(0), 0, atol=0.02)
+    for i, sample in enumerate(samples):
+        latents = cache.rows("latents", i).astype(np.float32)
+        assert latents.shape == (FRAMES, *RigCodec.latent_shape)
+        states = codec.decode_states(torch.from_numpy(latents))
+        np.testing.assert_allclose(states, about_middle(sample.arrays[STATES]), atol=0.02, rtol=2e-3)
+        shape = (
+            person_shape(sample.arrays["points68"]) - codec.shape_mean.numpy()
+        ) / codec.shape_scale.numpy()
+        for value, (slot, token) in zip(shape, SHAPE_SLOTS, strict=True):
+            np.testing.assert_allclose(latents[:, slot, 0, token], value.clip(-4, 4), atol=5e-3)
+        np.testing.assert_allclose(cache.rows("points68", i), sample.arrays["points68"] / 256, atol=1e-6)
+        np.testing.assert_array_equal(cache.rows("lip_gap", i), sample.arrays["lip_gap"])
+        sound = decode_sound(sample.flac)[: 2 * 16_000]
+        heard = AudioFeatureReader(encoder, sound).window(-AUDIO_MARGIN, FRAMES + 2 * AUDIO_MARGIN)
+        np.testing.assert_allclose(cache.rows("audio", i), heard.half().numpy(), atol=2e-3)
+
+
+def test_an_interrupted_build_goes_on_where_it_was(corpus, codec, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("openloopy.data.cache.COMMIT_CLIPS", 2)
+    whole = build_state_cache([corpus], codec, encoder, tmp_path / "whole", split="train")
+    made, features = [], state_features._clip_features
+
+    def stops(sample, *networks):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(sample.record.clip_id)
+        return features(sample, *networks)
+
+    monkeypatch.setattr(state_features, "_clip_features", stops)
+    with pytest.raises(KeyboardInterrupt):
+        build_state_cache([corpus], codec, encoder, tmp_path / "cut", split="train")
+    with pytest.raises(ValueError, match="is not a complete cache"):
+        open_latent_cache(tmp_path / "cut")
+    made.clear()
+    cut = build_state_cache([corpus], codec, encoder, tmp_path / "cut", split="train")
+    assert 2 <= len(made) <= 4 and COMMIT_CLIPS > 2  # two clips and more were kept
+    assert cut.records == whole.records
+    for name, array in whole.arrays.items():
+        assert np.array_equal(cut.arrays[name], array), name
+    made.clear()
+    build_state_cache([corpus], codec, encoder, tmp_path / "cut", split="train")
+    assert made == []
+
+
+def test_a_cache_of_other_networks_or_another_split_is_not_opened(corpus, codec, encoder, tmp_path):
+    build_state_cache([corpus], codec, encoder, tmp_path, split="val")
+    other = RigCodec()
+    for changed in (
+        dict(codec=other, audio_encoder=encoder, split="val"),
+        dict(codec=codec, audio_encoder=tiny_audio_encoder(1), split="val"),
+        dict(codec=codec, audio_encoder=encoder, split="train"),
+    ):
+        with pytest.raises(ValueError, match="heard by other networks or of other clips; delete the folder"):
+            build_state_cache([corpus], out=tmp_path, **changed)
+    assert json.loads((tmp_path / "cache.json").read_text())["num_clips"] == 2
+
+
+def test_clips_without_states_say_how_to_get_some(codec, encoder, tmp_path):
+    write_index(tmp_path, ShardIndex().with_shard(write_shard(tmp_path, 0, [make_sample("clip-0")], [])))
+    message = (
+        r"clip clip-0 holds no face states \(states_v1\); make the corpus with `openloopy puppet --states`"
+    )
+    with pytest.raises(ValueError, match=message):
+        measure_scales([tmp_path])
+    with pytest.raises(ValueError, match=message):
+        build_state_cache([tmp_path], codec, encoder, tmp_path / "cache", split="train")
