@@ -13,6 +13,8 @@ from openloopy.puppet.drawn import draw_face
 from openloopy.rig.field import GRID, WarpField, free_point_operator, limit_slope
 from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, LOWER_LIP, UPPER_LIP, fit_head
 from openloopy.rig.own import PortraitFace, measure_own_state, neutral_shape, pose_within_reach, soft_limit
+from openloopy.rig.own_mouth import MouthMoves
+from openloopy.rig.paint import open_slit
 from openloopy.rig.portrait_rig import ALL_SIDES, PortraitRig
 from openloopy.rig.state import NAMES, NEUTRAL
 
@@ -155,6 +157,21 @@ def test_own_state_gives_every_pixel_back(parted_cm: float, yaw: float) -> None:
     np.testing.assert_array_equal(points, rig.landmarks(rig.own, SIZE))
 
 
+@pytest.mark.parametrize("parted_cm", [0.3, 1.2])
+def test_the_inside_of_an_open_mouth_is_the_portrait_s_own_while_nothing_moves(parted_cm: float) -> None:
+    rig = rig_of(mesh_of(parted_cm=parted_cm, stretch=1.2))
+    scene = rig._scene(rig.own, SIZE)
+    upper, lower = (rig.head.mesh_px[indices, :2] for indices in (LIP_INNER_UPPER, LIP_INNER_LOWER))
+    slit = open_slit(upper, lower, 6, 0.7, SIZE)
+    inside = slit.opening[..., 0] > 0.99
+    black = np.zeros((*inside.shape, 3), np.float32)
+    kept = rig.own_mouth.keep(black, slit, scene, MouthMoves(0.0, 0.0))
+    assert inside.sum() > 10
+    np.testing.assert_allclose(kept[inside], rig.source[slit.box.slices][inside], atol=1.0)
+    if rig.mouth.own_teeth is None:  # teeth stay however wide the mouth opens
+        assert rig.own_mouth.keep(black, slit, scene, MouthMoves(2.0, 2.0)).max() == 0
+
+
 def test_near_the_own_state_the_frame_is_near_the_portrait() -> None:
     """Nothing is painted all at once: a small step changes little."""
     rig = rig_of(mesh_of(parted_cm=0.8))
@@ -165,7 +182,7 @@ def test_near_the_own_state_the_frame_is_near_the_portrait() -> None:
 
 
 def test_a_given_own_state_is_believed() -> None:
-    given = NEUTRAL | {"jaw": 0.2, "yaw": 5.0}
+    given = NEUTRAL | {"jaw": 0.2, "yaw": 5.0, "gaze_x": 7.0, "brow_left": 0.5}
     rig = rig_of(mesh_of(), own=given)
     assert rig.own == given
     np.testing.assert_array_equal(rig.render(given, SIZE), rig.source)
@@ -226,13 +243,28 @@ def test_the_field_folds_nowhere(seed: int) -> None:
 
 
 @pytest.mark.parametrize("yaw", [-35.0, 30.0])
-def test_three_quarter_views_turn_without_folds(yaw: float) -> None:
-    face = PortraitFace(mesh_of(pose=Pose(yaw, 0, 0)))
+@pytest.mark.parametrize("name", ["yaw", "roll", "pitch"])
+def test_three_quarter_views_turn_without_folds(yaw: float, name: str) -> None:
+    mesh = mesh_of(pose=Pose(yaw, 0, 0))
+    face = PortraitFace(
+        (mesh - [SIZE / 2, SIZE / 2, 0]) * 0.75 + [SIZE / 2, SIZE / 2, 0]
+    )  # hair and shoulders
     field = WarpField(face.head, SIZE)
     for turn in (-15.0, 15.0):
-        state = face.own | {"yaw": face.own["yaw"] + turn}
-        for displacement in field.displacements(np.zeros((478, 3)), face.place(state)):
+        placement = face.place(face.own | {name: face.own[name] + turn})
+        for displacement in field.displacements(np.zeros((478, 3)), placement):
             assert field.slopes(displacement)[1].min() > 0.15
+
+
+def test_what_would_fold_is_smoothed_and_the_rest_is_left() -> None:
+    field = WarpField(PortraitFace(mesh_of()).head, SIZE)
+    x, y = np.moveaxis(field.grid, -1, 0)
+    bump = 9 * np.exp(-((x - 80) ** 2 + (y - 60) ** 2) / 30)
+    displacement = np.stack([bump, np.zeros_like(bump)], -1).astype(np.float32)
+    assert field.slopes(displacement)[1].min() < 0
+    smoothed = field._unfold(displacement.copy())
+    assert field.slopes(smoothed)[1].min() > 0
+    np.testing.assert_array_equal(smoothed[70:], displacement[70:])
 
 
 def test_limited_slopes_are_limited_and_flat_ground_is_kept() -> None:

@@ -55,6 +55,8 @@ STILL_SHARE = 0.12
 """Over this share of the picture's side movement fades to nothing, at sides that stay still."""
 NEWTON_STEPS = 4
 """More change a field that folds nowhere by less than .1 px of a portrait of 768 px."""
+MOST_NEWTON_STEPS = 16
+"""Where a field shrinks the picture to a tenth, as beside a still border, the steps are damped and more are needed."""
 LEAST_DETERMINANT = 0.3
 """Where the field shrinks the picture more than this, or folds it, a full step would jump away."""
 
@@ -228,8 +230,13 @@ class WarpField:
         """x with x + displacement(x) = grid."""
         inverse_slopes = self._inverse_slopes(displacement)
         source = self.grid - displacement
-        for _ in range(NEWTON_STEPS):
+        longest = np.float32(self.size_px / 24)
+        for step in range(MOST_NEWTON_STEPS):
             off = source + self._at(displacement, source) - self.grid
+            if step >= NEWTON_STEPS and np.abs(off).max() < self.size_px / 128:
+                break
+            # steps are cut short: they must not leave the picture where the field is nearly singular
+            np.clip(off, -longest, longest, out=off)
             slopes = self._at(inverse_slopes, source)
             source = source - np.stack(
                 [

@@ -42,15 +42,16 @@ _AWAY, _BACK = 0.5, 0.33
 class PortraitFace:
     """A portrait's mesh as a face that moves: own state, neutral shape, expression and pose in any other state."""
 
-    def __init__(self, mesh_px: np.ndarray, own: State | None = None) -> None:
+    def __init__(self, mesh_px: np.ndarray, own: State | None = None, reach: float = 1.0) -> None:
         """
         Args:
             mesh_px: `478 3`, pixel centres at whole numbers.
             own: the state that the mesh shows; None: measured.
+            reach: share of the usual limits within which the head nods, tilts and shifts.
         """
         self.head = fit_head(mesh_px)
         self.own = measure_own_state(self.head) if own is None else checked(own)
-        self.opening = tuple(eye_opening(self.head.points_cm, eye) for eye in EYES)
+        self.reach = reach
         self.shut = tuple(self.own[blink_of(eye)] > STAYS_SHUT for eye in EYES)
         self._own_inside = self._inside(self.own)
         self.shape = neutral_shape(self.head.points_cm, free_point_operator(self.head), self._own_inside)
@@ -84,7 +85,7 @@ class PortraitFace:
 
     def place(self, state: State) -> Placement:
         """Where the head goes from the portrait's own pose."""
-        return place_head(self.head, pose_within_reach(state, self.own), self.own)
+        return place_head(self.head, pose_within_reach(state, self.own, self.reach), self.own)
 
     def _inside(self, state: State) -> dict[str, float]:
         """The state with the lids that this portrait can show: they open no further than its own."""
@@ -126,18 +127,21 @@ def neutral_shape(points_cm: np.ndarray, free_operator: np.ndarray, own: State) 
     return shape
 
 
-def pose_within_reach(state: State, own: State) -> dict[str, float]:
-    """The state with its pose compressed softly to what looks right: about the portrait's own pose."""
+def pose_within_reach(state: State, own: State, reach: float = 1.0) -> dict[str, float]:
+    """The state with its pose compressed softly to what looks right: about the portrait's own pose.
+
+    reach: share of the usual limits, but for yaw, which moves nothing far.
+    """
     turned = own["yaw"]
     further = (state["yaw"] - turned) * turned > 0
     max_yaw = _MAX_YAW_STEP - (_AWAY if further else _BACK) * min(abs(turned), 40.0)
     steps = {
         "yaw": max_yaw,
-        "pitch": _MAX_PITCH_STEP,
-        "roll": _MAX_ROLL_STEP,
-        "shift_x": _MAX_SHIFT_CM,
-        "shift_y": _MAX_SHIFT_CM,
-        "nearness": _MAX_NEARNESS,
+        "pitch": reach * _MAX_PITCH_STEP,
+        "roll": reach * _MAX_ROLL_STEP,
+        "shift_x": reach * _MAX_SHIFT_CM,
+        "shift_y": reach * _MAX_SHIFT_CM,
+        "nearness": reach * _MAX_NEARNESS,
     }
     return dict(state) | {
         name: own[name] + soft_limit(state[name] - own[name], limit) for name, limit in steps.items()

@@ -61,6 +61,8 @@ _PAINTED_FROM_CM = 0.03
 """Lips, lids and irises that moved by less are not painted in full: they still show the portrait."""
 _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
+_STILL_REACH = 0.45
+"""Where the border of the picture stays still, what lies between it and the head has to give way."""
 _LEAST_LOG_SHADE = 2e-3
 _UNFOLDED = 0.25
 """Share by which a fold of the portrait goes when the state has less of it."""
@@ -111,7 +113,7 @@ class PortraitRig:
         """
         _check_inputs(rgb, mesh, mask, background)
         self.source = rgb
-        self.face = PortraitFace(mesh - _PIXEL_CENTRE, own)
+        self.face = PortraitFace(mesh - _PIXEL_CENTRE, own, _STILL_REACH if still_sides else 1.0)
         self.head, self.shape = self.face.head, self.face.shape
         self.field = WarpField(self.head, len(rgb), still_sides)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
