@@ -58,7 +58,11 @@ class SkinTrack:
 
 
 def track_skin(
-    frames: Sequence[np.ndarray], head: HeadFrame, states: Sequence[State], meshes_px: np.ndarray, reference: int
+    frames: Sequence[np.ndarray],
+    head: HeadFrame,
+    states: Sequence[State],
+    meshes_px: np.ndarray,
+    reference: int,
 ) -> SkinTrack:
     """Find the reference frame's points in all frames.
 
@@ -147,8 +151,8 @@ def _follow(
     found, there, error = cv2.calcOpticalFlowPyrLK(first, picture, origin, guess.copy(), **options)
     back, here, _ = cv2.calcOpticalFlowPyrLK(picture, first, found, origin + found - guess, **options)
     miss = np.linalg.norm(back - origin, axis=1)
-    miss[(there[:, 0] == 0) | (here[:, 0] == 0)] = np.inf
-    return found, miss, error[:, 0]
+    lost = (there[:, 0] == 0) | (here[:, 0] == 0) | ~np.isfinite(found).all(1) | ~np.isfinite(miss)
+    return np.where(lost[:, None], guess, found), np.where(lost, np.inf, miss), np.where(lost, 0, error[:, 0])
 
 
 def _texture(picture: np.ndarray, at: np.ndarray) -> np.ndarray:
