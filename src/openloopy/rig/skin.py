@@ -39,7 +39,7 @@ _CHIN = [152, 175, 199, 200, 18, 148, 377, 83, 313, 201, 421, 140, 369]
 SKIN_POINTS = np.array(
     sorted(
         {*_STEADY, *_CHIN, *LIP_OUTER_UPPER, *LIP_OUTER_LOWER, 57, 287, 186, 410, 92, 322}
-        | {i for eye in EYES for i in eye.brow}
+        | {i for eye in EYES for i in (*eye.brow, eye.iris)}
     )
 )
 """The mesh points that are looked for."""
