@@ -29,7 +29,7 @@ from openloopy.data.clips import decode_frames, encode_frames
 from openloopy.face.crop import apply_crop, portrait_crop, select_face
 from openloopy.face.landmarks import Face, NetworkLandmarker
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
-from openloopy.face.movement import eye_opening, lip_gap
+from openloopy.face.movement import eye_distance, eye_opening, lip_gap
 from openloopy.face.person_mask import PersonSegmenter
 from openloopy.measures.sync import pearson
 from openloopy.media.image import read_image, write_image
@@ -51,6 +51,8 @@ RELATIVE = ("yaw", "pitch", "roll", "shift_x", "shift_y", "nearness", "wide", "s
     f"{name}_{side}" for name in ("brow", "smile") for side in ("left", "right")
 )
 """Values that the first frame's rig has already: what is added to them counts."""
+BLINKING_SD = 0.008
+"""Spread of the eyes' opening (eye distances) from which on a film shows a blink; below it is the tracker's noise."""
 SHEET_PX, SHEET_COLUMNS = 192, 10
 
 
@@ -220,14 +222,24 @@ def judge_films(
         print(path.name, rounded(measures), flush=True)
         sheet += _sheet_rows(film, shown, _meshes(tracked))
     write_image(out / "filmed.png", contact_sheet(sheet, SHEET_COLUMNS))
-    names = ("lip_gap", "eye_opening")
-    return {"people": people} | {
-        name: {
-            "mean": np.mean([m[name] for m in people.values()]),
-            "least": min(m[name] for m in people.values()),
-        }
-        for name in names
+    everybody = list(people.values())
+    blinking = [measures for measures in everybody if measures["eye_opening_sd"] > BLINKING_SD]
+    return {
+        "people": people,
+        "lip_gap": _spread("lip_gap", everybody),
+        "mouth_width": _spread("mouth_width", everybody),
+        "eye_opening": _spread("eye_opening", everybody),
+        "eye_opening_where_they_blink": _spread("eye_opening", blinking),
     }
+
+
+def _spread(name: str, measures: list[dict[str, float]]) -> dict[str, float]:
+    values = [measure[name] for measure in measures]
+    return (
+        {"mean": float(np.mean(values)), "least": min(values), "people": len(values)}
+        if values
+        else {"people": 0}
+    )
 
 
 def reenact(person: Person, fitted: Fitted, first: int) -> list[np.ndarray]:
@@ -249,12 +261,17 @@ def compare_films(film: np.ndarray, shown: np.ndarray) -> dict[str, float]:
     known = np.isfinite(film[:, 0, 0]) & np.isfinite(shown[:, 0, 0])
     film, shown = (meshes[None, known][:, :, MESH_TO_68, :2] for meshes in (film, shown))
     measures: dict[str, float] = {"face_found": float(known.mean())}
-    for name, describe in (("lip_gap", lip_gap), ("eye_opening", eye_opening)):
+    for name, describe in (("lip_gap", lip_gap), ("eye_opening", eye_opening), ("mouth_width", _mouth_width)):
         true, found = describe(film)[0], describe(shown)[0]
         measures[name] = pearson(found, true)
         measures[f"{name}_sd_ratio"] = float(found.std() / true.std())
         measures[f"{name}_sd"] = float(true.std())
     return measures
+
+
+def _mouth_width(points: np.ndarray) -> np.ndarray:
+    """Distance of the mouth's corners in eye distances, `1 f 68 2` -> `1 f`."""
+    return np.linalg.norm(points[..., 54, :] - points[..., 48, :], axis=-1) / eye_distance(points)
 
 
 def _sheet_rows(film: list[np.ndarray], shown: list[np.ndarray], meshes: np.ndarray) -> list[np.ndarray]:

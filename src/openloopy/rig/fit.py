@@ -44,13 +44,15 @@ MAX_GAP_FRAMES = 12
 """Up to so many frames without a face are bridged; longer gaps are reported as missing."""
 ITERATIONS = 3
 """Gauss-Newton steps over the whole clip, and as many again once the pictures were read."""
-MESH_TRUST, LID_TRUST, SKIN_TRUST = 0.03, 2.0, 0.3
+MESH_TRUST, LID_TRUST, SKIN_TRUST = 0.03, 2.0, 0.25
 """Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids; and how far the
 patches' own estimate of their precision is believed. Chosen on puppets."""
 UNSEEN = ("tongue_tip", "tongue", "breath")
 """What a face mesh does not show."""
 CLOSED_GAP_CM, OPEN_GAP_CM = 0.06, 0.35
 """Lips that are nearer than the first are taken as held together (`close`), not as a jaw that happens to be up."""
+MOST_SPREADS = 1.0
+"""Patches that are further off, in spreads, count less: they slid along an edge, or the skin folded."""
 LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
@@ -79,16 +81,16 @@ _BELIEFS = {
     "shift_x": _Belief(0.0, 10.0, 0.3),
     "shift_y": _Belief(0.0, 10.0, 0.3),
     "nearness": _Belief(0.0, 1.0, 0.02),
-    "gaze_x": _Belief(0.0, 8.0, 3.0),
-    "gaze_y": _Belief(0.0, 6.0, 2.0),
+    "gaze_x": _Belief(0.0, 8.0, 2.0),
+    "gaze_y": _Belief(0.0, 6.0, 1.5),
     "blink_left": _Belief(0.0, 1.0, 0.35),
     "blink_right": _Belief(0.0, 1.0, 0.35),
     "squint": _Belief(0.0, 0.2, 0.03),
     "brow_left": _Belief(0.0, 0.5, 0.05),
     "brow_right": _Belief(0.0, 0.5, 0.05),
     "frown": _Belief(0.0, 0.2, 0.02),
-    "smile_left": _Belief(0.0, 0.3, 0.02),
-    "smile_right": _Belief(0.0, 0.3, 0.02),
+    "smile_left": _Belief(0.0, 0.3, 0.03),
+    "smile_right": _Belief(0.0, 0.3, 0.03),
 }
 _FREE = tuple(_BELIEFS)
 _HEAD_NAMES = ("yaw", "pitch", "roll", "shift_x", "shift_y", "nearness")
@@ -121,6 +123,13 @@ class PersonShape:
 
     points_cm: np.ndarray
     """`478 3` cm in the head's frame (x right, y down, z to the viewer)."""
+
+    def __post_init__(self) -> None:
+        if self.points_cm.shape != (MESH_POINTS, 3):
+            raise ValueError(
+                f"expected a neutral face of shape ({MESH_POINTS}, 3) in cm, got {self.points_cm.shape}; "
+                "PersonShape.of_mesh makes one of a mesh in px"
+            )
 
     @classmethod
     def of_mesh(cls, mesh: np.ndarray) -> PersonShape:
@@ -457,7 +466,8 @@ class _Solver:
             if self.skin is not None:
                 slopes = slopes[self.skin.points]
                 off = (self.skin.places_px[i] - model[self.skin.points, :2]) / self.head.scale_px
-                weighted = np.einsum("pij,pjn->pin", self.skin.information[i] * SKIN_TRUST, slopes)
+                information = _doubt(self.skin.information[i] * SKIN_TRUST, off)
+                weighted = np.einsum("pij,pjn->pin", information, slopes)
                 hessian[i] += np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
                 pull[i] += np.tensordot(weighted, off, ([0, 1], [0, 1]))
         return hessian, pull
@@ -523,6 +533,12 @@ class _Solver:
         change = np.abs(np.diff(values, axis=0)) / self.step_sd
         loosened = 1.0 if is_first else 1 / np.maximum(1, change / 1.5)
         return relative**2 * loosened * np.ones_like(change)
+
+
+def _doubt(information: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Huber 1964)."""
+    spreads = np.sqrt(np.einsum("pi,pij,pj->p", off, information, off))
+    return information / np.maximum(1, spreads / MOST_SPREADS)[:, None, None]
 
 
 def _rounded(name: str, value: float) -> float:
