@@ -3,10 +3,13 @@
 Source: ours. The person's neutral face comes first (`neutral_shape`), then the head's pose by a rigid alignment of what
 speech does not move, then all values of all frames at once by Gauss-Newton on the rig's own forward model, with bounds,
 a weak prior for each value and one over time that lets go where something really moves fast (lips, lids, eyes).
+Where the pictures are given too, patches of skin are followed through them (`rig.skin`): face meshes alone hardly tell
+a nod, brows or a smile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,21 +42,20 @@ from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, NEUTRAL, State, States
 
 MAX_GAP_FRAMES = 12
 """Up to so many frames without a face are bridged; longer gaps are reported as missing."""
-ITERATIONS = 4
+ITERATIONS = 3
+"""Gauss-Newton steps over the whole clip, and as many again once the pictures were read."""
+MESH_TRUST, LID_TRUST, SKIN_TRUST = 0.03, 2.0, 0.25
+"""Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids; and how far the
+patches' own estimate of their precision is believed. Chosen on puppets."""
 UNSEEN = ("tongue_tip", "tongue", "breath")
 """What a face mesh does not show."""
 CLOSED_GAP_CM, OPEN_GAP_CM = 0.06, 0.35
 """Lips that are nearer than the first are taken as held together (`close`), not as a jaw that happens to be up."""
+MOST_SPREADS = 1.0
+"""Patches that are further off, in spreads, count less: they slid along an edge, or the skin folded."""
 LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
-
-
-import os
-
-QUIET = float(os.environ.get("QUIET", ".03"))
-LOUD = float(os.environ.get("LOUD", "1"))
-SKIN_TRUST = float(os.environ.get("TRUST", ".3"))
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,16 @@ _BELIEFS = {
     "shift_x": _Belief(0.0, 10.0, 0.3),
     "shift_y": _Belief(0.0, 10.0, 0.3),
     "nearness": _Belief(0.0, 1.0, 0.02),
-    "gaze_x": _Belief(0.0, 8.0, 3.0),
-    "gaze_y": _Belief(0.0, 6.0, 2.0),
-    "blink_left": _Belief(0.0, 0.5, 0.35),
-    "blink_right": _Belief(0.0, 0.5, 0.35),
-    "squint": _Belief(0.0, 0.15, 0.04),
-    "brow_left": _Belief(0.0, 0.35, 0.06),
-    "brow_right": _Belief(0.0, 0.35, 0.06),
-    "frown": _Belief(0.0, 0.15, 0.03),
-    "smile_left": _Belief(0.0, 0.3, 0.05),
-    "smile_right": _Belief(0.0, 0.3, 0.05),
+    "gaze_x": _Belief(0.0, 8.0, 2.0),
+    "gaze_y": _Belief(0.0, 6.0, 1.5),
+    "blink_left": _Belief(0.0, 1.0, 0.35),
+    "blink_right": _Belief(0.0, 1.0, 0.35),
+    "squint": _Belief(0.0, 0.2, 0.03),
+    "brow_left": _Belief(0.0, 0.5, 0.05),
+    "brow_right": _Belief(0.0, 0.5, 0.05),
+    "frown": _Belief(0.0, 0.2, 0.02),
+    "smile_left": _Belief(0.0, 0.3, 0.03),
+    "smile_right": _Belief(0.0, 0.3, 0.03),
 }
 _FREE = tuple(_BELIEFS)
 _HEAD_NAMES = ("yaw", "pitch", "roll", "shift_x", "shift_y", "nearness")
@@ -106,6 +108,11 @@ _UNBOUNDED = ("shift_x", "shift_y", "nearness")
 _COARSE = {"jaw": 0.2, "wide": 0.4, "close": 0.25, "tuck": 0.34, "upper_lip": 0.4, "blink_left": 0.34} | {
     "blink_right": 0.34,
     "gaze_y": 5.0,
+    "brow_left": 1.0,
+    "brow_right": 1.0,
+    "smile_left": 1.0,
+    "smile_right": 1.0,
+    "squint": 1.0,
 }
 """Derivatives are taken at values rounded to these steps and remembered; the residual itself is exact."""
 
@@ -116,6 +123,13 @@ class PersonShape:
 
     points_cm: np.ndarray
     """`478 3` cm in the head's frame (x right, y down, z to the viewer)."""
+
+    def __post_init__(self) -> None:
+        if self.points_cm.shape != (MESH_POINTS, 3):
+            raise ValueError(
+                f"expected a neutral face of shape ({MESH_POINTS}, 3) in cm, got {self.points_cm.shape}; "
+                "PersonShape.of_mesh makes one of a mesh in px"
+            )
 
     @classmethod
     def of_mesh(cls, mesh: np.ndarray) -> PersonShape:
@@ -140,24 +154,30 @@ class Fitted:
     """`f`: root mean square distance between the mesh and the fitted one in the picture; NaN without a mesh."""
 
 
-def fit(meshes: np.ndarray, shape: PersonShape | None = None, *, frames=None) -> Fitted:
+def fit(
+    meshes: np.ndarray, shape: PersonShape | None = None, *, frames: Sequence[np.ndarray] | None = None
+) -> Fitted:
     """Face states of one person's clip.
 
     Args:
         meshes: tracked face meshes, `f 478 3` px (z to the viewer); rows of NaN where there is no face.
         shape: the person's neutral face; None: estimated from the clip.
+        frames: the pictures that the meshes lie in, `H W 3` uint8 each. Without them pitch, brows, smiles and the
+            mouth's width are poor guesses (benchmarks/fit.py).
 
     Returns:
         States whose yaw, pitch and roll are absolute, and whose shift and nearness are relative to the clip's mean.
     """
     meshes = np.asarray(meshes, np.float64)
     tracked = _check_meshes(meshes)
+    if frames is not None:
+        _check_frames(frames, meshes)
     if shape is None:
         shape = neutral_shape(meshes)
     head, start = _place(meshes, tracked, shape)
     solver = _Solver(meshes, tracked, head, shape)
     values = solver.solve(start)
-    if frames is not None:
+    if frames is not None and tracked.sum() > 1:
         solver.read(frames, values)
         values = solver.solve(values)
     error = solver.error_cm(values)
@@ -383,31 +403,33 @@ class _Solver:
             values = self._step(values, hessian, pull, is_first=i == 0)
         return values
 
-    def read(self, frames, values) -> None:
-        """Follow the skin through the pictures, from the frame that is most like the face at rest."""
+    def read(self, frames: Sequence[np.ndarray], values: np.ndarray) -> None:
+        """Follow the skin through the pictures; from now on it counts, and the mesh counts less."""
         states = [self._state(row) for row in values]
-        calm = np.abs(values - np.median(values[self.tracked], 0)) / self.step_sd
+        at_rest = np.stack([self._unposed(state) for state in states])
+        skin = track_skin(frames, self.head, states, at_rest, self._calmest(values))
+        skin.information[~self.tracked] = 0
+        # Where a point is on the whole, the mesh says; how it moves, the skin.
+        apart = (self.meshes[:, skin.points, :2] - skin.places_px)[self.tracked]
+        skin.places_px[:] += np.median(apart, 0)
+        self.skin, self.weights = skin, _point_weights() * _mesh_trust()
+
+    def _calmest(self, values: np.ndarray) -> int:
+        """The frame that is most like the usual face with shut lips and open eyes."""
+        away = np.abs(values - np.median(values[self.tracked], 0)) / self.step_sd
         for name in ("jaw", "blink_left", "blink_right"):
-            calm[:, _COLUMN[name]] = 3 * values[:, _COLUMN[name]] / self.sd[_COLUMN[name]]
-        calm = np.where(self.tracked, np.minimum(calm, 10).sum(1), np.inf)
-        at_rest = [
-            self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks)
-            for state in states
-        ]
-        self.skin = track_skin(frames, self.head, states, np.stack(at_rest), int(calm.argmin()))
-        w = _point_weights().copy()
-        quiet = np.ones(MESH_POINTS, bool)
-        quiet[[*UPPER_LIP.flat, *LOWER_LIP.flat]] = False
-        for eye in EYES:
-            quiet[[*eye.upper, *eye.lower, eye.iris, *eye.iris_ring]] = False
-        w[quiet] *= QUIET
-        w[~quiet] *= LOUD
-        self.weights = w
+            away[:, _COLUMN[name]] = 3 * values[:, _COLUMN[name]] / self.sd[_COLUMN[name]]
+        return int(np.where(self.tracked, np.minimum(away, 10).sum(1), np.inf).argmin())
+
+    def _unposed(self, state: State) -> np.ndarray:
+        """The face with its expression, but not turned, `478 3` px."""
+        return self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks)
 
     def error_cm(self, values: np.ndarray) -> np.ndarray:
         error = np.full(len(values), np.nan)
         for i in np.flatnonzero(self.tracked):
-            error[i] = np.sqrt((self._residual(i, self._state(values[i]))[0] ** 2).sum(1).mean())
+            model = _project(self.head, self.shape, self._state(values[i]))
+            error[i] = np.sqrt((self._off(i, model) ** 2).sum(1).mean())
         return error
 
     def _closeness(self) -> np.ndarray:
@@ -422,13 +444,12 @@ class _Solver:
     def _state(self, values: np.ndarray) -> dict[str, float]:
         return {**NEUTRAL, **dict(zip(_FREE, map(float, values), strict=True))}
 
-    def _residual(self, i: int, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """What the model lacks in the picture, `478 2` cm, and the model's mesh, `478 3` px.
+    def _off(self, i: int, model: np.ndarray) -> np.ndarray:
+        """What a model's mesh `478 3` px lacks in the picture, `478 2` cm.
 
-        Depth is not compared: the networks' does not follow a nod (.02 of it).
+        Depth is not compared: the networks' does not follow a nod (2 % of it).
         """
-        model = _project(self.head, self.shape, state)
-        return (self.meshes[i] - model)[:, :2] / self.head.scale_px, model
+        return (self.meshes[i] - model)[:, :2] / self.head.scale_px
 
     def _normal_equations(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hessians `f n n` and the pull of the landmarks `f n`, in units of each value's spread."""
@@ -436,57 +457,54 @@ class _Solver:
         hessian, pull = np.zeros((len(values), n, n)), np.zeros((len(values), n))
         for i in np.flatnonzero(self.tracked):
             state = self._state(values[i])
-            slopes = self._jacobian(state)[:, :2] * self.sd
-            off, model = self._residual(i, state)
+            unposed = self._unposed(state)
+            model = _place_points(self.head, unposed, state)
+            slopes = self._jacobian(state, unposed, model) * self.sd
             weighted = slopes * self.weights[:, None, None]
             hessian[i] = np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
-            pull[i] = np.tensordot(weighted, off, ([0, 1], [0, 1]))
+            pull[i] = np.tensordot(weighted, self._off(i, model), ([0, 1], [0, 1]))
             if self.skin is not None:
                 slopes = slopes[self.skin.points]
                 off = (self.skin.places_px[i] - model[self.skin.points, :2]) / self.head.scale_px
-                weighted = np.einsum("pij,pjn->pin", self.skin.information[i] * SKIN_TRUST, slopes)
+                information = _doubt(self.skin.information[i] * SKIN_TRUST, off)
+                weighted = np.einsum("pij,pjn->pin", information, slopes)
                 hessian[i] += np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
                 pull[i] += np.tensordot(weighted, off, ([0, 1], [0, 1]))
         return hessian, pull
 
-    def _jacobian(self, state: State) -> np.ndarray:
-        """`478 3 n` cm per unit of each value, in the picture's frame."""
+    def _jacobian(self, state: State, unposed: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """`478 2 n` cm in the picture per unit of each value."""
         rotation = rotation_of(Pose(state["yaw"], state["pitch"], state["roll"])) * (1 + state["nearness"])
-        inner = np.concatenate(
-            [self._expression_slopes(state, "mouth"), self._expression_slopes(state, "eyes")], 1
-        )
-        slopes = np.empty((MESH_POINTS, 3, len(_FREE)))
-        columns = [_COLUMN[name] for name in _MOUTH_NAMES + _EYE_NAMES]
-        slopes[:, :, columns] = np.einsum("ij,pnj->pin", rotation, inner)
-        points = self.head.mesh_px + self.head.vectors_to_px(self.shape.express(state).landmarks)
-        here = _place_points(self.head, points, state)
+        slopes = np.empty((MESH_POINTS, 2, len(_FREE)))
+        for names in (_MOUTH_NAMES, _EYE_NAMES):
+            columns = [_COLUMN[name] for name in names]
+            slopes[:, :, columns] = np.tensordot(
+                self._slopes_of(names, state), rotation[:2], (2, 1)
+            ).swapaxes(1, 2)
         for name in _HEAD_NAMES:
-            step = 0.002 * _BELIEFS[name].sd if name != "nearness" else 0.005
-            moved = _place_points(self.head, points, {**state, name: state[name] + step})
-            slopes[:, :, _COLUMN[name]] = (moved - here) / (step * self.head.scale_px)
+            step = 0.005 if name == "nearness" else 0.05
+            moved = _place_points(self.head, unposed, {**state, name: state[name] + step})
+            slopes[:, :, _COLUMN[name]] = (moved - model)[:, :2] / (step * self.head.scale_px)
         return slopes
 
-    def _expression_slopes(self, state: State, part: str) -> np.ndarray:
-        """`478 n 3` cm in the head's frame per unit of the mouth's or the eyes' values."""
-        names = _MOUTH_NAMES if part == "mouth" else _EYE_NAMES
-        about = {
-            name: round(state[name] / _COARSE.get(name, 10.0)) * _COARSE.get(name, 10.0) for name in names
-        }
-        about["wide"] = about.get("wide", 0.0) or (0.1 if state["wide"] > 0 else -0.1)
-        key = (part, *about.values())
+    def _slopes_of(self, names: tuple[str, ...], state: State) -> np.ndarray:
+        """`478 n 3` cm in the head's frame per unit of these values, about a rounded state; remembered."""
+        about = {name: _rounded(name, state[name]) for name in names if name in _COARSE}
+        if "wide" in about and not about["wide"]:  # the rules have a kink at 0
+            about["wide"] = 0.1 if state["wide"] > 0 else -0.1
+        key = (names, *about.values())
         if key not in self._slopes:
-            base = {**NEUTRAL, **about}
-            columns = []
-            for name in names:
-                step = 0.1 * min(_BELIEFS[name].sd, 1.0)
-                step = -step if base[name] + step > HIGH[INDEX[name]] else step
-                low, high = base[name] - step, base[name] + step
-                if not LOW[INDEX[name]] <= low <= HIGH[INDEX[name]]:
-                    low = base[name]
-                moved = [self.shape.express({**base, name: x}).landmarks for x in (low, high)]
-                columns.append((moved[1] - moved[0]) / (high - low))
-            self._slopes[key] = np.stack(columns, 1)
+            self._slopes[key] = np.stack([self._slope(name, {**NEUTRAL, **about}) for name in names], 1)
         return self._slopes[key]
+
+    def _slope(self, name: str, state: State) -> np.ndarray:
+        """`478 3` cm per unit of one value, between two states within its bounds."""
+        step = 0.1 * min(_BELIEFS[name].sd, 1.0)
+        low, high = (
+            float(np.clip(state[name] + sign * step, LOW[INDEX[name]], HIGH[INDEX[name]])) for sign in (-1, 1)
+        )
+        moved = [self.shape.express({**state, name: value}).landmarks for value in (low, high)]
+        return (moved[1] - moved[0]) / (high - low)
 
     def _step(
         self, values: np.ndarray, hessian: np.ndarray, pull: np.ndarray, *, is_first: bool
@@ -517,6 +535,17 @@ class _Solver:
         return relative**2 * loosened * np.ones_like(change)
 
 
+def _doubt(information: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Huber 1964)."""
+    spreads = np.sqrt(np.einsum("pi,pij,pj->p", off, information, off))
+    return information / np.maximum(1, spreads / MOST_SPREADS)[:, None, None]
+
+
+def _rounded(name: str, value: float) -> float:
+    coarse = round(value / _COARSE[name]) * _COARSE[name]
+    return float(np.clip(coarse, LOW[INDEX[name]], HIGH[INDEX[name]]))
+
+
 def _solve_chain(blocks: np.ndarray, right: np.ndarray, links: np.ndarray) -> np.ndarray:
     """x that minimises sum of x B x / 2 - right x + links (x_next - x)^2 / 2: block-tridiagonal elimination.
 
@@ -543,6 +572,23 @@ def _point_weights() -> np.ndarray:
     sd = np.full(MESH_POINTS, 0.05)
     sd[FACE_OVAL] = 0.15
     return 1 / sd**2 / 8
+
+
+@lru_cache(maxsize=1)
+def _mesh_trust() -> np.ndarray:
+    """`478`: what a mesh point counts once the skin is followed. Lips and lids have networks of their own."""
+    trust = np.full(MESH_POINTS, MESH_TRUST)
+    trust[[*UPPER_LIP.flat, *LOWER_LIP.flat]] = 1.0
+    for eye in EYES:
+        trust[[*eye.upper, *eye.lower, eye.iris, *eye.iris_ring]] = LID_TRUST
+    return trust
+
+
+def _check_frames(frames: Sequence[np.ndarray], meshes: np.ndarray) -> None:
+    if len(frames) != len(meshes):
+        raise ValueError(f"expected one frame for each of the {len(meshes)} meshes, got {len(frames)} frames")
+    if frames[0].ndim != 3 or frames[0].shape[2] != 3 or frames[0].dtype != np.uint8:
+        raise ValueError(f"expected RGB frames `H W 3` uint8, got {frames[0].dtype} {frames[0].shape}")
 
 
 def _check_meshes(meshes: np.ndarray) -> np.ndarray:

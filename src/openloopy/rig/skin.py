@@ -39,7 +39,7 @@ _CHIN = [152, 175, 199, 200, 18, 148, 377, 83, 313, 201, 421, 140, 369]
 SKIN_POINTS = np.array(
     sorted(
         {*_STEADY, *_CHIN, *LIP_OUTER_UPPER, *LIP_OUTER_LOWER, 57, 287, 186, 410, 92, 322}
-        | {i for eye in EYES for i in eye.brow}
+        | {i for eye in EYES for i in (*eye.brow, eye.iris)}
     )
 )
 """The mesh points that are looked for."""
@@ -151,8 +151,8 @@ def _follow(
     found, there, error = cv2.calcOpticalFlowPyrLK(first, picture, origin, guess.copy(), **options)
     back, here, _ = cv2.calcOpticalFlowPyrLK(picture, first, found, origin + found - guess, **options)
     miss = np.linalg.norm(back - origin, axis=1)
-    miss[(there[:, 0] == 0) | (here[:, 0] == 0)] = np.inf
-    return found, miss, error[:, 0]
+    lost = (there[:, 0] == 0) | (here[:, 0] == 0) | ~np.isfinite(found).all(1) | ~np.isfinite(miss)
+    return np.where(lost[:, None], guess, found), np.where(lost, np.inf, miss), np.where(lost, 0, error[:, 0])
 
 
 def _texture(picture: np.ndarray, at: np.ndarray) -> np.ndarray:
