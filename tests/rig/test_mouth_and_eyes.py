@@ -148,7 +148,7 @@ def test_people_differ_in_their_teeth_and_seeds_repeat_them() -> None:
 
 def test_own_teeth_give_their_colour() -> None:
     face = person(3)
-    teeth = np.array([222.0, 214.0, 190.0])
+    teeth = np.array([205.0, 206.0, 140.0])
     rgb, mesh = face.rgb.copy(), face.mesh.copy()
     for i, j in zip(LIP_INNER_UPPER[1:-1], LIP_INNER_LOWER[1:-1], strict=True):
         mesh[i, 1], mesh[j, 1] = mesh[i, 1] - 0.014 * SIZE, mesh[j, 1] + 0.014 * SIZE

@@ -56,9 +56,9 @@ class LidEdge:
     @classmethod
     def of(cls, upper: np.ndarray, box: Box, px_per_cm: float) -> LidEdge:
         ordered = upper[np.argsort(upper[:, 0])]
-        y = np.interp(box.xs, ordered[:, 0], ordered[:, 1])
-        across = np.interp(box.xs, ordered[:, 0], np.linspace(-1, 1, len(ordered)))
-        return cls(y, across, (box.ys - y) / px_per_cm, px_per_cm)
+        y = np.interp(box.xs, ordered[:, 0], ordered[:, 1]).astype(np.float32)
+        across = np.interp(box.xs, ordered[:, 0], np.linspace(-1, 1, len(ordered))).astype(np.float32)
+        return cls(y, across, (box.ys - y) / np.float32(px_per_cm), float(px_per_cm))
 
 
 class Eye:
@@ -269,6 +269,7 @@ class Lashes:
         half = np.hypot(0.45 * self.thickness_cm * (0.35 + 0.65 * taper), pixel_cm)
         below = edge.below_cm - 0.01
         strands = np.interp(edge.across, np.linspace(-1, 1, len(self.strands)), self.strands)
+        strands = strands.astype(np.float32)
         tail = np.hypot((0.35 + closure) * self.thickness_cm * taper * strands * self.strength, pixel_cm)
         line = np.exp(-0.5 * (below / np.where(below < 0, half, np.maximum(half, 0.8 * tail))) ** 2)
         strength = smoothstep(self.strength, 0.05, 0.6) * (0.1 + 0.9 * taper)

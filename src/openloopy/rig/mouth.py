@@ -419,7 +419,9 @@ class _Opening:
     @classmethod
     def of(cls, slit: Slit, box: Box) -> _Opening:
         edges = ((e, np.argsort(e[:, 0])) for e in (slit.upper, slit.lower))
-        upper_y, lower_y = (np.interp(box.xs, edge[order, 0], edge[order, 1]) for edge, order in edges)
+        upper_y, lower_y = (
+            np.interp(box.xs, edge[order, 0], edge[order, 1]).astype(np.float32) for edge, order in edges
+        )
         x = slit.upper[:, 0]
         aside = np.clip(np.minimum(box.xs - x.min(), x.max() - box.xs), 0, None)
         return cls(upper_y, lower_y, aside, box.ys)

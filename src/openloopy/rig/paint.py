@@ -122,8 +122,13 @@ def _catmull_rom_operator(num_knots: int, num_points: int) -> np.ndarray:
 
 
 def over(base: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay a colour (`3` or `h w 3`) with alpha `h w` over a picture `h w 3`."""
-    return base + (colour - base) * alpha[..., None]
+    """Lay a colour (`3` or `h w 3`) with alpha `h w` over a picture `h w 3`; float32."""
+    alpha = np.ascontiguousarray(alpha, np.float32)
+    laid = np.subtract(colour, base, dtype=np.float32)
+    # products of whole rows are several times faster than those of three values and one
+    laid *= cv2.merge([alpha] * laid.shape[-1]).reshape(laid.shape) if laid.size else 1
+    laid += base
+    return laid
 
 
 @dataclass(frozen=True)
