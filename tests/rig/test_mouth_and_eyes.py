@@ -263,11 +263,11 @@ def test_lashes_are_as_dark_as_the_portraits() -> None:
     head = fit_head(face.mesh - 0.5)
     bright = face.rgb.copy()
     region = EyeRegion.of(bright, head, EYES[0])
-    plain = Lashes.measure(region, np.random.default_rng(0))
+    plain = Lashes.measure(region, 0.03, np.random.default_rng(0))
     pale = np.full_like(
         bright, np.median(region.bright_skin(region.upper_cm[None, :, 1] - 0.5, 1.0), 0).astype(np.uint8)
     )
-    none = Lashes.measure(EyeRegion.of(pale, head, EYES[0]), np.random.default_rng(0))
+    none = Lashes.measure(EyeRegion.of(pale, head, EYES[0]), 0.03, np.random.default_rng(0))
     assert none.strength < 0.05 < plain.strength
 
 

@@ -366,14 +366,13 @@ class MouthInterior:
     ) -> np.ndarray:
         """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
-        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.2, lower_edge + 0.4 * amount
-        across = view.u / 1.2
-        end = np.sqrt(np.clip(1 - across**2, 0, 1)) ** 0.7
-        middle, half = (top + bottom) / 2, (bottom - top) / 2 * end
-        from_edge = half - np.abs(view.v - middle)
-        alpha = smoothstep(from_edge, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
-        alpha = alpha * np.clip((1 - np.abs(across)) / 0.15, 0, 1) * amount
-        shade = 0.95 - 0.2 * across**2 - 0.3 * (1 - smoothstep(view.v - top, 0.0, 0.16))
+        top = min(self.upper_edge_cm, lower_edge) - 0.18 * amount
+        across = view.u / 1.25
+        dome = 0.4 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
+        below = view.v - top - dome
+        alpha = smoothstep(below, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
+        alpha = alpha * np.clip((1 - np.abs(across)) / 0.2, 0, 1) * amount
+        shade = 1.0 - 0.25 * across**2 - 0.3 * (1 - smoothstep(below, 0.0, 0.14))
         shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
         return over(picture, shade[..., None] * self.mucosa, alpha)
 
