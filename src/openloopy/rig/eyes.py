@@ -25,7 +25,7 @@ from openloopy.rig.paint import (
     push_pull,
     smooth_curve,
 )
-from openloopy.rig.tones import LUMA, skin_grain
+from openloopy.rig.tones import LUMA, eye_sharpness, skin_grain
 
 NUM_EDGE_POINTS = 25
 _LEAST_CLOSURE = 0.02
@@ -55,9 +55,9 @@ class LidEdge:
     @classmethod
     def of(cls, upper: np.ndarray, box: Box, px_per_cm: float) -> LidEdge:
         ordered = upper[np.argsort(upper[:, 0])]
-        y = np.interp(box.xs, ordered[:, 0], ordered[:, 1])
-        across = np.interp(box.xs, ordered[:, 0], np.linspace(-1, 1, len(ordered)))
-        return cls(y, across, (box.ys - y) / px_per_cm, px_per_cm)
+        y = np.interp(box.xs, ordered[:, 0], ordered[:, 1]).astype(np.float32)
+        across = np.interp(box.xs, ordered[:, 0], np.linspace(-1, 1, len(ordered))).astype(np.float32)
+        return cls(y, across, (box.ys - y) / np.float32(px_per_cm), float(px_per_cm))
 
 
 class Eye:
@@ -86,7 +86,7 @@ class Eye:
         self.lid_top_cm = np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] - 0.06
         self.lid = _lid_texture(region, skin_grain(rgb, mesh), rng)
         self.lid_at = region.origin
-        self.lashes = Lashes.measure(region, rng)
+        self.lashes = Lashes.measure(region, eye_sharpness(rgb, mesh)[0] / head.scale_px, rng)
 
     def paint(
         self, canvas: np.ndarray, landmarks: np.ndarray, skin_landmarks: np.ndarray, scene: Scene
@@ -238,11 +238,13 @@ class Lashes:
     strength: float
     """How dark against the skin, 0 to 1."""
     thickness_cm: float
+    blur_cm: float
+    """Standard deviation of the portrait's own blur."""
     strands: np.ndarray
     """Length of the lashes along the lid, about 1."""
 
     @classmethod
-    def measure(cls, region: EyeRegion, rng: np.random.Generator) -> Lashes:
+    def measure(cls, region: EyeRegion, blur_cm: float, rng: np.random.Generator) -> Lashes:
         columns = np.linspace(region.upper_cm[1, 0], region.upper_cm[-2, 0], 15)
         edge = np.interp(columns, *region.upper_cm.T)
         steps = np.linspace(-0.16, 0.06, 12)[:, None]
@@ -258,16 +260,17 @@ class Lashes:
         strands = cv2.GaussianBlur(rng.standard_normal((1, 64)).astype(np.float32), (0, 0), 0.8)[0]
         # single dark pixels have chance hues
         colour = 0.5 * colour + 0.5 * lid * (colour @ LUMA) / (skin + 1e-3)
-        return cls(colour, strength, thickness, 1 + 0.35 * strands / (strands.std() + 1e-6))
+        return cls(colour, strength, thickness, blur_cm, 1 + 0.35 * strands / (strands.std() + 1e-6))
 
     def alpha(self, edge: LidEdge, closure: float, side: int) -> np.ndarray:
         """`h w`: a soft line along the lid's edge that thins out towards the nose, and lashes below it."""
         inner = np.clip(-side * edge.across, 0, 1)
         taper = np.clip(1 - np.abs(edge.across) ** 4, 0, 1) * (1 - 0.8 * inner**1.5)
-        pixel_cm = 0.6 / edge.px_per_cm
+        pixel_cm = np.hypot(0.5 / edge.px_per_cm, 0.7 * self.blur_cm)
         half = np.hypot(0.45 * self.thickness_cm * (0.35 + 0.65 * taper), pixel_cm)
         below = edge.below_cm - 0.01
         strands = np.interp(edge.across, np.linspace(-1, 1, len(self.strands)), self.strands)
+        strands = strands.astype(np.float32)
         tail = np.hypot((0.35 + closure) * self.thickness_cm * taper * strands * self.strength, pixel_cm)
         line = np.exp(-0.5 * (below / np.where(below < 0, half, np.maximum(half, 0.8 * tail))) ** 2)
         strength = smoothstep(self.strength, 0.05, 0.6) * (0.1 + 0.9 * taper)

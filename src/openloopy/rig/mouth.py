@@ -126,70 +126,65 @@ class Teeth:
         y = (np.arange(height) + 0.5)[:, None] / unit - top
         x = (np.arange(int(2 * TEETH_HALF_ROW_CM * unit)) + 0.5)[None] / unit - TEETH_HALF_ROW_CM
         between = (1 - 0.62 * self.gap) * enamel * _warm_shadow(0.45 * self.gap, enamel, gum)
-        colour = np.ones((*np.broadcast(x, y).shape, 3)) * gum
-        alpha = np.zeros(colour.shape[:2])
-        gum_line = np.full(colour.shape[:2], np.inf)
+        shape = (height, x.shape[1])
+        colour, alpha = np.broadcast_to(gum, (*shape, 3)).astype(np.float32), np.zeros(shape, np.float32)
+        gum_line = np.full((1, x.shape[1]), -np.inf)
         for side in (0, 1):
             inner = 0.0
             for i, width in enumerate(self.widths_cm[side]):
-                centre = (2 * side - 1) * (inner + width / 2)
-                outward = (2 * side - 1) * (x - centre) / (width / 2)
-                colour, alpha = self._paint_tooth(
-                    colour, alpha, gum_line, outward, y, side, i, enamel, between
-                )
+                outward = (2 * side - 1) * x - inner
+                columns = np.flatnonzero((outward[0] >= 0) & (outward[0] < width))
+                u = outward[:, columns] / (width / 2) - 1
+                painted = self._tooth(u, y, side, i, enamel, between)
+                colour[:, columns], alpha[:, columns], gum_line[:, columns] = painted
                 inner += width
-        gum_cover = np.clip((gum_line - y) * unit / 2 + 0.5, 0, 1) * (np.abs(x) < inner)
+        gum_cover = np.clip((gum_line - y) * unit / 2 + 0.5, 0, 1)
         round_gum = 1 - 0.25 * np.clip((y + 0.1) / 0.25, 0, 1) - 0.12 * np.clip(-y / _GUM_CM, 0, 1)
         colour = over(colour, gum * round_gum[..., None], gum_cover)
         return Texture(colour, np.maximum(alpha, gum_cover))
 
-    def _paint_tooth(
-        self,
-        colour: np.ndarray,
-        alpha: np.ndarray,
-        gum_line: np.ndarray,
-        u: np.ndarray,
-        y: np.ndarray,
-        side: int,
-        i: int,
-        enamel: np.ndarray,
-        between: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """u: `1 w`, -1 to 1 across the tooth, outwards; gum_line is lowered in place to where its gum begins."""
-        unit, height = TEXTURE_PX_PER_CM, self.heights_cm[side, i]
+    def _tooth(
+        self, u: np.ndarray, y: np.ndarray, side: int, i: int, enamel: np.ndarray, between: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One tooth in its columns: colours `h w 3`, alpha `h w` and where its gum ends, `1 w` cm.
+
+        u: `1 w`, -1 to 1 across the tooth, outwards; y: `h 1` cm from its neck.
+        """
+        unit, height, a = TEXTURE_PX_PER_CM, self.heights_cm[side, i], np.abs(u)
         half = self.widths_cm[side, i] / 2
-        inside, a = np.abs(u) <= 1.0, np.clip(np.abs(u), 0, 1)
-        # the gum arches over each neck and comes down between the teeth
-        gum_line[:] = np.where(inside, 0.30 * height * a**2.5 - 0.02, gum_line)
         rounding = 0.34 * a**1.5 if i == _CANINE else 0.13 * a**4 + 0.05 * np.clip(u, 0, 1) ** 2
         edge = height * (1 - (0.55 if i == _CANINE else 1.0) * rounding) + self.slants[side, i] * u
         down = np.clip(y / height, 0, 1)
         # widest at two thirds of its length
         reach = 1 - 0.13 * (1 - down / 0.66).clip(0, 1) ** 1.5 - 0.10 * ((down - 0.66) / 0.34).clip(0, 1) ** 2
-        cover_edge = np.clip((edge - y) * unit / 2.2 + 0.5, 0, 1) * inside
-        cover = cover_edge * np.clip((reach - a) * half * unit / 1.6 + 0.35, 0, 1)
+        from_side = (reach - a) * half * unit / 1.6 + 0.35
+        cover_edge = np.clip((edge - y) * unit / 2.2 + 0.5, 0, 1) * (y > -0.1)
         shade = 1 - 0.10 * a**2 - 0.16 * a**6
         shade = shade * (1 - 0.10 * (1 - down) ** 2 - 0.10 * smoothstep(down, 0.75, 1.0))
         shade = shade + 0.05 * np.exp(-(((u + 0.2) / 0.35) ** 2) - ((down - 0.45) / 0.3) ** 2)
         # thin at its edge it is cooler, thick at its neck warmer
         warmth = (0.5 - down) * 0.05
         tooth = (enamel * shade[..., None] * self.shades[side, i]) + _tint(enamel) * (255 * warmth)[..., None]
-        paint = over(np.broadcast_to(between * self.shades[side, i], colour.shape), tooth, cover)
-        here = inside & (y > -0.1)
-        body = cover_edge * np.clip((reach - a) * half * unit / 1.6 + 0.35 + 1.2 * (1 - down), 0, 1)
-        return np.where(here[..., None], paint, colour), np.where(here, np.maximum(body, alpha), alpha)
+        gap = np.broadcast_to(between * self.shades[side, i], tooth.shape)
+        colour = over(gap, tooth, cover_edge * np.clip(from_side, 0, 1))
+        # towards the edge the gaps open
+        alpha = cover_edge * np.clip(from_side + 1.2 * (1 - down), 0, 1)
+        # the gum arches over each neck and comes down between the teeth
+        return colour, alpha, 0.30 * height * a**2.5 - 0.02
 
 
 @dataclass(frozen=True)
 class OwnTeeth:
-    """The portrait's own upper teeth, in its pixels; they reach up behind the lip."""
+    """The portrait's own upper teeth, in the pixels of its mouth's box; they reach up behind the lip."""
 
+    origin: np.ndarray
+    """x, y of the box's first pixel in the portrait."""
     colour: np.ndarray
     alpha: np.ndarray
     enamel: np.ndarray
     """Their colour, for the teeth beside them that the portrait does not show."""
     edge_px: np.ndarray
-    """The middle of their edge, `2`."""
+    """The middle of their edge in the portrait, `2`."""
 
 
 @dataclass(frozen=True)
@@ -354,30 +349,27 @@ class MouthInterior:
     ) -> np.ndarray:
         """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
-        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.2, lower_edge + 0.4 * amount
-        across = view.u / 1.2
-        end = np.sqrt(np.clip(1 - across**2, 0, 1)) ** 0.7
-        middle, half = (top + bottom) / 2, (bottom - top) / 2 * end
-        from_edge = half - np.abs(view.v - middle)
-        alpha = smoothstep(from_edge, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
-        alpha = alpha * np.clip((1 - np.abs(across)) / 0.15, 0, 1) * amount
-        shade = 0.95 - 0.2 * across**2 - 0.3 * (1 - smoothstep(view.v - top, 0.0, 0.16))
+        top = min(self.upper_edge_cm, lower_edge) - 0.18 * amount
+        across = view.u / 1.25
+        dome = 0.4 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
+        below = view.v - top - dome
+        alpha = smoothstep(below, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
+        alpha = alpha * np.clip((1 - np.abs(across)) / 0.2, 0, 1) * amount
+        shade = 1.0 - 0.25 * across**2 - 0.3 * (1 - smoothstep(below, 0.0, 0.14))
         shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
         return over(picture, shade[..., None] * self.mucosa, alpha)
 
-    def _pull_own(self, texture: np.ndarray, view: MouthPlane) -> np.ndarray:
-        """A texture that lies on the portrait, seen in the mouth's plane."""
-        origin, right, down = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]))[
-            :, :2
-        ]
+    def _pull_own(self, texture: np.ndarray, view: MouthPlane, own: OwnTeeth) -> np.ndarray:
+        """A texture that lies on the own teeth's box, seen in the mouth's plane."""
+        plane = self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        at, right, down = self.head.to_px(plane)[:, :2] - own.origin
         x, y = (
-            (origin[i] + (right - origin)[i] * view.u + (down - origin)[i] * view.v).astype(np.float32)
-            for i in (0, 1)
+            (at[i] + (right - at)[i] * view.u + (down - at)[i] * view.v).astype(np.float32) for i in (0, 1)
         )
         return cv2.remap(texture, x, y, cv2.INTER_LINEAR)
 
-    def _paint_own_teeth(self, picture: np.ndarray, view: MouthPlane, teeth: OwnTeeth) -> np.ndarray:
-        return over(picture, self._pull_own(teeth.colour, view), self._pull_own(teeth.alpha, view))
+    def _paint_own_teeth(self, picture: np.ndarray, view: MouthPlane, own: OwnTeeth) -> np.ndarray:
+        return over(picture, self._pull_own(own.colour, view, own), self._pull_own(own.alpha, view, own))
 
 
 @dataclass(frozen=True)
@@ -393,7 +385,9 @@ class _Opening:
     @classmethod
     def of(cls, slit: Slit, box: Box) -> _Opening:
         edges = ((e, np.argsort(e[:, 0])) for e in (slit.upper, slit.lower))
-        upper_y, lower_y = (np.interp(box.xs, edge[order, 0], edge[order, 1]) for edge, order in edges)
+        upper_y, lower_y = (
+            np.interp(box.xs, edge[order, 0], edge[order, 1]).astype(np.float32) for edge, order in edges
+        )
         x = slit.upper[:, 0]
         aside = np.clip(np.minimum(box.xs - x.min(), x.max() - box.xs), 0, None)
         return cls(upper_y, lower_y, aside, box.ys)
@@ -462,29 +456,33 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     if np.max(head.points_cm[LIP_INNER_LOWER, 1] - head.points_cm[LIP_INNER_UPPER, 1]) < _LEAST_OWN_GAP_CM:
         return None
     outline = np.concatenate([head.mesh_px[LIP_INNER_UPPER, :2], head.mesh_px[LIP_INNER_LOWER, :2][::-1]])
+    box = Box.around(outline, 1.4 * head.scale_px, len(rgb))
+    origin = np.array([box.x0, box.y0])
+    rgb, scale_px = rgb[box.slices], head.scale_px
     area = np.zeros(rgb.shape[:2], np.uint8)
-    cv2.fillPoly(area, [np.round(outline).astype(np.int32)], 255)
+    cv2.fillPoly(area, [np.round(outline - origin).astype(np.int32)], 255)
     bright = _bright_between_lips(rgb, area)
     if bright is None:
         return None
     columns = np.flatnonzero((bright > 0.5).any(0))
     enamel = np.percentile(rgb[bright > 0.6].astype(np.float32), 70, axis=0)
-    if len(columns) < 0.8 * head.scale_px or enamel @ LUMA < least_luma:
+    if len(columns) < 0.8 * scale_px or enamel @ LUMA < least_luma:
         return None
     rows = np.arange(len(rgb), dtype=np.float32)[:, None]
     teeth = bright[:, columns] > 0.5
     lowest = (len(rgb) - 1 - np.argmax(teeth[::-1], 0)).astype(np.float32)
     lowest = cv2.GaussianBlur(lowest[None], (0, 0), 1.5)
     alpha = np.zeros(bright.shape, np.float32)
-    gum_row = lowest - 0.95 * head.scale_px
+    gum_row = lowest - 0.95 * scale_px
     alpha[:, columns] = np.clip(lowest + 0.5 - rows, 0, 1) * np.clip((rows - gum_row) / 3, 0, 1)
-    across = np.arange(len(rgb))
-    fade = np.clip(np.minimum(across - columns[0], columns[-1] - across) / (0.25 * head.scale_px), 0, 1)
+    across = np.arange(rgb.shape[1])
+    fade = np.clip(np.minimum(across - columns[0], columns[-1] - across) / (0.25 * scale_px), 0, 1)
     margin = 0.15 * np.ptp(columns)
     inner = (columns >= columns[0] + margin) & (columns <= columns[-1] - margin)
     edge_px = np.array([columns.mean(), np.median(lowest[0, inner])])
     alpha = cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32)
-    return OwnTeeth(_extended_teeth(rgb, bright), alpha, enamel.astype(np.float32), edge_px)
+    colour = _extended_teeth(rgb, bright)
+    return OwnTeeth(origin, colour, alpha, enamel.astype(np.float32), edge_px + origin)
 
 
 def _extended_teeth(rgb: np.ndarray, bright: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ class Tones:
         enamel = _enamel(skin, sclera, highlight, near_mouth / float(np.percentile(luma, 75)))
         lips = _median_at(picture, mesh[[*UPPER_LIP[1:3].flat, *LOWER_LIP[1:3].flat]])
         mucosa, gum = _soft_tissue(enamel, skin, lips)
-        blur_px, shadow, range_ = _eye_sharpness(picture, mesh)
+        blur_px, shadow, range_ = eye_sharpness(picture, mesh)
         return cls(
             *(_in_tone(c, colour, scale) for c in (enamel, mucosa, gum)),
             highlight,
@@ -94,6 +94,27 @@ def skin_grain(rgb: np.ndarray, mesh: np.ndarray) -> float:
         fine = patch - cv2.GaussianBlur(patch, (0, 0), 1.2)
         spreads.append(1.48 * np.median(np.abs(fine)))
     return float(np.clip(1.3 * np.median(spreads), 0, 6))
+
+
+def eye_sharpness(picture: np.ndarray, mesh: np.ndarray) -> tuple[float, float, float]:
+    """Standard deviation of blur in px, the darkest luma and the range of luma in the eyes.
+
+    picture: `h w 3` uint8 with the face; mesh: `478 2` px in it.
+    """
+    found = []
+    for eye in EYES:
+        outline = mesh[[*eye.upper, *eye.lower]]
+        x0, y0 = np.clip(np.floor(outline.min(0)).astype(int) - 3, 0, None)
+        x1, y1 = np.ceil(outline.max(0)).astype(int) + 4
+        luma = picture[y0:y1, x0:x1].astype(np.float32) @ LUMA
+        if min(luma.shape) < 4:
+            continue
+        slope = np.percentile(np.hypot(*np.gradient(luma)), 99.5)
+        dark, light = np.percentile(luma, [3, 97])
+        # an edge of height h blurred by sigma is steepest with h / (sigma sqrt(2 pi))
+        found.append(((light - dark) / (2.5 * slope + 1e-3), dark, light - dark))
+    blur_px, dark, range_ = np.mean(found, 0) if found else (1.0, 20.0, 128.0)
+    return float(blur_px), float(dark), float(range_)
 
 
 def _face_box(rgb: np.ndarray, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,21 +236,3 @@ def _soft_tissue(enamel: np.ndarray, skin: np.ndarray, lips: np.ndarray) -> tupl
     dark = float(np.clip(1 - (skin @ LUMA) / (0.72 * (enamel @ LUMA) + 1), 0, 0.6))
     mucosa = 0.75 * flesh + 0.25 * own
     return mucosa, (1 - 0.4 * dark) * (0.8 * flesh + 0.2 * own) * 0.88
-
-
-def _eye_sharpness(picture: np.ndarray, mesh: np.ndarray) -> tuple[float, float, float]:
-    """Standard deviation of blur in px, the darkest luma and the range of luma in the eyes."""
-    found = []
-    for eye in EYES:
-        outline = mesh[[*eye.upper, *eye.lower]]
-        x0, y0 = np.clip(np.floor(outline.min(0)).astype(int) - 3, 0, None)
-        x1, y1 = np.ceil(outline.max(0)).astype(int) + 4
-        luma = picture[y0:y1, x0:x1].astype(np.float32) @ LUMA
-        if min(luma.shape) < 4:
-            continue
-        slope = np.percentile(np.hypot(*np.gradient(luma)), 99.5)
-        dark, light = np.percentile(luma, [3, 97])
-        # an edge of height h blurred by sigma is steepest with h / (sigma sqrt(2 pi))
-        found.append(((light - dark) / (2.5 * slope + 1e-3), dark, light - dark))
-    blur_px, dark, range_ = np.mean(found, 0) if found else (1.0, 20.0, 128.0)
-    return float(blur_px), float(dark), float(range_)
