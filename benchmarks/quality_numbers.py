@@ -13,8 +13,9 @@ import numpy as np
 from quality_cases import Case, Tracked
 
 from openloopy.face.movement import eye_boxes, eye_opening, lip_gap, mouth_box
+from openloopy.measures.behaviour import blink_intervals, interval_distance
 from openloopy.measures.identity import face_descriptor, face_similarity, texture_similarity
-from openloopy.measures.motion import blinks, exp, face_found, glo, head_speed, per_frame
+from openloopy.measures.motion import blinks, border_step_ratio, exp, face_found, glo, head_speed, per_frame
 from openloopy.measures.quality import flicker, frame_difference, psnr_of_error, sharpness, squared_error
 from openloopy.measures.sync import closures, false_closures, lip_gap_correlation, pearson
 from openloopy.media.video import FPS
@@ -32,23 +33,26 @@ EYES_DIFFER = 0.35
 TOTALS = ("frames", "blinks", "blinks_truth", "closures_asked", "vowels_asked")
 TOTALS += tuple(f"{name}_closed{suffix}" for name in ("closures", "vowels") for suffix in ("", "_truth"))
 """Counts: added up over people, since one clip holds few of them."""
-RATIOS_OF_MEDIANS = ("glo", "exp", "head_speed")
+RATIOS_OF_MEDIANS = ("glo", "exp", "head_speed", "border_step")
 """Heads move at random, so people are not compared one by one: median of ours over median of the truth."""
 
 
-def judge(case: Case, ours: Tracked, seen: Tracked | None) -> dict[str, Any]:
+def judge(case: Case, ours: Tracked, seen: Tracked | None, clip_frames: int) -> dict[str, Any]:
     """All numbers of one person.
 
     Args:
         case: what was asked for.
+        clip_frames: frames that the model generates at a time.
         ours: our video.
         seen: the true video as the tracker sees it, None where there is none.
     """
     numbers = {"person": case.person, "clip": case.clip, "frames": len(ours.frames)}
-    numbers |= {"face_found": face_found(ours.points), **video_measures(ours, case)}
+    numbers |= {"face_found": face_found(ours.points), **video_measures(ours, case, clip_frames)}
+    portrait_sharpness = sharpness(case.portrait, face_box(case.portrait_points))
+    numbers["portrait_sharpness_ratio"] = ratio(numbers["sharpness"], portrait_sharpness)
     if case.truth is None or seen is None:
         return numbers
-    truth = video_measures(seen, case)
+    truth = video_measures(seen, case, clip_frames)
     numbers |= {f"{name}_truth": value for name, value in truth.items()}
     for name in ("sharpness", "face_similarity", "texture_similarity"):
         numbers[f"{name}_ratio"] = ratio(numbers[name], truth[name])
@@ -76,7 +80,7 @@ def lips(case: Case, ours: Tracked, seen: Tracked) -> dict[str, float]:
     return numbers
 
 
-def video_measures(video: Tracked, case: Case) -> dict[str, float]:
+def video_measures(video: Tracked, case: Case, clip_frames: int) -> dict[str, float]:
     """What one video looks like beside its portrait; NaN for what needs a face, where too few were found."""
     of_face: dict[str, Callable[[], float]] = {
         "sharpness": lambda: median([sharpness(f, face_box(p)) for f, p in looked_at(video)]),
@@ -85,6 +89,7 @@ def video_measures(video: Tracked, case: Case) -> dict[str, float]:
         "glo": lambda: glo(video.points),
         "exp": lambda: exp(video.points),
         "head_speed": lambda: head_speed(video.points, FPS),
+        "border_step": lambda: border_step_ratio(video.points, clip_frames),
     }
     return {
         **{name: measure() if is_measurable(video) else np.nan for name, measure in of_face.items()},
@@ -138,6 +143,22 @@ def rates(numbers: dict[str, float]) -> dict[str, float]:
             if f"{name}_closed{suffix}" in numbers:
                 found[rate + suffix] = ratio(numbers[f"{name}_closed{suffix}"], numbers[f"{name}_asked"])
     return found
+
+
+def blinking(ours: list[np.ndarray], true: list[np.ndarray]) -> dict[str, float]:
+    """How far our intervals between blinks lie from the true ones, in seconds, and how far people lie from people.
+
+    Args:
+        ours, true: landmarks `f 68 2` of each video.
+    """
+    found, real = ([blink_intervals(points, FPS) for points in videos] for videos in (ours, true))
+    halves = np.concatenate(real[::2]), np.concatenate(real[1::2]) if len(real) > 1 else np.array([])
+    distance, spread_of_people = np.nan, np.nan
+    if sum(map(len, found)) and sum(map(len, real)):
+        distance = interval_distance(np.concatenate(found), np.concatenate(real))
+    if all(map(len, halves)):
+        spread_of_people = interval_distance(*halves)
+    return {"blink_interval_distance": distance, "blink_interval_distance_people": spread_of_people}
 
 
 def shuffled_correlation(ours: list[np.ndarray], true: list[np.ndarray]) -> float:

@@ -26,6 +26,7 @@ from quality_cases import (
 from quality_numbers import (
     autoencoder_errors,
     autoencoder_psnr,
+    blinking,
     face_box,
     judge,
     shuffled_correlation,
@@ -77,6 +78,9 @@ class Judged:
     true_gap: np.ndarray
     codec_errors: dict[str, list[float]] | None
     """None: its codec does not encode pictures."""
+    points: np.ndarray
+    true_points: np.ndarray
+    """`f 68 2`, as tracked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ def run_portraits(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     sheets, folder, people = Sheets(), bench.out / "portraits", []
     for case in cases:
         ours = generate(bench, case)
-        people.append(judge(case, ours, None))
+        people.append(judge(case, ours, None, bench.pipeline.model.config.clip_frames))
         sheets.add(case, ours)
         write_video(folder / f"{case.clip}.mp4", case, ours)
     sheets.write(folder)
@@ -155,10 +159,12 @@ def against_truth(
         decoded = reconstructions(codec, case.truth.frames) if isinstance(codec, KLCodec) else None
         people.append(
             Judged(
-                judge(case, ours, seen),
+                judge(case, ours, seen, bench.pipeline.model.config.clip_frames),
                 per_frame(lip_gap, ours.points),
                 per_frame(lip_gap, case.truth.points),
                 None if decoded is None else autoencoder_errors(case.truth, decoded),
+                ours.points,
+                seen.points,
             )
         )
         sheets.add(case, ours)
@@ -168,6 +174,7 @@ def against_truth(
     return {
         **summary([person.numbers for person in people]),
         "lip_gap_correlation_shuffled": shuffled_correlation(gaps, true_gaps),
+        **blinking([person.points for person in people], [person.true_points for person in people]),
         **autoencoder_psnr([person.codec_errors for person in people if person.codec_errors is not None]),
         "people": [person.numbers for person in people],
     }

@@ -104,7 +104,7 @@ def test_impossible_tiers_say_why(folder):
 def test_a_model_of_face_states_needs_little_at_any_size():
     """Its latents are three positions a frame, and no decoder works on the picture."""
     config, sizes = mini.loopy_config(), dict(num_loopy=3_000_000, num_others=1_000_000, dtype=torch.float32)
-    assert config.latent_size == (1, 3) and LoopyConfig(name="paper").latent_size == (64, 64)
+    assert config.num_positions == 3 and LoopyConfig(name="paper").num_positions == 64 * 64
     needed = needed_bytes(config, **sizes, device=CPU)
     assert needed["full"] < 2**30 < needed_bytes(LoopyConfig(name="paper"), **sizes, device=CPU)["full"]
     layers, width, places, frames = 5, 96, 3, 21

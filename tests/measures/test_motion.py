@@ -9,6 +9,7 @@ from openloopy.measures.motion import (
     BlinkConfig,
     blinks,
     blinks_per_minute,
+    border_step_ratio,
     exp,
     face_found,
     glo,
@@ -26,6 +27,24 @@ def _still_face(num_frames: int = 100) -> np.ndarray:
     points = np.random.default_rng(0).uniform(50, 200, (68, 2)).astype(np.float32)
     points[36], points[45] = (80, 100), (80 + EYE_DISTANCE_PX, 100)
     return np.repeat(points[None], num_frames, 0)
+
+
+def test_a_step_between_clips_shows_and_an_even_motion_does_not():
+    def walk(steps: np.ndarray) -> np.ndarray:
+        points = np.zeros((len(steps) + 1, 68, 2))
+        points[1:, :, 0] = np.cumsum(steps)[:, None]
+        return points
+
+    even = np.ones(47)
+    jumping = even.copy()
+    jumping[11::12] = 3.0
+    assert border_step_ratio(walk(even), 12) == pytest.approx(1)
+    assert border_step_ratio(walk(jumping), 12) == pytest.approx(3)
+    lost = walk(jumping)
+    lost[5] = np.nan
+    assert border_step_ratio(lost, 12) == pytest.approx(3)
+    with pytest.raises(ValueError, match="a border between two, got 12 frames"):
+        border_step_ratio(walk(even)[:12], 12)
 
 
 def test_a_still_face_has_no_motion():

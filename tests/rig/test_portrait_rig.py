@@ -25,7 +25,6 @@ from openloopy.rig.mesh import (
     UPPER_SLIT_POINTS,
     fit_head,
 )
-from openloopy.rig.mouth import ToothRow
 from openloopy.rig.paint import Box, fill_polygon, push_pull, smooth_curve
 from openloopy.rig.portrait_rig import MIN_FACE_HEIGHT_PX, PortraitRig, check_portrait
 from openloopy.rig.shade import Lamp
@@ -404,9 +403,3 @@ def test_push_pull_fills_a_hole_with_what_surrounds_it() -> None:
     picture[15:25, 15:25], known[15:25, 15:25] = 255, 0
     filled = push_pull(picture, known)
     assert np.abs(filled - 90).max() < 12
-
-
-def test_teeth_are_mirror_images() -> None:
-    row = ToothRow.draw((0.8, 0.7), (1.0, 0.9))
-    np.testing.assert_allclose(row.alpha, row.alpha[:, ::-1], atol=1e-6)
-    assert row.alpha.max() == 1 and row.flipped().alpha[-1].max() == row.alpha[0].max()

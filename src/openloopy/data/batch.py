@@ -71,7 +71,7 @@ class ClipBatch:
     expression_variance: Tensor
     """`b`, see face.movement."""
     region_weight: Tensor
-    """`b f 1 h w`."""
+    """`b f 1 h w`; `b f c h w` where some values of a clip are not known and weigh 0."""
 
     def to(self, device: torch.device | str) -> ClipBatch:
         return _moved(self, device)
@@ -114,7 +114,9 @@ def sample_clip_batch(
     items = [_draw_clip(cache, int(drawn[n]), np.random.default_rng([seed, step, n]), config) for n in wanted]
     values = _stacked(items)
     weights = _weights(values["points68"].flatten(0, 1), values["latents"], config)
-    return ClipBatch(**values, region_weight=weights.unflatten(0, (len(wanted), config.num_frames)))
+    weights = weights.unflatten(0, (len(wanted), config.num_frames))
+    seen = _seen(cache, [int(drawn[n]) for n in wanted])
+    return ClipBatch(**values, region_weight=weights if seen is None else weights * seen[:, None])
 
 
 def sample_frame_batch(
@@ -138,6 +140,13 @@ def sample_frame_batch(
     ]
     values = _stacked(items)
     return FrameBatch(**values, region_weight=_weights(values["points68"], values["latents"], config))
+
+
+def _seen(cache: LatentCache, clips: list[int]) -> Tensor | None:
+    """Which values of these clips' latents are known, `b c h w` of 0 and 1; None in a cache that knows all."""
+    if "seen" not in cache.names:
+        return None
+    return torch.from_numpy(np.stack([cache.rows("seen", i)[0] for i in clips])).float()
 
 
 def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:

@@ -197,6 +197,11 @@ class ClipCache:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the arrays that `rows` gives."""
+        return frozenset(self.arrays)
+
     def rows(self, name: str, i: int) -> np.ndarray:
         """Array `name` of clip i: `rows ...`, a view of the memory map."""
         offsets = self.offsets[name]

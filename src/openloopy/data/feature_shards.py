@@ -83,6 +83,11 @@ class FeatureShards:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the arrays that `rows` gives."""
+        return frozenset(ARRAYS)
+
     def rows(self, name: str, i: int) -> np.ndarray:
         """Array `name` of clip i, a read-only view of the file."""
         shard, places = self._places[i]

@@ -54,20 +54,20 @@ class FullFrame:
 
     @property
     def portrait(self) -> Portrait:
-        """The square as the portrait to animate; nothing moves where it goes on in the picture."""
+        """The square as the portrait to animate."""
         crop = Crop(self.x0, self.y0, self.size_px)
+        return Portrait(apply_crop(self.rgb, crop, self.size_px), crop.to_crop(self.mesh, self.size_px))
+
+    @property
+    def goes_on(self) -> dict[str, bool]:
+        """At which sides of the square the picture goes on."""
         height, width = self.rgb.shape[:2]
-        goes_on = {
+        return {
             "left": self.x0 > 0,
             "top": self.y0 > 0,
             "right": self.x0 + self.size_px < width,
             "bottom": self.y0 + self.size_px < height,
         }
-        return Portrait(
-            apply_crop(self.rgb, crop, self.size_px),
-            crop.to_crop(self.mesh, self.size_px),
-            tuple(side for side, still in goes_on.items() if still),
-        )
 
     def paster(self) -> Paster:
         """What puts frames of the square back."""

@@ -102,8 +102,8 @@ def needed_bytes(
     """Estimates for the tiers that are possible on this device, fastest first."""
     size = torch.tensor([], dtype=dtype).element_size()
     loopy, others = num_loopy * size, num_others * size
-    is_moved = config.latent_size[0] == 1
-    decoded = config.size_px**2 * (RIG_BYTES_PER_PIXEL if is_moved else DECODER_BYTES_PER_PIXEL * size // 2)
+    per_pixel = DECODER_BYTES_PER_PIXEL * size // 2 if config.latent_size is None else RIG_BYTES_PER_PIXEL
+    decoded = config.size_px**2 * per_pixel
     once = one_branch_bytes(config) * size // 2 + keys_bytes(config, size)
     slim = max(once, decoded)
     needed: dict[Tier, int] = {
@@ -119,9 +119,9 @@ def needed_bytes(
 
 def keys_bytes(config: LoopyConfig, element_size: int) -> int:
     """Keys and values of the reference and the motion frames in all layers, and the features they are made of."""
-    unet, (height, width) = config.denoiser.unet, config.latent_size
+    unet = config.denoiser.unet
     tokens = sum(
-        (2 * unet.layers_per_block + 1) * channels * -(-height // 2**level) * -(-width // 2**level)
+        (2 * unet.layers_per_block + 1) * channels * config.num_positions // 4**level
         for level, channels in enumerate(unet.block_channels)
         if unet.attention_levels[level]
     )

@@ -324,8 +324,8 @@ def batched_bytes(config: LoopyConfig, num_branches: int) -> int:
 
 def one_branch_bytes(config: LoopyConfig) -> int:
     """Activations of one branch of a clip at their peak, roughly, in 16 bits."""
-    height, width = config.latent_size
-    return config.clip_frames * height * width * config.denoiser.unet.block_channels[0] * 2 * MAPS_ALIVE
+    positions = config.clip_frames * config.num_positions
+    return positions * config.denoiser.unet.block_channels[0] * 2 * MAPS_ALIVE
 
 
 def clip_generator(seed: int, clip_index: int) -> torch.Generator:

@@ -79,6 +79,25 @@ def head_speed(points: np.ndarray, fps: float) -> float:
     return float(np.nanmean(steps) * fps / np.nanmean(eye_distance(points)))
 
 
+def border_step_ratio(points: np.ndarray, clip_frames: int) -> float:
+    """Mean step of the nose tip from one clip to the next, over the mean step within clips.
+
+    About 1 in a video that is no row of clips, and in one whose clips join.
+
+    Args:
+        points: `f 68 2` px, NaN where no face was found; frame 0 begins a clip.
+        clip_frames: frames of a clip.
+    """
+    if clip_frames < 2 or len(points) <= clip_frames:
+        raise ValueError(
+            f"expected clips of at least 2 frames and a border between two, got {len(points)} frames in clips of "
+            f"{clip_frames}"
+        )
+    steps = np.linalg.norm(np.diff(points[:, NOSE_TIP], axis=0), axis=-1)
+    is_border = np.arange(1, len(points)) % clip_frames == 0
+    return float(np.nanmean(steps[is_border]) / np.nanmean(steps[~is_border]))
+
+
 def blinks_per_minute(eye_opening: np.ndarray, fps: float, config: BlinkConfig | None = None) -> float:
     """Blink rate of an eye-opening track `f` (NaN: no face); two thresholds, so that jitter counts once."""
     return 60 * fps * len(blinks(eye_opening, fps, config)) / len(eye_opening)

@@ -22,7 +22,6 @@ from openloopy.models.config_json import from_json_dict, to_json_dict
 from openloopy.models.denoiser import Denoiser, DenoiserConfig
 from openloopy.models.reference_net import ReferenceNet
 from openloopy.models.segments import SegmentConfig, gather_segments
-from openloopy.rig.state import PARTS
 
 SCHEMA_VERSION = 3
 RETIRED_VERSIONS = (1, 2)
@@ -53,7 +52,10 @@ class LoopyConfig:
 
     name: str
     size_px: int = 512
-    """Side of the portrait crop and of the video."""
+    """Side of the video, and of the portrait crop that image latents are made of."""
+    latent_size: tuple[int, int] | None = None
+    """Height and width of a frame's latents; None: an eighth of the picture's, as Stable Diffusion's autoencoder makes.
+    Others are not of images: `RigCodec`'s are (1, 3)."""
     denoiser: DenoiserConfig = DenoiserConfig()
     """Its U-Net is also the reference net's, without audio and time."""
     segments: SegmentConfig = SegmentConfig()
@@ -80,16 +82,15 @@ class LoopyConfig:
             )
 
     @property
+    def num_positions(self) -> int:
+        """Positions of a frame's latents."""
+        height, width = self.latent_size or (self.size_px // 8,) * 2
+        return height * width
+
+    @property
     def clip_frames(self) -> int:
         """Frames generated at a time; one by one without temporal layers."""
         return 1 if self.denoiser.temporal is None else self.denoiser.temporal.max_clip_frames
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """Height and width of a frame's latents: a row of the face's parts, or an eighth of the picture."""
-        if self.denoiser.unet.kernel_size[0] == 1:
-            return 1, len(PARTS)
-        return self.size_px // 8, self.size_px // 8
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; see `from_dict`."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.rig.from_picture import rig_of
-from openloopy.rig.portrait_rig import PortraitRig
+from openloopy.rig.portrait_rig import ALL_SIDES, PortraitRig
 from openloopy.rig.state import INDEX, NAMES, PARTS, STATE_VERSION, TOKEN_WIDTH, from_tokens, to_tokens
 
 HEAD = [INDEX[value.name] for value in PARTS["head"]]
@@ -42,13 +42,13 @@ class Portrait:
     Attributes:
         rgb: `S S 3` uint8, the crop about the face (`face.crop`).
         mesh: its face mesh in px of rgb, `478 3`; None: it is looked for, where it is needed.
-        still_sides: sides at which nothing may move, of "left", "top", "right", "bottom": those where the square is
-            pasted back into a larger picture.
+        still_sides: sides at which nothing moves, of "left", "top", "right", "bottom": where the picture goes on, a
+            seam would show; where it ends, what comes in from outside is not known.
     """
 
     rgb: np.ndarray
     mesh: np.ndarray | None = None
-    still_sides: tuple[str, ...] = ()
+    still_sides: tuple[str, ...] = ALL_SIDES
 
     def __post_init__(self) -> None:
         side = self.rgb.shape[0]
@@ -113,6 +113,14 @@ class RigCodec(nn.Module):
         """Latents `f c 1 3` -> states `f n` float32."""
         normalised = from_tokens(latents.detach().float().cpu().numpy())
         return normalised * _array(self.state_scale) + _array(self.state_mean)
+
+    @staticmethod
+    def seen_slots(seen: np.ndarray) -> np.ndarray:
+        """Which slots of latents say something, `c 1 3` of 0 and 1, where `n` bool of the states are known."""
+        slots = to_tokens(seen.astype(np.uint8))
+        for slot, token in SHAPE_SLOTS:
+            slots[slot, 0, token] = 1
+        return slots
 
     def source_px(self, size_px: int) -> int:
         """Side of the portrait that is wanted for pictures of a size."""

@@ -22,7 +22,7 @@ from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
 from openloopy.recipes.speech_bank import SpeechBankConfig
-from openloopy.rig.state import TOKEN_WIDTH
+from openloopy.rig.state import PARTS, TOKEN_WIDTH
 from openloopy.training.audio import AudioTrainingConfig
 from openloopy.training.loop import LoopConfig
 from openloopy.training.optim import OptimConfig
@@ -96,6 +96,7 @@ def loopy_config() -> LoopyConfig:
     )
     return LoopyConfig(
         name="mini",
+        latent_size=(1, len(PARTS)),
         denoiser=DenoiserConfig(
             unet=unet,
             temporal=TemporalConfig(num_heads=4),

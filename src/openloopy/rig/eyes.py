@@ -1,12 +1,15 @@
 """The eyes: an eyeball that looks around behind the lids, and lids that are painted when they close.
 
-Stretching the skin of an open eye over it smears; so a closing lid is painted with skin made by filling the
-eye from around it, and a lash line at its edge.
+Stretching the skin of an open eye over it smears; so a closing lid is painted: its colour is that of the skin which
+the portrait shows above the lashes, below the brow and under the eye, its texture that of the cheek. What lies
+above the open lid's lashes (fold, brow) stays the portrait's own. The line of the lashes is as dark and as thick as
+the portrait's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -22,12 +25,20 @@ from openloopy.rig.paint import (
     push_pull,
     smooth_curve,
 )
+from openloopy.rig.tones import LUMA, skin_grain
 
 NUM_EDGE_POINTS = 25
 _LEAST_CLOSURE = 0.02
 """Below this no lid is painted."""
-_SKIN_GRAIN = 3.0
-"""Standard deviation of the noise in painted lids, of 255."""
+_LASHES_FADE_CM = (0.04, 0.22)
+"""From the top of the open lid's lashes up, the painted lid gives way to the portrait's own skin."""
+_MAX_LASHES_CM = 0.32
+_LONG_LASHES_CM = 0.5
+_CHEEK_BELOW_CM = 1.1
+"""The painted lid has the texture of skin this far below the eye."""
+_LID_MARGIN_CM = 0.9
+_LEAST_LID_LIGHT = 0.96
+"""A lid that is darker than this share of the skin around it is in the shade of its fold and lashes."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,18 @@ class Eye:
         box = Box.around(outline, 8, len(rgb))
         picture = rgb[box.slices]
         self.eyeball_at = np.array([box.x0, box.y0])
-        self.eyeball = _eyeball_texture(picture, outline - self.eyeball_at)
-        self.lash = _darkest_colour(picture)
-        self.lid = _lid_texture(rgb, head, indices, rng)
+        self.eyeball = _eyeball_texture(
+            picture, outline - self.eyeball_at, self.centre - self.eyeball_at, self.iris_px
+        )
+        region = EyeRegion.of(rgb, head, indices)
+        columns = np.linspace(-1, 1, len(region.lash_top_cm))
+        at = (
+            np.linspace(-1, 1, NUM_EDGE_POINTS) * -indices.side
+        )  # lids run from the outer corner to the inner one
+        self.lid_top_cm = np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] - 0.06
+        self.lid = _lid_texture(region, skin_grain(rgb, mesh), rng)
+        self.lid_at = region.origin
+        self.lashes = Lashes.measure(region, rng)
 
     def paint(
         self, canvas: np.ndarray, landmarks: np.ndarray, skin_landmarks: np.ndarray, scene: Scene
@@ -86,18 +106,15 @@ class Eye:
         here = canvas[slit.box.slices]
         below = (slit.below * slit.box.feather(3))[..., 0]
         skin = over(here, scene.pull(scene.maps.lower, scene.source, slit.box), below)
-        shadow = 0.30 * np.exp(-np.clip(edge.below_cm, 0, None) / 0.12) * min(1, 2 * self._blink(scene))
+        shadow = 0.30 * np.exp(-np.clip(edge.below_cm, 0, None) / 0.12) * min(1, 2 * closure)
         eyeball = self._eyeball_in(slit.box, scene) * (1 - shadow)[..., None]
         if closure > _LEAST_CLOSURE:
             open_edge = smooth_curve(skin_landmarks[self.indices.upper], NUM_EDGE_POINTS)
             skin = self._paint_lid(skin, slit, open_edge, edge, scene)
         picture = over(skin, eyeball, slit.opening[..., 0])
         if closure > _LEAST_CLOSURE:
-            picture = over(picture, self.lash, self._lash_alpha(edge, closure))
+            picture = over(picture, self.lashes.colour, self.lashes.alpha(edge, closure, self.indices.side))
         canvas[slit.box.slices] = picture
-
-    def _blink(self, scene: Scene) -> float:
-        return scene.state["blink_left" if self.indices.side < 0 else "blink_right"]
 
     def _eyeball_in(self, box: Box, scene: Scene) -> np.ndarray:
         """The eyeball turned by gaze, `h w 3`."""
@@ -117,70 +134,245 @@ class Eye:
     def _paint_lid(
         self, skin: np.ndarray, slit: Slit, open_edge: np.ndarray, edge: LidEdge, scene: Scene
     ) -> np.ndarray:
-        """Skin from above the open lid's edge down to the present one, `h w 3`."""
+        """Skin from above the open lid's lashes down to the present edge, `h w 3`."""
         closure = scene.expression.lid_closures[0 if self.indices.side < 0 else 1]
+        lid = scene.pull(scene.maps.upper, self.lid, slit.box, self.lid_at)
         across = np.linspace(-1, 1, NUM_EDGE_POINTS)
         top, bottom = open_edge.copy(), slit.upper.copy()
-        top[:, 1] -= edge.px_per_cm * (0.16 + 0.26 * (1 - across**4)) * smoothstep(closure, 0, 0.35)
+        top[:, 1] -= edge.px_per_cm * self.lid_top_cm * (1 - across**6)
         bottom[:, 1] += 0.3
         area = fill_polygon(np.concatenate([top, bottom[::-1]]), slit.box)
-        soft = cv2.GaussianBlur(area, (0, 0), edge.px_per_cm * 0.11)
-        area = np.where(edge.below_cm < -0.12, soft, area) * smoothstep(closure, _LEAST_CLOSURE, 0.25)
-        bulge = np.exp(-(((edge.below_cm + 0.42) / 0.3) ** 2)) * (1 - edge.across**2) * closure
-        crease = np.exp(-np.clip(-edge.below_cm, 0, None) / 0.12)
-        shade = 1 + 0.05 * bulge - 0.10 * crease
-        return over(skin, scene.pull(scene.maps.upper, self.lid, slit.box) * shade[..., None], area)
-
-    def _lash_alpha(self, edge: LidEdge, closure: float) -> np.ndarray:
-        """`h w`: a line along the lid's edge, thinner towards the nose."""
-        inner = np.clip(-self.indices.side * edge.across, 0, 1)
-        thickness = (0.055 + 0.035 * closure) * (1 - 0.6 * np.abs(edge.across) ** 3) * (1 - 0.55 * inner**2)
-        line = np.clip((thickness - np.abs(edge.below_cm - 0.03)) * edge.px_per_cm / 0.9 + 0.5, 0, 1)
-        return 0.72 * line * (np.abs(edge.across) < 0.985) * smoothstep(closure, 0.05, 0.4)
-
-
-def _eyeball_texture(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """The eye without its lids: the outside of the outline `n 2` is filled from inside; `h w 3`."""
-    inside = np.zeros(picture.shape[:2], np.uint8)
-    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 255)
-    outside = 255 - cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    return cv2.inpaint(picture, outside, 3, cv2.INPAINT_TELEA).astype(np.float32)
+        # the eyeball is laid over it: only the skin around sees its soft border
+        soft = cv2.GaussianBlur(area, (0, 0), edge.px_per_cm * 0.08)
+        near = cv2.GaussianBlur(area, (0, 0), max(edge.px_per_cm * 0.04, 0.5))
+        high = smoothstep(-edge.below_cm, 0.05, 0.2)
+        area = over(near[..., None], np.maximum(soft, lid[..., 3])[..., None], high)[..., 0]
+        area = area * smoothstep(closure, _LEAST_CLOSURE, 0.16)
+        # a ball under the skin: lit in its middle, darker where it turns away and above the lashes
+        bulge = np.exp(-(((edge.below_cm + 0.45) / 0.3) ** 2)) * (1 - edge.across**2)
+        turn = np.clip(np.abs(edge.across), 0, 1) ** 4
+        rim = np.exp(-np.clip(-edge.below_cm, 0, None) / 0.09)
+        shade = 1 + closure * (0.07 * bulge - 0.07 * turn) - 0.05 * rim
+        return over(skin, lid[..., :3] * shade[..., None], area)
 
 
-def _darkest_colour(picture: np.ndarray) -> np.ndarray:
-    pixels = picture.reshape(-1, 3).astype(np.float32)
-    luma = pixels.mean(1)
-    return pixels[luma <= np.percentile(luma, 8)].mean(0)
+@dataclass(frozen=True, eq=False)
+class EyeRegion:
+    """The portrait about one eye, with cm along and across the lids."""
+
+    picture: np.ndarray
+    """`h w 3` uint8."""
+    origin: tuple[int, int]
+    """(x, y) of its first pixel in the portrait."""
+    head: HeadFrame
+    centre_px: np.ndarray
+    upper_cm: np.ndarray
+    """`9 2`: the upper lid's edge, x rising, from the eye's centre."""
+    lower_cm: np.ndarray
+    brow_cm: float
+    """Height of the brow's lower border (y; negative: up)."""
+
+    @classmethod
+    def of(cls, rgb: np.ndarray, head: HeadFrame, indices: EyeIndices) -> EyeRegion:
+        mesh, points = head.mesh_px, head.points_cm
+        lids = [*indices.upper, *indices.lower]
+        outline = mesh[lids, :2]
+        box = Box.around(outline, (_LID_MARGIN_CM + _CHEEK_BELOW_CM) * head.scale_px, len(rgb))
+        centre = points[lids].mean(0)
+        upper, lower = ((points[i] - centre)[:, :2] for i in (indices.upper, indices.lower))
+        upper, lower = (edge[np.argsort(edge[:, 0])] for edge in (upper, lower))
+        brow = float(np.max(points[indices.brow[5:], 1]) - centre[1])
+        return cls(rgb[box.slices], (box.x0, box.y0), head, head.to_px(centre)[:2], upper, lower, brow)
+
+    def to_px(self, x_cm: np.ndarray, y_cm: np.ndarray) -> np.ndarray:
+        """Places in cm from the eye's centre in px of `picture`, `... 2`."""
+        flat = np.stack([x_cm, y_cm, np.zeros_like(x_cm)], -1)
+        return self.head.vectors_to_px(flat)[..., :2] + self.centre_px - self.origin
+
+    def sample(self, x_cm: np.ndarray, y_cm: np.ndarray) -> np.ndarray:
+        """Colours `h w 3` float32 at places `h w` in cm."""
+        at = self.to_px(*np.broadcast_arrays(x_cm, y_cm)).astype(np.float32)
+        return cv2.remap(self.picture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(
+            np.float32
+        )
+
+    def pixels_cm(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and y in cm of each pixel of `picture`, `h w` each."""
+        to_px = self.head.scale_px * self.head.rotation[:2, :2]
+        y, x = np.mgrid[: self.picture.shape[0], : self.picture.shape[1]]
+        away = np.stack([x, y], -1) + self.origin - self.centre_px
+        cm = away @ np.linalg.inv(to_px).T
+        return cm[..., 0], cm[..., 1]
+
+    @cached_property
+    def lash_top_cm(self) -> np.ndarray:
+        """How far the dark line of the upper lid's edge reaches above the mesh's edge, `9` cm."""
+        heights = np.linspace(-0.06, 0.5, 29)[:, None]
+        luma = self.sample(self.upper_cm[None, :, 0], self.upper_cm[None, :, 1] - heights) @ LUMA
+        darkest = luma[: np.searchsorted(heights[:, 0], 0.24)].argmin(0)
+        columns = np.arange(luma.shape[1])
+        skin = np.percentile(luma[heights[:, 0] > 0.1], 70, axis=0)
+        half = 0.35 * luma[darkest, columns] + 0.65 * skin
+        above = (np.arange(len(luma))[:, None] > darkest) & (luma > half)
+        first = np.where(above.any(0), above.argmax(0), darkest)
+        top = np.clip(heights[first, 0], 0.05, _MAX_LASHES_CM)
+        top = np.median(np.stack([np.roll(top, -1), top, np.roll(top, 1)])[:, 1:-1], axis=0)
+        top = np.interp(columns, columns[1:-1], top)
+        return cv2.GaussianBlur(top[None], (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)[0]
+
+    def bright_skin(self, y_cm: np.ndarray, share: float) -> np.ndarray:
+        """Mean colour of the brighter share of samples in each column, `columns 3`: skin without lashes or hair.
+
+        y_cm: `samples columns`, at the columns of `upper_cm`.
+        """
+        colours = self.sample(self.upper_cm[None, :, 0], y_cm)
+        order = np.argsort(-(colours @ LUMA), axis=0)[: max(1, round(share * len(y_cm)))]
+        return np.take_along_axis(colours, order[..., None], 0).mean(0)
 
 
-def _lid_texture(
-    rgb: np.ndarray, head: HeadFrame, indices: EyeIndices, rng: np.random.Generator
+@dataclass(frozen=True, eq=False)
+class Lashes:
+    """The dark line of a lid's edge, as the portrait has it."""
+
+    colour: np.ndarray
+    strength: float
+    """How dark against the skin, 0 to 1."""
+    thickness_cm: float
+    strands: np.ndarray
+    """Length of the lashes along the lid, about 1."""
+
+    @classmethod
+    def measure(cls, region: EyeRegion, rng: np.random.Generator) -> Lashes:
+        columns = np.linspace(region.upper_cm[1, 0], region.upper_cm[-2, 0], 15)
+        edge = np.interp(columns, *region.upper_cm.T)
+        steps = np.linspace(-0.16, 0.06, 12)[:, None]
+        colours = region.sample(columns[None], edge[None] + steps)
+        luma = colours @ LUMA
+        darkest = np.take_along_axis(colours, luma.argmin(0)[None, :, None], 0)[0]
+        colour = np.median(darkest, 0)
+        lid = np.median(_lid_colours(region)[1], 0)
+        skin = float(lid @ LUMA)
+        strength = float(np.clip(1 - (colour @ LUMA) / (skin + 1e-3), 0, 1))
+        dark = luma < (0.5 * (luma.min(0) + skin))
+        thickness = float(np.clip(np.median(dark.sum(0)) * (steps[1, 0] - steps[0, 0]), 0.04, 0.11))
+        strands = cv2.GaussianBlur(rng.standard_normal((1, 64)).astype(np.float32), (0, 0), 0.8)[0]
+        # single dark pixels have chance hues
+        colour = 0.5 * colour + 0.5 * lid * (colour @ LUMA) / (skin + 1e-3)
+        return cls(colour, strength, thickness, 1 + 0.35 * strands / (strands.std() + 1e-6))
+
+    def alpha(self, edge: LidEdge, closure: float, side: int) -> np.ndarray:
+        """`h w`: a soft line along the lid's edge that thins out towards the nose, and lashes below it."""
+        inner = np.clip(-side * edge.across, 0, 1)
+        taper = np.clip(1 - np.abs(edge.across) ** 4, 0, 1) * (1 - 0.8 * inner**1.5)
+        pixel_cm = 0.6 / edge.px_per_cm
+        half = np.hypot(0.45 * self.thickness_cm * (0.35 + 0.65 * taper), pixel_cm)
+        below = edge.below_cm - 0.01
+        strands = np.interp(edge.across, np.linspace(-1, 1, len(self.strands)), self.strands)
+        tail = np.hypot((0.35 + closure) * self.thickness_cm * taper * strands * self.strength, pixel_cm)
+        line = np.exp(-0.5 * (below / np.where(below < 0, half, np.maximum(half, 0.8 * tail))) ** 2)
+        strength = smoothstep(self.strength, 0.05, 0.6) * (0.1 + 0.9 * taper)
+        return (
+            0.85 * line * strength * (np.abs(edge.across) < 0.99) * smoothstep(closure, _LEAST_CLOSURE, 0.16)
+        )
+
+
+def _eyeball_texture(
+    picture: np.ndarray, outline: np.ndarray, iris: np.ndarray, iris_px: float
 ) -> np.ndarray:
-    """The portrait `H W 3` float32 with this eye replaced by skin."""
-    outline = _lashes_outline(head, indices)
-    hole = np.zeros(rgb.shape[:2], np.uint8)
-    cv2.fillPoly(hole, [np.round(outline).astype(np.int32)], 255)
-    hole = cv2.dilate(hole, np.ones((3, 3), np.uint8))
-    area = Box.around(outline, 15, len(rgb)).slices
-    picture, hole = rgb[area], hole[area]
-    smooth = push_pull(picture.astype(np.float32), (hole == 0).astype(np.float32))
-    sharp = cv2.inpaint(picture, hole, 4, cv2.INPAINT_TELEA).astype(np.float32)
-    skin = 0.5 * smooth + 0.5 * cv2.GaussianBlur(sharp, (0, 0), 1.5)
-    grain = rng.standard_normal(hole.shape).astype(np.float32)
-    skin += cv2.GaussianBlur(grain, (0, 0), 0.8)[..., None] * _SKIN_GRAIN
-    lid = rgb.astype(np.float32)
-    lid[area] = over(lid[area], skin, cv2.GaussianBlur((hole > 0).astype(np.float32), (0, 0), 1.2))
-    return lid
+    """The eye without its lids, `h w 3`: outside of the outline `n 2` the iris and the white go on from inside.
+
+    iris: its centre, px of picture; iris_px: its radius.
+    """
+    inside = np.zeros(picture.shape[:2], np.uint8)
+    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
+    inside = cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))).astype(np.float32)
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    radius = np.hypot(x - iris[0], y - iris[1]) / iris_px
+    colour = picture.astype(np.float32)
+    is_white = inside * (radius > 1.12)
+    white, coloured = (
+        push_pull(colour, known.astype(np.float32)) if known.sum() > 4 else colour
+        for known in (is_white, inside * (radius < 1.02))
+    )
+    behind = over(white, coloured, 1 - smoothstep(radius, 0.98, 1.14))
+    return over(behind, colour, cv2.GaussianBlur(inside, (0, 0), 0.7) * inside)
 
 
-def _lashes_outline(head: HeadFrame, indices: EyeIndices) -> np.ndarray:
-    """A polygon `n 2` px around the eye with its lashes and lid crease."""
-    upper, lower = head.mesh_px[indices.upper, :2].copy(), head.mesh_px[indices.lower, :2].copy()
-    up = head.vectors_to_px(np.array([0.0, -1.0, 0.0]))[:2]
-    upper[1:-1] += 0.42 * up
-    upper[0] += 0.24 * up
-    upper[-1] += 0.15 * up
-    lower[1:-1] -= 0.16 * up
-    centre = upper[:, 0].mean()
-    upper[:, 0] = centre + 1.05 * (upper[:, 0] - centre)
-    return np.concatenate([upper, lower[::-1]])
+def _lid_texture(region: EyeRegion, grain: float, rng: np.random.Generator) -> np.ndarray:
+    """The skin of a closing lid in the portrait, `h w 4` float32.
+
+    The last channel, 0 to 1, is where lashes above the open lid must be painted over too.
+    """
+    x, y = region.pixels_cm()
+    columns, edge = region.upper_cm.T
+    height = np.interp(x, columns, edge - region.lash_top_cm) - y
+    fold, lid, below = (
+        np.stack([np.interp(x, columns, c) for c in colours.T], -1) for colours in _lid_colours(region)
+    )
+    opening = max(0.5, float(np.ptp([region.upper_cm[:, 1].min(), region.lower_cm[:, 1].max()])))
+    skin = over(fold, lid, smoothstep(-height, -0.2, 0.55 * opening))
+    skin = over(skin, below, 0.5 * smoothstep(-height, 0.6 * opening, 1.2 * opening))
+    skin += _cheek_detail(region, x, y)
+    noise = cv2.GaussianBlur(rng.standard_normal(x.shape).astype(np.float32), (0, 0), 0.6)
+    skin += (noise * (0.6 * grain / (noise.std() + 1e-6)))[..., None]
+    tidy, lashes = _without_long_lashes(region, x, y)
+    # above the open lid's edge the portrait's own skin, without its lashes
+    above = smoothstep(height, *_LASHES_FADE_CM)
+    return np.dstack([over(skin, tidy, above), lashes]).astype(np.float32)
+
+
+def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colours under the fold, in the middle of the shut lid and under the eye, `9 3` each."""
+    top, bottom = region.upper_cm[:, 1], np.interp(region.upper_cm[:, 0], *region.lower_cm.T)
+    to_brow = np.clip(top - region.brow_cm, 0.5, 1.2)
+    own = region.bright_skin(top - region.lash_top_cm - np.linspace(0.04, 0.3, 7)[:, None], 0.4)
+    above = region.bright_skin(top - to_brow * np.linspace(0.4, 0.8, 7)[:, None], 0.5)
+    below = region.bright_skin(bottom + np.linspace(0.25, 0.9, 9)[:, None], 0.6)
+    own, above, below = (_smooth_along(colours) for colours in (own, above, below))
+    around = 0.25 * above + 0.75 * below
+    around = 0.5 * around + 0.5 * around.mean(0)
+    hue = 0.5 * _hue(own) + 0.5 * _hue(around)
+    light, lit = own @ LUMA, around @ LUMA
+    fold, lid = (
+        hue * (light + share * np.clip(least * lit - light, 0, None))[:, None]
+        for share, least in ((0.6, 0.9), (0.9, _LEAST_LID_LIGHT))
+    )
+    return np.clip(fold, 0, 255), np.clip(lid, 0, 255), np.clip(below, 0, 255)
+
+
+def _hue(colours: np.ndarray) -> np.ndarray:
+    """Colours `n 3` of luma 1."""
+    return colours / (colours @ LUMA + 1e-3)[:, None]
+
+
+def _smooth_along(colours: np.ndarray) -> np.ndarray:
+    """Smoothed along a lid, `columns 3`."""
+    return cv2.GaussianBlur(colours, (1, 0), sigmaX=0.1, sigmaY=1.2, borderType=cv2.BORDER_REPLICATE)
+
+
+def _cheek_detail(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Fine structure of the skin below the eye, moved up onto it; `h w 3`, about 0."""
+    picture = region.picture.astype(np.float32)
+    fine = picture - cv2.GaussianBlur(picture, (0, 0), 0.09 * region.head.scale_px)
+    at = region.to_px(x, y + _CHEEK_BELOW_CM).astype(np.float32)
+    detail = cv2.remap(fine, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    limit = 2.5 * float(np.median(np.abs(detail))) + 0.5
+    return np.clip(detail, -limit, limit)
+
+
+def _without_long_lashes(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The portrait without dark strokes above the lid, `h w 3`, and where there were any, `h w` in 0..1."""
+    columns, edge = region.upper_cm.T
+    radius = max(2, round(0.13 * region.head.scale_px))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    closed = cv2.morphologyEx(region.picture, cv2.MORPH_CLOSE, kernel).astype(np.float32)
+    closed = cv2.GaussianBlur(closed, (0, 0), 0.5 * radius)
+    luma, clear = region.picture.astype(np.float32) @ LUMA, closed @ LUMA
+    stroke = 0.9 * smoothstep((clear - luma) / (clear + 1e-3), 0.06, 0.2)
+    height = np.interp(x, columns, edge) - y
+    wide = 0.15 * np.ptp(columns)
+    zone = smoothstep(_LONG_LASHES_CM - height, 0.0, 0.15) * (height > -0.05) * (y > region.brow_cm + 0.15)
+    zone = zone * smoothstep(np.minimum(x - columns[0], columns[-1] - x), 0.0, wide)
+    stroke = cv2.dilate((stroke * zone).astype(np.float32), np.ones((3, 3)))
+    stroke = cv2.GaussianBlur(stroke, (0, 0), 0.8)
+    return over(region.picture.astype(np.float32), closed, stroke), stroke

@@ -158,7 +158,8 @@ class WarpField:
         self._points = np.concatenate([self.grid, self.depth[..., None]], -1)
         self.landmark_weight = self._at_landmarks(self.head_weight)
         self.landmark_depth = self._at_landmarks(self.depth)
-        self._stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
+        self.stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
+        """Share of the movement that is left, `GRID GRID 1`; None: all of it everywhere."""
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -183,8 +184,8 @@ class WarpField:
             moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
             self._express(target, np.stack(moves, -1), placement)
             displacement = target - self.grid
-            if self._stillness is not None:
-                displacement *= self._stillness
+            if self.stillness is not None:
+                displacement *= self.stillness
             fields.append(self._unfold(displacement))
         return fields
 
@@ -195,6 +196,8 @@ class WarpField:
             if not folded.any():
                 break
             share = cv2.GaussianBlur(cv2.dilate(folded, np.ones((5, 5))), (0, 0), 1.5)[..., None]
+            if self.stillness is not None:
+                share = share * np.minimum(5 * self.stillness, 1)
             displacement += share * (cv2.GaussianBlur(displacement, (0, 0), 1.5) - displacement)
         return displacement
 
@@ -210,9 +213,9 @@ class WarpField:
         points = self.head.mesh_px + moves_px
         points[:, 2] = self.landmark_depth + moves_px[:, 2]
         placed = placement(points, self.landmark_weight)
-        if self._stillness is not None:
+        if self.stillness is not None:
             start = self.head.mesh_px[:, :2]
-            placed = start + (placed - start) * self._at_landmarks(self._stillness)
+            placed = start + (placed - start) * self._at_landmarks(self.stillness)[:, None]
         return placed
 
     def _express(self, target: np.ndarray, moves: np.ndarray, placement: Placement) -> None:

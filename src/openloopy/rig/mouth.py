@@ -1,83 +1,183 @@
-"""The inside of the mouth: a dark cavity, teeth and tongue, painted in a plane that turns with the head.
+"""The inside of the mouth: a dark cavity, tongue, gums and teeth, painted in a plane that turns with the head.
 
-The plane is measured in cm: u to the right, v down from the line at which the lips meet. The portrait's own
-upper teeth are used where they show; else teeth are drawn in the picture's light.
+The plane is measured in cm: u to the right, v down from the line at which the lips meet. The upper teeth are fixed to
+the head, the lower ones to the jaw. Where the portrait shows the inside of its own mouth, that is what is shown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from openloopy.rig.expression import FaceShape
-from openloopy.rig.mesh import LIP_INNER_LOWER, LIP_INNER_UPPER, HeadFrame
-from openloopy.rig.paint import Scene, Slit, over, push_pull
+from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, HeadFrame, smoothstep
+from openloopy.rig.paint import Box, Scene, Slit, over, push_pull
 from openloopy.rig.state import State
+from openloopy.rig.tones import LUMA, Tones
 
 TEXTURE_PX_PER_CM = 40
-TEETH_HALF_ROW_CM = 2.6
-LUMA = np.array([0.299, 0.587, 0.114])
-# RGB in the light of a picture whose skin has luma 185.
-_CAVITY = np.array([42.0, 16.0, 22.0])
-_TONGUE = np.array([168.0, 82.0, 88.0])
-_ENAMEL = np.array([220.0, 210.0, 192.0])
-_LOWER_GUM = np.array([96.0, 48.0, 51.0])
-_NEUTRAL_SKIN = np.array([1.13, 1.0, 0.86])
-_COLOURED_SKIN = 0.2
-"""Skin with at least this share of colour (range over maximum) is a coloured picture's; 0: black and white."""
-_SKIN_SAMPLES = [50, 280, 205, 425, 101, 330]
-_UPPER_WIDTHS_CM = (0.86, 0.66, 0.72, 0.52)
-_UPPER_HEIGHTS_CM = (1.0, 0.93, 0.97, 0.88)
-_LOWER_WIDTHS_CM = (0.54, 0.58, 0.64, 0.56)
-_LOWER_HEIGHTS_CM = (0.88, 0.88, 0.9, 0.8)
+TEETH_HALF_ROW_CM = 3.0
+# One half of a row as seen from the front: side teeth are seen at a slant.
+_UPPER_WIDTHS_CM = (0.84, 0.65, 0.64, 0.42, 0.30, 0.15)
+_UPPER_HEIGHTS_CM = (1.0, 0.90, 0.98, 0.84, 0.78, 0.7)
+_LOWER_WIDTHS_CM = (0.53, 0.57, 0.60, 0.44, 0.40, 0.46)
+_LOWER_HEIGHTS_CM = (0.82, 0.84, 0.92, 0.8, 0.74, 0.7)
+_CANINE = 2
+_GUM_CM = 0.75
+"""How much gum lies beyond the teeth."""
+_ARCH_PER_CM = 0.3
+"""Depth of a row behind its front, cm, is this times the square of u."""
+_LOWER_DEPTH_CM = 0.25
+_JAW_TO_LOWER_TEETH = 0.97
 _TONGUE_HALF_WIDTH_CM = 1.9
-_LEAST_GAP_FOR_TEETH_CM = 0.28
+_TONGUE_TEXTURE_CM = (3.8, 1.6)
+_USUAL_MOUTH_CM = 5.4
+_ADULT_IRIS_CM, _CHILD_IRIS_CM = 1.24, 1.42
+"""Irises are equally large in children and adults: large in a face scaled to an adult's, they are a child's."""
+_LEAST_OWN_GAP_CM = 0.14
+_LEAST_OWN_ENAMEL = 0.75
+"""What is darker than this share of the expected enamel is not a row of teeth."""
+_LEVELS_PER_OCTAVE = 3
+_WARM_SHADOW = np.array([-0.28, 0.05, 0.2], np.float32)
+"""Light between lips is red from being thrown to and fro: it falls with this more or less than its first power."""
+
+
+class Texture:
+    """Colours and cover on a plane; `h w 4`, colours of 255 multiplied by their alpha, TEXTURE_PX_PER_CM."""
+
+    def __init__(self, colour: np.ndarray, alpha: np.ndarray) -> None:
+        """colour: `h w 3`; alpha: `h w`."""
+        self.rgba = np.dstack([colour * alpha[..., None], alpha]).astype(np.float32)
+        self._levels: dict[int, np.ndarray] = {}
+
+    def blurred(self, sigma_px: float) -> Texture:
+        sharp = Texture(np.zeros((1, 1, 3)), np.zeros((1, 1)))
+        sharp.rgba = cv2.GaussianBlur(self.rgba, (0, 0), max(sigma_px, 0.3))
+        return sharp
+
+    def with_grain(self, grain: np.ndarray) -> Texture:
+        """grain: `h w`, added to all colours alike."""
+        grained = Texture(np.zeros((1, 1, 3)), np.zeros((1, 1)))
+        grained.rgba = self.rgba.copy()
+        grained.rgba[..., :3] += (grain * self.rgba[..., 3])[..., None]
+        return grained
+
+    def at(self, x: np.ndarray, y: np.ndarray, cm_per_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Colours `h w 3`, times alpha, and alpha `h w` at places in texture cm."""
+        x, y = (np.ascontiguousarray(a * TEXTURE_PX_PER_CM - 0.5, np.float32) for a in (x, y))
+        seen = cv2.remap(self._level(cm_per_px), x, y, cv2.INTER_LINEAR)
+        return seen[..., :3], seen[..., 3]
+
+    def _level(self, cm_per_px: float) -> np.ndarray:
+        """Blurred for an output of this scale. Steps, so that frames share it, and each has its own always."""
+        step = round(_LEVELS_PER_OCTAVE * float(np.log2(max(cm_per_px * TEXTURE_PX_PER_CM, 0.5))))
+        if step not in self._levels:
+            sigma = 0.45 * 2 ** (step / _LEVELS_PER_OCTAVE)
+            self._levels[step] = cv2.GaussianBlur(self.rgba, (0, 0), sigma)
+        return self._levels[step]
 
 
 @dataclass(frozen=True)
-class ToothRow:
-    """A row of drawn teeth, `h w` each; the midline is in the middle."""
+class Teeth:
+    """How one person's row of teeth is built."""
 
-    shade: np.ndarray
-    alpha: np.ndarray
+    widths_cm: np.ndarray
+    heights_cm: np.ndarray
+    """`2 n`: left and right half, from the middle outwards."""
+    shades: np.ndarray
+    """`2 n`: brightness of each tooth."""
+    slants: np.ndarray
+    """`2 n`: how much lower the outer half of its edge stands, cm per half width."""
+    edge_curve: float
+    """How much the edge rises towards the sides, cm at 1.5 cm from the middle."""
+    gap: float
+    """Strength of the lines between teeth, 0 to 1."""
 
     @classmethod
-    def draw(cls, widths_cm: tuple[float, ...], heights_cm: tuple[float, ...]) -> ToothRow:
-        """Teeth that hang from y = 0, mirrored about the midline."""
-        y = (np.arange(int(max(heights_cm) * TEXTURE_PX_PER_CM)) + 0.5)[:, None] / TEXTURE_PX_PER_CM
-        width = int(2 * TEETH_HALF_ROW_CM * TEXTURE_PX_PER_CM)
-        from_midline = np.abs((np.arange(width) + 0.5) / TEXTURE_PX_PER_CM - TEETH_HALF_ROW_CM)
-        shade = np.zeros((len(y), width), np.float32)
-        alpha = np.zeros_like(shade)
-        inner_edge = 0.0
-        for i, (tooth_width, height) in enumerate(zip(widths_cm, heights_cm, strict=True)):
-            u = np.abs(from_midline - inner_edge - tooth_width / 2) / (tooth_width / 2)
-            inside = u < 1
-            edge = height - (0.10 if i < 3 else 0.07) * np.clip(u, 0, 1) ** 4
-            cover = np.clip((edge - y) * TEXTURE_PX_PER_CM / 2.5 + 0.5, 0, 1) * inside
-            alpha = np.maximum(alpha, cover)
-            rounded = (1 - 0.16 * u**6) * (1 - 0.10 * np.clip(u, 0, 1) ** 2) * (1 - 0.09 * i)
-            shade = np.where(inside, rounded, shade)
-            inner_edge += tooth_width
-        shade = shade * (np.clip(y / (0.35 * max(heights_cm)), 0, 1) * 0.12 + 0.88)
-        return cls(shade.astype(np.float32), alpha.astype(np.float32))
+    def draw(
+        cls,
+        widths_cm: tuple[float, ...],
+        heights_cm: tuple[float, ...],
+        rng: np.random.Generator,
+        *,
+        irregularity: float = 1.0,
+        gap: float = 0.7,
+    ) -> Teeth:
+        """Teeth of usual sizes, changed by chance."""
+        shape, usual = (2, len(widths_cm)), np.ones((2, 1))
+        by_kind = 1 + 0.035 * irregularity * rng.standard_normal((1, shape[1]))
+        widths = usual * widths_cm * by_kind
+        heights = usual * heights_cm * (1 + 0.03 * irregularity * rng.standard_normal((1, shape[1])))
+        heights = heights + 0.02 * irregularity * rng.standard_normal(shape)
+        fall = 1 - 0.055 * np.arange(shape[1])
+        shades = usual * fall + 0.018 * irregularity * rng.standard_normal(shape)
+        slants = 0.018 * irregularity * rng.standard_normal(shape)
+        return cls(widths, heights, shades, slants, float(rng.uniform(0.02, 0.12)), gap)
 
-    def flipped(self) -> ToothRow:
-        """The same row standing up: y = 0 is its edge."""
-        return ToothRow(self.shade[::-1].copy(), self.alpha[::-1].copy())
+    def scaled(self, width: float, height: float) -> Teeth:
+        return replace(self, widths_cm=self.widths_cm * width, heights_cm=self.heights_cm * height)
 
-    def at(self, view: MouthPlane, top: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Shade and alpha in a view, with the texture's y = 0 at v = top."""
-        y = ((view.v - top) * TEXTURE_PX_PER_CM - 0.5).astype(np.float32)
-        x = ((view.u + TEETH_HALF_ROW_CM) * TEXTURE_PX_PER_CM - 0.5).astype(np.float32)
-        sigma = max(1, view.cm_per_px * TEXTURE_PX_PER_CM * 0.5)
-        shade, alpha = (
-            cv2.remap(cv2.GaussianBlur(a, (0, 0), sigma), x, y, cv2.INTER_LINEAR)
-            for a in (self.shade, self.alpha)
-        )
-        return shade, alpha
+    def texture(self, enamel: np.ndarray, gum: np.ndarray) -> Texture:
+        """The row hanging from its gum: the necks of the teeth at y = _GUM_CM, the middle at TEETH_HALF_ROW_CM."""
+        top, unit = _GUM_CM, TEXTURE_PX_PER_CM
+        height = int((top + self.heights_cm.max() + 0.15) * unit)
+        y = (np.arange(height) + 0.5)[:, None] / unit - top
+        x = (np.arange(int(2 * TEETH_HALF_ROW_CM * unit)) + 0.5)[None] / unit - TEETH_HALF_ROW_CM
+        between = (1 - 0.62 * self.gap) * enamel * _warm_shadow(0.45 * self.gap, enamel, gum)
+        colour = np.ones((*np.broadcast(x, y).shape, 3)) * gum
+        alpha = np.zeros(colour.shape[:2])
+        gum_line = np.full(colour.shape[:2], np.inf)
+        for side in (0, 1):
+            inner = 0.0
+            for i, width in enumerate(self.widths_cm[side]):
+                centre = (2 * side - 1) * (inner + width / 2)
+                outward = (2 * side - 1) * (x - centre) / (width / 2)
+                colour, alpha = self._paint_tooth(
+                    colour, alpha, gum_line, outward, y, side, i, enamel, between
+                )
+                inner += width
+        gum_cover = np.clip((gum_line - y) * unit / 2 + 0.5, 0, 1) * (np.abs(x) < inner)
+        round_gum = 1 - 0.25 * np.clip((y + 0.1) / 0.25, 0, 1) - 0.12 * np.clip(-y / _GUM_CM, 0, 1)
+        colour = over(colour, gum * round_gum[..., None], gum_cover)
+        return Texture(colour, np.maximum(alpha, gum_cover))
+
+    def _paint_tooth(
+        self,
+        colour: np.ndarray,
+        alpha: np.ndarray,
+        gum_line: np.ndarray,
+        u: np.ndarray,
+        y: np.ndarray,
+        side: int,
+        i: int,
+        enamel: np.ndarray,
+        between: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """u: `1 w`, -1 to 1 across the tooth, outwards; gum_line is lowered in place to where its gum begins."""
+        unit, height = TEXTURE_PX_PER_CM, self.heights_cm[side, i]
+        half = self.widths_cm[side, i] / 2
+        inside, a = np.abs(u) <= 1.0, np.clip(np.abs(u), 0, 1)
+        # the gum arches over each neck and comes down between the teeth
+        gum_line[:] = np.where(inside, 0.30 * height * a**2.5 - 0.02, gum_line)
+        rounding = 0.34 * a**1.5 if i == _CANINE else 0.13 * a**4 + 0.05 * np.clip(u, 0, 1) ** 2
+        edge = height * (1 - (0.55 if i == _CANINE else 1.0) * rounding) + self.slants[side, i] * u
+        down = np.clip(y / height, 0, 1)
+        # widest at two thirds of its length
+        reach = 1 - 0.13 * (1 - down / 0.66).clip(0, 1) ** 1.5 - 0.10 * ((down - 0.66) / 0.34).clip(0, 1) ** 2
+        cover_edge = np.clip((edge - y) * unit / 2.2 + 0.5, 0, 1) * inside
+        cover = cover_edge * np.clip((reach - a) * half * unit / 1.6 + 0.35, 0, 1)
+        shade = 1 - 0.10 * a**2 - 0.16 * a**6
+        shade = shade * (1 - 0.10 * (1 - down) ** 2 - 0.10 * smoothstep(down, 0.75, 1.0))
+        shade = shade + 0.05 * np.exp(-(((u + 0.2) / 0.35) ** 2) - ((down - 0.45) / 0.3) ** 2)
+        # thin at its edge it is cooler, thick at its neck warmer
+        warmth = (0.5 - down) * 0.05
+        tooth = (enamel * shade[..., None] * self.shades[side, i]) + _tint(enamel) * (255 * warmth)[..., None]
+        paint = over(np.broadcast_to(between * self.shades[side, i], colour.shape), tooth, cover)
+        here = inside & (y > -0.1)
+        body = cover_edge * np.clip((reach - a) * half * unit / 1.6 + 0.35 + 1.2 * (1 - down), 0, 1)
+        return np.where(here[..., None], paint, colour), np.where(here, np.maximum(body, alpha), alpha)
 
 
 @dataclass(frozen=True)
@@ -87,7 +187,7 @@ class OwnTeeth:
     colour: np.ndarray
     alpha: np.ndarray
     enamel: np.ndarray
-    """Their mean colour, for the teeth beside them that the portrait does not show."""
+    """Their colour, for the teeth beside them that the portrait does not show."""
     edge_px: np.ndarray
     """The middle of their edge, `2`."""
 
@@ -99,151 +199,319 @@ class MouthPlane:
     u: np.ndarray
     v: np.ndarray
     cm_per_px: float
+    depth_shift: np.ndarray
+    """`2`: by how much (u, v) a thing that lies 1 cm deeper is seen shifted."""
+
+    def at_depth(self, depth_cm: float) -> tuple[np.ndarray, np.ndarray]:
+        """u and v on an arch whose front lies this deep."""
+        u, v = self.u, self.v
+        for _ in range(2):  # the arch is shallow against the turns that occur: this converges at once
+            depth = depth_cm + _ARCH_PER_CM * np.clip(u, -2.4, 2.4) ** 2
+            u, v = self.u - self.depth_shift[0] * depth, self.v - self.depth_shift[1] * depth
+        return u, v
 
 
 class MouthInterior:
     """Paints what shows between the lips of one person."""
 
     def __init__(self, rgb: np.ndarray, head: HeadFrame, shape: FaceShape, rng: np.random.Generator) -> None:
-        """rng draws how low the teeth stand and how white they are."""
+        """rng draws the shape of the teeth, how low they stand and how white they are."""
         self.head = head
         self.origin_cm = np.array([shape.mouth_centre[0], shape.lip_line, head.points_cm[13, 2] - 1.0])
-        skin = _median_colour(rgb, head.mesh_px[_SKIN_SAMPLES])
-        tint = np.clip((skin / (skin.mean() + 1e-3) / _NEUTRAL_SKIN) ** 0.5, 0.8, 1.2)
-        light = float(np.clip(skin @ LUMA / 185, 0.38, 1.05))
-        chroma = float(np.clip((skin.max() - skin.min()) / (skin.max() + 1e-3) / _COLOURED_SKIN, 0, 1))
-        self.cavity, self.tongue, self.gum = (
-            _in_picture(colour, light, chroma) for colour in (_CAVITY, _TONGUE, _LOWER_GUM)
+        self.tones = tones = Tones.measure(rgb, head)
+        self.own_teeth = _find_own_teeth(rgb, head, _LEAST_OWN_ENAMEL * float(tones.enamel @ LUMA))
+        child = float(smoothstep(_iris_cm(head), _ADULT_IRIS_CM, _CHILD_IRIS_CM))
+        gap = 0.8 * np.clip(1.15 - 4 * tones.blur_cm, 0.3, 1) * np.clip(tones.contrast / 0.7, 0.5, 1)
+        upper, lower = (
+            Teeth.draw(widths, heights, rng, irregularity=irregularity, gap=float(gap))
+            for widths, heights, irregularity in (
+                (_UPPER_WIDTHS_CM, _UPPER_HEIGHTS_CM, 1.0),
+                (_LOWER_WIDTHS_CM, _LOWER_HEIGHTS_CM, 1.6),
+            )
         )
-        self.lower_edge_cm = float(rng.uniform(-0.16, 0.08))
-        self.upper_edge_cm = float(rng.uniform(0.26, 0.46))
-        self.enamel = _in_picture(_ENAMEL * tint, light, chroma) * float(rng.uniform(0.82, 1.05))
-        self.upper_row = ToothRow.draw(_UPPER_WIDTHS_CM, _UPPER_HEIGHTS_CM)
-        self.lower_row = ToothRow.draw(_LOWER_WIDTHS_CM, _LOWER_HEIGHTS_CM).flipped()
-        own_gap = head.points_cm[LIP_INNER_LOWER, 1] - head.points_cm[LIP_INNER_UPPER, 1]
-        shows_teeth = np.median(own_gap[3:8]) > _LEAST_GAP_FOR_TEETH_CM
-        self.own_teeth = _find_own_teeth(rgb, head) if shows_teeth else None
+        mouth_cm = float(np.linalg.norm(head.points_cm[61] - head.points_cm[291]))
+        width = (
+            np.clip(mouth_cm / _USUAL_MOUTH_CM, 0.86, 1.08) ** 0.7
+            * rng.uniform(0.95, 1.04)
+            * (1 - 0.12 * child)
+        )
+        height = width * rng.uniform(0.92, 1.06) * (1 - 0.12 * child)
+        self.upper_teeth, self.lower_teeth = (teeth.scaled(width, height) for teeth in (upper, lower))
+        whiteness, warmth = np.exp(0.05 * np.clip(rng.standard_normal(2), -1.5, 1.5))
+        enamel = tones.enamel * whiteness * tones.apply(np.array([1.0, 1.0, 1 / warmth]) * 200) / 200
+        enamel = enamel if tones.colour == 1 else tones.apply(tones.enamel * whiteness)
+        self.enamel = np.minimum(enamel, tones.highlight * enamel / (enamel @ LUMA))
+        self.lower_edge_cm = float(rng.uniform(-0.2, 0.0))
+        self.upper_edge_cm = float(rng.uniform(0.22, 0.42)) * height
+        light = 1.0
         if self.own_teeth is not None:
             self.enamel = self.own_teeth.enamel
+            light = float(self.enamel @ LUMA / (tones.enamel @ LUMA)) ** 0.7
             edge = (self.own_teeth.edge_px - head.origin_px[:2]) @ head.rotation[:2, 1] / head.scale_px
-            self.upper_edge_cm = float(np.clip(edge - shape.lip_line, 0.2, 0.6))
+            self.upper_edge_cm = float(np.clip(edge - shape.lip_line, 0.15, 0.6))
+        self.mucosa, self.gum = (tones.apply(np.clip(c * light, 0, 240)) for c in (tones.mucosa, tones.gum))
+        cavity = self.mucosa * 0.17
+        lift = max(0.85 * tones.shadow - float(cavity @ LUMA), 0.0)
+        self.cavity = tones.apply(cavity + lift)
+        self.shadow_power = 1 + tones.colour * _WARM_SHADOW
+        self.upper_row, self.lower_row, self.tongue = self._textures(rng)
+
+    def _textures(self, rng: np.random.Generator) -> tuple[Texture, Texture, Texture]:
+        """Upper row, lower row (standing) and tongue, as blurred and as grainy as the portrait."""
+        upper = self.upper_teeth.texture(self.enamel, self.gum)
+        lower = self.lower_teeth.texture(0.94 * self.enamel, 0.9 * self.gum)
+        lower.rgba = np.ascontiguousarray(lower.rgba[::-1])
+        edge_cm = _GUM_CM + self.lower_teeth.heights_cm[:, 0].mean()
+        self.lower_margin_cm = len(lower.rgba) / TEXTURE_PX_PER_CM - edge_cm
+        sharp = (upper, lower, _tongue_texture(self.mucosa, rng))
+        blur_px = 0.8 * self.tones.blur_cm * TEXTURE_PX_PER_CM
+        grain_px = 0.5 * TEXTURE_PX_PER_CM / self.head.scale_px
+        textures = []
+        for texture in sharp:
+            grain = cv2.GaussianBlur(
+                rng.standard_normal(texture.rgba.shape[:2]).astype(np.float32), (0, 0), grain_px
+            )
+            textures.append(
+                texture.blurred(blur_px).with_grain(grain * (self.tones.grain / (grain.std() + 1e-6)))
+            )
+        return tuple(textures)
 
     def paint(self, slit: Slit, scene: Scene) -> np.ndarray:
-        """The interior in the box of a slit, `h w 3`."""
-        view, jaw_cm = self._plane(slit, scene), scene.expression.jaw_cm
-        tip, lower_edge = scene.state["tongue_tip"], self.lower_edge_cm + 0.97 * jaw_cm
-        picture = np.ones((*view.u.shape, 3), np.float32) * self.cavity.astype(np.float32)
-        picture = self._paint_tongue(picture, view, scene.state, jaw_cm)
-        picture = self._paint_lower_teeth(picture, view, lower_edge)
-        picture = self._paint_upper_teeth(picture, view)
-        if tip > 0.75 and jaw_cm > 0.08:
-            picture = self._paint_tongue_tip(picture, view, tip)
-        return picture * _lip_shadow(slit, view)[..., None]
+        """The interior in the box of a slit, `h w 3`; only what is near the opening is painted."""
+        interior = np.zeros((*slit.opening.shape[:2], 3), np.float32)
+        edges = np.concatenate([slit.upper, slit.lower])
+        box = Box.around(edges, 2, scene.size_px)
+        box = Box(
+            max(box.x0, slit.box.x0),
+            max(box.y0, slit.box.y0),
+            min(box.x1, slit.box.x1),
+            min(box.y1, slit.box.y1),
+        )
+        if not box.is_empty:
+            part = (slice(box.y0 - slit.box.y0, box.y1 - slit.box.y0),
+                    slice(box.x0 - slit.box.x0, box.x1 - slit.box.x0))  # fmt: skip
+            interior[part] = self._paint_box(box, slit, scene)
+        return interior
 
-    def _plane(self, slit: Slit, scene: Scene) -> MouthPlane:
-        corners = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]))
-        shown = scene.to_output(scene.placement(corners, np.ones(3)))
-        to_cm = cv2.getAffineTransform(shown.astype(np.float32), np.float32([[0, 0], [1, 0], [0, 1]]))
-        u, v = (row[0] * slit.box.xs + row[1] * slit.box.ys + row[2] for row in to_cm)
-        return MouthPlane(u.astype(np.float32), v.astype(np.float32), float(abs(to_cm[0, 0])))
+    def _paint_box(self, box: Box, slit: Slit, scene: Scene) -> np.ndarray:
+        view, opening = self._plane(box, scene), _Opening.of(slit, box)
+        jaw_cm, tip = scene.expression.jaw_cm, scene.state["tongue_tip"]
+        lower_edge = self.lower_edge_cm + _JAW_TO_LOWER_TEETH * jaw_cm
+        picture = self._paint_cavity(view)
+        picture = self._paint_tongue(picture, view, scene.state, jaw_cm)
+        lower_u, lower_v = view.at_depth(_LOWER_DEPTH_CM)
+        lower_top = lower_edge - self.lower_margin_cm
+        picture = self._paint_row(picture, self.lower_row, lower_u, lower_v - lower_top, view.cm_per_px)
+        # what lies behind the upper teeth is in their shadow
+        upper_u, upper_v = view.at_depth(0.0)
+        edge = self.upper_edge_cm - self.upper_teeth.edge_curve * (upper_u / 1.5) ** 2
+        picture *= (1 - 0.4 * np.exp(-np.clip(upper_v - edge, 0, None) / 0.22))[..., None]
+        top = edge - self.upper_teeth.heights_cm[:, 0].mean() - _GUM_CM
+        picture = self._paint_row(picture, self.upper_row, upper_u, upper_v - top, view.cm_per_px)
+        light = opening.light(view)
+        if self.own_teeth is not None:
+            picture = self._paint_own_teeth(picture, view, self.own_teeth)
+        if tip > 0.7 and jaw_cm > 0.08:
+            picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
+        return picture * light[..., None] ** self.shadow_power + self.cavity * (0.3 * (1 - light))[..., None]
+
+    def _plane(self, box: Box, scene: Scene) -> MouthPlane:
+        corners = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, -1]]))
+        shown = scene.to_output(scene.placement(corners, np.ones(4)))
+        to_cm = cv2.getAffineTransform(shown[:3].astype(np.float32), np.float32([[0, 0], [1, 0], [0, 1]]))
+        u, v = (row[0] * box.xs + row[1] * box.ys + row[2] for row in to_cm)
+        shift = to_cm[:, :2] @ (shown[3] - shown[0])
+        return MouthPlane(u.astype(np.float32), v.astype(np.float32), float(np.hypot(*to_cm[:, 0])), shift)
+
+    def _paint_cavity(self, view: MouthPlane) -> np.ndarray:
+        """Black towards the throat; the cheeks catch a little light."""
+        aside = 0.16 * np.clip((np.abs(view.u) - 1.0) / 1.4, 0, 1) ** 1.5
+        return self.cavity + aside[..., None] * (self.mucosa - self.cavity)
 
     def _paint_tongue(self, picture: np.ndarray, view: MouthPlane, state: State, jaw_cm: float) -> np.ndarray:
         # Higher than in anatomy: at its true rest height the tongue would never show.
-        top = self.lower_edge_cm + 0.97 * jaw_cm - 0.40 - 0.22 * min(jaw_cm, 1.6)
+        top = self.lower_edge_cm + _JAW_TO_LOWER_TEETH * jaw_cm - 0.42 - 0.34 * min(jaw_cm, 1.6)
         top -= 0.45 * max(state["tongue"] - 0.1, 0) * min(jaw_cm / 0.6, 1)
         top -= 0.30 * state["tongue_tip"] * min(jaw_cm / 0.4, 1)
-        top = max(top, 0.30 + 0.15 * (1 - min(jaw_cm, 1)))
-        across = view.u / _TONGUE_HALF_WIDTH_CM
-        below = view.v - (top + 0.22 - 0.22 * np.sqrt(np.clip(1 - across**2, 0, 1)))
-        alpha = np.clip(below / (view.cm_per_px * 1.5) + 0.5, 0, 1)
-        alpha *= np.clip((_TONGUE_HALF_WIDTH_CM - np.abs(view.u)) / 0.25, 0, 1)
-        groove = 0.05 * np.exp(-((view.u / 0.12) ** 2))
-        shade = np.clip(0.46 + 0.40 * np.clip(below / 0.55, 0, 1) - 0.30 * across**2 - groove, 0.12, 1)
-        return over(picture, shade[..., None] * self.tongue, alpha)
+        top = max(top, 0.22 + 0.15 * (1 - min(jaw_cm, 1)))
+        bottom = max(self.lower_edge_cm + _JAW_TO_LOWER_TEETH * jaw_cm + 0.35, top + 0.5)
+        width, height = _TONGUE_TEXTURE_CM
+        x = (view.u / _TONGUE_HALF_WIDTH_CM + 1) * width / 2
+        y = (view.v - top) / (bottom - top) * height
+        return _lay(picture, *self.tongue.at(x, y, view.cm_per_px))
 
-    def _paint_lower_teeth(self, picture: np.ndarray, view: MouthPlane, edge: float) -> np.ndarray:
-        shade, alpha = self.lower_row.at(view, edge)
-        shade = 0.86 * shade * (1 - 0.55 * np.clip(np.abs(view.u) / 2.1, 0, 1) ** 1.6)
-        picture = over(picture, self.enamel * shade[..., None], alpha)
-        gum = np.clip((view.v - (edge + 0.9)) / 0.1, 0, 1) * np.clip((2 - np.abs(view.u)) / 0.3, 0, 1)
-        return over(picture, self.gum, gum)
+    def _paint_row(
+        self, picture: np.ndarray, row: Texture, u: np.ndarray, y: np.ndarray, cm_per_px: float
+    ) -> np.ndarray:
+        """y: cm below the texture's upper border, `h w`."""
+        colour, alpha = row.at(u + TEETH_HALF_ROW_CM, y, cm_per_px)
+        # less light reaches the side teeth
+        aside = 1 - 0.62 * smoothstep(np.abs(u), 0.7, 2.7)
+        return _lay(picture, colour * aside[..., None] ** self.shadow_power, alpha)
 
-    def _paint_upper_teeth(self, picture: np.ndarray, view: MouthPlane) -> np.ndarray:
-        # the edge rises to the sides, as a smile line does
-        shade, alpha = self.upper_row.at(view, self.upper_edge_cm - 1.0 - 0.05 * (view.u / 1.5) ** 2)
-        shade = shade * (1 - 0.48 * np.clip(np.abs(view.u) / 2.1, 0, 1) ** 1.8)
-        picture = over(picture, self.enamel * shade[..., None], alpha)
-        return picture if self.own_teeth is None else self._paint_own_teeth(picture, view, self.own_teeth)
+    def _paint_tongue_tip(
+        self, picture: np.ndarray, view: MouthPlane, tip: float, lower_edge: float
+    ) -> np.ndarray:
+        """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
+        amount = float(smoothstep(tip, 0.7, 0.95))
+        top, bottom = min(self.upper_edge_cm, lower_edge) - 0.2, lower_edge + 0.4 * amount
+        across = view.u / 1.2
+        end = np.sqrt(np.clip(1 - across**2, 0, 1)) ** 0.7
+        middle, half = (top + bottom) / 2, (bottom - top) / 2 * end
+        from_edge = half - np.abs(view.v - middle)
+        alpha = smoothstep(from_edge, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
+        alpha = alpha * np.clip((1 - np.abs(across)) / 0.15, 0, 1) * amount
+        shade = 0.95 - 0.2 * across**2 - 0.3 * (1 - smoothstep(view.v - top, 0.0, 0.16))
+        shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
+        return over(picture, shade[..., None] * self.mucosa, alpha)
+
+    def _pull_own(self, texture: np.ndarray, view: MouthPlane) -> np.ndarray:
+        """A texture that lies on the portrait, seen in the mouth's plane."""
+        origin, right, down = self.head.to_px(self.origin_cm + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]))[
+            :, :2
+        ]
+        x, y = (
+            (origin[i] + (right - origin)[i] * view.u + (down - origin)[i] * view.v).astype(np.float32)
+            for i in (0, 1)
+        )
+        return cv2.remap(texture, x, y, cv2.INTER_LINEAR)
 
     def _paint_own_teeth(self, picture: np.ndarray, view: MouthPlane, teeth: OwnTeeth) -> np.ndarray:
-        flat = np.stack([view.u, view.v, np.zeros_like(view.u)], -1)
-        source = self.head.to_px(self.origin_cm + flat)[..., :2].astype(np.float32)
-        colour = cv2.remap(teeth.colour, source, None, cv2.INTER_LINEAR)
-        alpha = cv2.remap(teeth.alpha, source, None, cv2.INTER_LINEAR)
-        shade = 1 - 0.25 * np.clip(np.abs(view.u) / 2.3, 0, 1) ** 2
-        return over(picture, colour * shade[..., None], alpha)
-
-    def _paint_tongue_tip(self, picture: np.ndarray, view: MouthPlane, tip: float) -> np.ndarray:
-        """The tip at or between the teeth, for l and th."""
-        alpha = np.clip((tip - 0.75) / 0.2, 0, 1) * np.exp(-((view.u / 0.75) ** 2))
-        alpha = alpha * np.clip((view.v - 0.10) / 0.12, 0, 1) * np.clip((0.5 - view.v) / 0.3, 0, 1)
-        return over(picture, 0.8 * self.tongue, 0.7 * alpha)
+        return over(picture, self._pull_own(teeth.colour, view), self._pull_own(teeth.alpha, view))
 
 
-def _lip_shadow(slit: Slit, view: MouthPlane) -> np.ndarray:
-    """Ambient occlusion by the lips, `h w`: darker under the upper lip and in a narrow opening."""
-    upper_y, lower_y = (
-        np.interp(slit.box.xs, edge[order, 0], edge[order, 1])
-        for edge, order in ((e, np.argsort(e[:, 0])) for e in (slit.upper, slit.lower))
-    )
-    gap = np.clip(lower_y - upper_y, 0, None) * view.cm_per_px
-    from_upper = np.clip(slit.box.ys - upper_y, 0, None) * view.cm_per_px
-    from_lower = np.clip(lower_y - slit.box.ys, 0, None) * view.cm_per_px
-    shadow = (1 - 0.42 * np.exp(-from_upper / 0.12)) * (1 - 0.22 * np.exp(-from_lower / 0.10))
-    return (shadow * np.clip(0.58 + gap, 0, 1)).astype(np.float32)
+@dataclass(frozen=True)
+class _Opening:
+    """The lips' edges over the columns of a box, px."""
+
+    upper_y: np.ndarray
+    lower_y: np.ndarray
+    from_corner_px: np.ndarray
+    """`w`"""
+    ys: np.ndarray
+
+    @classmethod
+    def of(cls, slit: Slit, box: Box) -> _Opening:
+        edges = ((e, np.argsort(e[:, 0])) for e in (slit.upper, slit.lower))
+        upper_y, lower_y = (np.interp(box.xs, edge[order, 0], edge[order, 1]) for edge, order in edges)
+        x = slit.upper[:, 0]
+        aside = np.clip(np.minimum(box.xs - x.min(), x.max() - box.xs), 0, None)
+        return cls(upper_y, lower_y, aside, box.ys)
+
+    @property
+    def gap_px(self) -> np.ndarray:
+        return np.clip(self.lower_y - self.upper_y, 0, None)
+
+    def light(self, view: MouthPlane) -> np.ndarray:
+        """How much light comes in between the lips, `h w`: little in a narrow opening and under the upper lip."""
+        cm = view.cm_per_px
+        gap = cv2.GaussianBlur((self.gap_px * cm)[None].astype(np.float32), (0, 0), max(0.15 / cm, 0.5))[0]
+        from_upper = np.clip(self.ys - self.upper_y, 0, None) * cm
+        from_lower = np.clip(self.lower_y - self.ys, 0, None) * cm
+        reach = 0.05 + 0.06 * np.clip(gap / 0.6, 0, 1)
+        light = (1 - 0.5 * np.exp(-from_upper / reach)) * (1 - 0.22 * np.exp(-from_lower / 0.08))
+        light = light * (0.50 + 0.50 * smoothstep(gap, 0.0, 0.5))
+        return (light * (1 - 0.4 * np.exp(-self.from_corner_px * cm / 0.4))).astype(np.float32)
 
 
-def _in_picture(colour: np.ndarray, light: float, chroma: float) -> np.ndarray:
-    """A colour in the picture's light, greyed where the picture is."""
-    grey = colour @ LUMA
-    return light * (grey + chroma * (colour - grey))
+def _lay(base: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay colours `h w 3` that are multiplied by their alpha `h w` over a picture."""
+    return base * (1 - alpha[..., None]) + colour
 
 
-def _median_colour(rgb: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Median RGB at points `n 3` px."""
-    x, y = np.clip(points[:, :2].astype(int), 0, len(rgb) - 1).T
-    return np.median(rgb[y, x].astype(np.float32), 0)
+def _tint(enamel: np.ndarray) -> np.ndarray:
+    """From cool to warm, 0 for a grey enamel; `3`."""
+    colour = (enamel.max() - enamel.min()) / (enamel.max() + 1e-3)
+    return np.array([0.35, 0.0, -1.0]) * float(np.clip(colour / 0.1, 0, 1))
 
 
-def _find_own_teeth(rgb: np.ndarray, head: HeadFrame) -> OwnTeeth | None:
-    """The upper teeth that show between the portrait's lips; None where there are not enough."""
-    bright = _bright_between_lips(rgb, head.mesh_px[:, :2])
+def _warm_shadow(amount: float, enamel: np.ndarray, gum: np.ndarray) -> np.ndarray:
+    """Factor `3`: shadow between teeth takes on the colour of the gum."""
+    hue = (gum / (gum @ LUMA + 1e-3)) / (enamel / (enamel @ LUMA + 1e-3))
+    return 1 + amount * (hue - 1)
+
+
+def _iris_cm(head: HeadFrame) -> float:
+    """Mean diameter of the irises in a face scaled to an average adult's."""
+    rings = [head.mesh_px[eye.iris_ring, :2] - head.mesh_px[eye.iris, :2] for eye in EYES]
+    return float(2 * np.linalg.norm(rings, axis=-1).mean() / head.scale_px)
+
+
+def _tongue_texture(mucosa: np.ndarray, rng: np.random.Generator) -> Texture:
+    """A tongue from its back (y = 0) to its tip, lit from the front."""
+    width, height = (int(cm * TEXTURE_PX_PER_CM) for cm in _TONGUE_TEXTURE_CM)
+    across = ((np.arange(width) + 0.5) / width * 2 - 1)[None]
+    down = ((np.arange(height) + 0.5) / height)[:, None]
+    dome = 1 - np.sqrt(np.clip(1 - across**2, 0, 1))
+    alpha = smoothstep(down - 0.5 * dome, 0.0, 0.3) * np.clip((1 - np.abs(across)) / 0.12, 0, 1)
+    shade = 0.30 + 0.70 * smoothstep(down - 0.3 * dome, 0.0, 0.55)
+    shade = shade * (1 - 0.35 * smoothstep(down, 0.75, 1.0)) * (1 - 0.35 * across**2)
+    groove = np.exp(-((across / 0.09) ** 2)) * smoothstep(down, 0.1, 0.4) * (1 - smoothstep(down, 0.6, 0.9))
+    bumps = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 1.6)
+    shade = shade * (1 - 0.13 * groove) * (1 + 0.025 * bumps / (bumps.std() + 1e-6))
+    wet = np.exp(-(((np.abs(across) - 0.28) / 0.16) ** 2) - ((down - 0.58) / 0.12) ** 2)
+    colour = shade[..., None] * mucosa + (18 * wet * (1 + 0.5 * bumps))[..., None] * (mucosa @ LUMA) / 100
+    return Texture(np.clip(colour, 0, 255), alpha)
+
+
+def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnTeeth | None:
+    """The upper teeth that show between the portrait's lips; None where there are not enough.
+
+    least_luma: of what may be teeth.
+    """
+    if np.max(head.points_cm[LIP_INNER_LOWER, 1] - head.points_cm[LIP_INNER_UPPER, 1]) < _LEAST_OWN_GAP_CM:
+        return None
+    outline = np.concatenate([head.mesh_px[LIP_INNER_UPPER, :2], head.mesh_px[LIP_INNER_LOWER, :2][::-1]])
+    area = np.zeros(rgb.shape[:2], np.uint8)
+    cv2.fillPoly(area, [np.round(outline).astype(np.int32)], 255)
+    bright = _bright_between_lips(rgb, area)
     if bright is None:
         return None
-    colour = push_pull(rgb.astype(np.float32), (bright > 0.6).astype(np.float32))
     columns = np.flatnonzero((bright > 0.5).any(0))
-    if not len(columns):
+    enamel = np.percentile(rgb[bright > 0.6].astype(np.float32), 70, axis=0)
+    if len(columns) < 0.8 * head.scale_px or enamel @ LUMA < least_luma:
         return None
     rows = np.arange(len(rgb), dtype=np.float32)[:, None]
-    lowest = np.array([np.flatnonzero(bright[:, x] > 0.5).max() for x in columns], np.float32)
+    teeth = bright[:, columns] > 0.5
+    lowest = (len(rgb) - 1 - np.argmax(teeth[::-1], 0)).astype(np.float32)
     lowest = cv2.GaussianBlur(lowest[None], (0, 0), 1.5)
     alpha = np.zeros(bright.shape, np.float32)
-    gum_row = lowest - 1.1 * head.scale_px
+    gum_row = lowest - 0.95 * head.scale_px
     alpha[:, columns] = np.clip(lowest + 0.5 - rows, 0, 1) * np.clip((rows - gum_row) / 3, 0, 1)
-    first, last = columns[0] + 0.15 * np.ptp(columns), columns[-1] - 0.15 * np.ptp(columns)
     across = np.arange(len(rgb))
     fade = np.clip(np.minimum(across - columns[0], columns[-1] - across) / (0.25 * head.scale_px), 0, 1)
-    inner = (columns >= first) & (columns <= last)
+    margin = 0.15 * np.ptp(columns)
+    inner = (columns >= columns[0] + margin) & (columns <= columns[-1] - margin)
     edge_px = np.array([columns.mean(), np.median(lowest[0, inner])])
-    enamel = np.percentile(rgb[bright > 0.6].astype(np.float32), 65, axis=0)
-    return OwnTeeth(colour, cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32), enamel, edge_px)
+    alpha = cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32)
+    return OwnTeeth(_extended_teeth(rgb, bright), alpha, enamel.astype(np.float32), edge_px)
 
 
-def _bright_between_lips(rgb: np.ndarray, mesh: np.ndarray) -> np.ndarray | None:
-    """How tooth-like (bright, not red) each pixel between the lips is, `H W` in 0..1; None: no teeth."""
-    area = np.zeros(rgb.shape[:2], np.uint8)
-    outline = np.concatenate([mesh[LIP_INNER_UPPER], mesh[LIP_INNER_LOWER][::-1]])
-    cv2.fillPoly(area, [np.round(outline).astype(np.int32)], 255)
+def _extended_teeth(rgb: np.ndarray, bright: np.ndarray) -> np.ndarray:
+    """The portrait's teeth without the shade of its lip, carried on upwards; `H W 3` float32.
+
+    Teeth stand upright: above the highest pixel seen of a column the column goes on with its own mean colour.
+    """
+    known = (bright > 0.6).astype(np.float32)
+    colour = push_pull(rgb.astype(np.float32), known)
+    count = known.sum(0)
+    mean = (rgb * known[..., None]).sum(0) / (count + 1e-3)[:, None]
+    columns = np.flatnonzero(count > 0)
+    top = np.argmax(known > 0, axis=0)
+    rows = np.arange(len(rgb))[:, None]
+    above = np.clip((top[None] + 2 - rows) / 4.0, 0, 1) * (count > 0)
+    span = slice(columns[0], columns[-1] + 1)
+    colour[:, span] = over(
+        colour[:, span], mean[None, span].astype(np.float32), above[:, span].astype(np.float32)
+    )
+    return colour
+
+
+def _bright_between_lips(rgb: np.ndarray, area: np.ndarray) -> np.ndarray | None:
+    """How tooth-like (bright, not red) each pixel between the lips is, `H W` in 0..1; None: no teeth.
+
+    area: 255 between the lips, `H W` uint8.
+    """
     inside = cv2.erode(area, np.ones((3, 3), np.uint8)) > 0
     if inside.sum() <= 60:
         return None

@@ -31,7 +31,7 @@ CLOSED_MOUTH_CM, SMILING_MOUTH_CM = 5.7, 7.0
 PARTED_CM = 0.1
 """Lips further apart than this are worth a note."""
 TURNED_DEGREES = 20.0
-_FIXPOINT_ROUNDS = 6
+_FIXPOINT_ROUNDS = 16
 _MAX_YAW_STEP, _MAX_PITCH_STEP, _MAX_ROLL_STEP = 25.0, 20.0, 32.0
 """How far from its own pose, at most, a head that looks ahead is shown; degrees."""
 _MAX_SHIFT_CM, _MAX_NEARNESS = 4.5, 0.22

@@ -148,13 +148,23 @@ class Scene:
         """Portrait px `... 2` (already placed) to output px."""
         return (points + 0.5) * self.scale - 0.5
 
-    def pull(self, grid_map: np.ndarray, texture: np.ndarray, box: Box) -> np.ndarray:
-        """A texture that lies on the portrait as it shows in a box of the output, through one of the maps."""
+    def pull(
+        self, grid_map: np.ndarray, texture: np.ndarray, box: Box, origin: tuple[int, int] = (0, 0)
+    ) -> np.ndarray:
+        """A texture that lies on the portrait as it shows in a box of the output, through one of the maps.
+
+        origin: (x, y) of the texture's first pixel in the portrait; beyond the texture its border goes on.
+        """
         step = GRID / self.size_px
         x, y = ((box.xs + 0.5) * step - 0.5), ((box.ys + 0.5) * step - 0.5)
         x, y = (np.ascontiguousarray(a, np.float32) for a in np.broadcast_arrays(x, y))
         source = cv2.remap(grid_map, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return cv2.remap(texture, source, None, cv2.INTER_LINEAR).astype(np.float32)
+        if origin != (0, 0):
+            source -= np.float32(origin)
+            border = cv2.BORDER_REPLICATE
+        else:
+            border = cv2.BORDER_CONSTANT
+        return cv2.remap(texture, source, None, cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
 
 
 def push_pull(picture: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -73,6 +73,8 @@ class _Sized:
 
     rgba: np.ndarray
     """The portrait with its alpha, shrunk where the frame is much smaller; `s s 4` uint8."""
+    alpha: np.ndarray
+    """Its alpha alone, `s s` uint8."""
     source_scale: float
     """Its pixels per pixel of the portrait."""
     still_map: np.ndarray
@@ -204,7 +206,9 @@ class PortraitRig:
                 interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
             )
             still_map = np.stack(np.meshgrid(line, line), -1)
-            self._of_size[size_px] = _Sized(rgba, len(rgba) / size, still_map, background)
+            self._of_size[size_px] = _Sized(
+                rgba, cv2.extractChannel(rgba, 3), len(rgba) / size, still_map, background
+            )
         return self._of_size[size_px]
 
     def _grid_moves(self, landmarks: np.ndarray, scene: Scene) -> np.ndarray:
@@ -233,7 +237,8 @@ class PortraitRig:
         state = {name: _fold(value, own[name]) for name, value in scene.state.items()}
         expression = replace(scene.expression, jaw_cm=_fold(scene.expression.jaw_cm, jaw_cm))
         folds = self._folds(state, expression) - self._own_folds
-        return folds + self._lamp_shade(scene.placement.rotation)
+        log = folds + self._lamp_shade(scene.placement.rotation)
+        return log if self.field.stillness is None else log * self.field.stillness[..., 0]
 
     def _shade(self, canvas: np.ndarray, scene: Scene) -> None:
         """Lighten and darken the canvas: the portrait's shading moves with its skin."""
@@ -317,9 +322,19 @@ def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = len(sized.still_map)
     pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
     pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
-    # mirrored, not repeated, beyond the border: streaks catch the eye
+    # beyond the border hair and cloth are mirrored, since streaks catch the eye ...
     warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), cv2.extractChannel(warped, 3)
+    alpha = cv2.extractChannel(warped, 3)
+    if _leaves_the_picture(pulled_from, len(sized.rgba)):
+        # ... but not the person's outline: who ends below the border has no second head above it
+        alpha = cv2.remap(sized.alpha, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), alpha
+
+
+def _leaves_the_picture(places: np.ndarray, size: int) -> bool:
+    """Whether any of the places `h w 2` lies outside a square picture; a smooth map leaves it at its border first."""
+    border = np.concatenate([places[0], places[-1], places[:, 0], places[:, -1]])
+    return bool(border.min() < 0 or border.max() > size - 1)
 
 
 def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
@@ -332,14 +347,10 @@ def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
 
 
 def _composite(background: np.ndarray, canvas: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The canvas over the background, `size size 3` uint8; only mixed pixels are computed."""
-    frame = background.copy()
-    cv2.copyTo(canvas, alpha, frame)
-    mixed = np.flatnonzero((alpha > 0) & (alpha < 255))
-    behind, before = (picture.reshape(-1, 3)[mixed].astype(np.float32) for picture in (background, canvas))
-    share = (alpha.reshape(-1)[mixed] * np.float32(1 / 255))[:, None]
-    frame.reshape(-1, 3)[mixed] = _to_bytes(behind + (before - behind) * share)
-    return frame
+    """The canvas over the background, `size size 3` uint8; in bytes throughout, right to one level."""
+    share = cv2.merge([alpha] * 3)
+    before = cv2.multiply(canvas, share, scale=1 / 255)
+    return cv2.add(before, cv2.multiply(background, cv2.bitwise_not(share), scale=1 / 255))
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

@@ -19,8 +19,9 @@ from openloopy.data.cache import (
     shards_sha256,
 )
 from openloopy.data.clips import decode_sound
+from openloopy.data.fitted_states import states_of
 from openloopy.data.records import ClipRecord, Split
-from openloopy.data.shards import STATES, Sample, read_shards
+from openloopy.data.shards import Sample, read_shards
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
 from openloopy.models.rig_codec import RigCodec, about_middle, person_shape
@@ -31,11 +32,19 @@ SMALLEST_SCALE = 1e-3
 
 
 def measure_scales(folders: Sequence[Path]) -> RigCodec:
-    """A codec with the mean and standard deviation of the training clips' states and of their people's shapes."""
+    """A codec with the mean and standard deviation of the puppets' states and shapes, of those to train on."""
     states, shapes = [], []
     for sample in _samples(folders, "train"):
-        states.append(about_middle(_states_of(sample)))
-        shapes.append(person_shape(sample.arrays["points68"]))
+        if sample.record.is_footage:
+            continue
+        known = states_of(sample)
+        states.append(about_middle(known.values))
+        shapes.append(person_shape(known.points68))
+    if not states:
+        raise ValueError(
+            f"no puppets speak in {', '.join(map(str, folders))}, and footage does not tell all face states; "
+            "make a corpus with `openloopy puppet --states`"
+        )
     codec = RigCodec()
     for name, values in (("state", np.concatenate(states)), ("shape", np.stack(shapes))):
         values = torch.from_numpy(values).double()
@@ -83,15 +92,6 @@ def _samples(folders: Sequence[Path], split: Split) -> Iterator[Sample]:
         yield from read_shards(folder, split)
 
 
-def _states_of(sample: Sample) -> np.ndarray:
-    if STATES not in sample.arrays:
-        raise ValueError(
-            f"clip {sample.record.clip_id} holds no face states ({STATES}); make the corpus with "
-            "`openloopy puppet --states`, or fit them to footage with `openloopy prepare --states`"
-        )
-    return sample.arrays[STATES]
-
-
 @torch.inference_mode()
 def _clip_features(
     sample: Sample, codec: RigCodec, audio_encoder: AudioEncoder
@@ -102,10 +102,15 @@ def _clip_features(
     heard = AudioFeatureReader(audio_encoder, sound).window(
         -AUDIO_MARGIN, record.num_frames + 2 * AUDIO_MARGIN
     )
-    latents = codec.encode_states(about_middle(_states_of(sample)), person_shape(points))
+    known = states_of(sample)
+    values = about_middle(known.values)
+    # What is not known is as usual, not at rest: a past in which nothing strange shows.
+    values[:, ~known.seen] = codec.state_mean.numpy()[~known.seen]
+    latents = codec.encode_states(values, person_shape(known.points68))
     return record, {
         "latents": latents.astype(np.float16),
         "audio": heard.cpu().numpy().astype(np.float16),
         "points68": points,
         "lip_gap": sample.arrays["lip_gap"],
+        "seen": codec.seen_slots(known.seen)[None],
     }

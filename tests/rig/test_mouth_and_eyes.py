@@ -1,0 +1,290 @@
+"""What the rig paints between lips and over eyes: colours in the portrait's light, teeth that follow skull and jaw."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+
+from openloopy.puppet.drawn import DrawnFace, draw_face
+from openloopy.rig.eyes import EyeRegion, Lashes
+from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head
+from openloopy.rig.mouth import Texture
+from openloopy.rig.paint import open_slit, smooth_curve
+from openloopy.rig.portrait_rig import PuppetRig
+from openloopy.rig.state import NEUTRAL
+from openloopy.rig.tones import LUMA, Tones
+
+SIZE, OUT = 360, 240
+SKIN_SEEDS = (0, 1, 2, 3, 5, 8)
+"""Drawn people of dark, brown and light skin."""
+OPEN_STATES = (
+    {"jaw": 0.2},
+    {"jaw": 0.9, "tongue": 0.5},
+    {"jaw": 0.3, "upper_lip": 0.9, "wide": 0.8},
+    {"jaw": 0.4, "tongue_tip": 1.0},
+    {"blink_left": 0.5, "blink_right": 1.0, "gaze_y": 8.0, "squint": 0.4},
+)
+
+
+@cache
+def person(seed: int) -> DrawnFace:
+    return draw_face(np.random.default_rng(seed), SIZE)
+
+
+def rig_of(rgb: np.ndarray, face: DrawnFace, *, out_px: int = OUT, seed: int = 1) -> PuppetRig:
+    return PuppetRig(rgb, face.mesh, face.mask, out_px=out_px, rng=np.random.default_rng(seed))
+
+
+@cache
+def drawn_rig(seed: int) -> PuppetRig:
+    return rig_of(person(seed).rgb, person(seed))
+
+
+def in_state(**values: float) -> dict[str, float]:
+    return dict(NEUTRAL) | values
+
+
+def grey(rgb: np.ndarray) -> np.ndarray:
+    return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+
+
+def between_lips(frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+    """Pixels `n 3` well inside the mouth's opening."""
+    area = np.zeros(frame.shape[:2], np.uint8)
+    outline = np.concatenate([mesh[LIP_INNER_UPPER], mesh[LIP_INNER_LOWER][::-1]])
+    cv2.fillPoly(area, [np.round(outline - 0.5).astype(np.int32)], 1)
+    return frame[cv2.erode(area, np.ones((3, 3), np.uint8)) > 0].astype(np.float32)
+
+
+def rows_of(rig: PuppetRig, part: str, jaw: float) -> np.ndarray:
+    """How far down (cm, in the mouth's plane) each row of the opening's middle is covered by teeth; rows of v."""
+    blank = Texture(np.zeros((4, 4, 3)), np.zeros((4, 4)))
+    mouth, kept = rig.mouth, {name: getattr(rig.mouth, name) for name in ("upper_row", "lower_row", "tongue")}
+    try:
+        for name in kept:
+            if name != part:
+                setattr(mouth, name, blank)
+        frame, mesh = rig.frame(in_state(jaw=jaw, lower_lip=1.0))
+    finally:
+        for name, row in kept.items():
+            setattr(mouth, name, row)
+    x = int(mesh[13, 0] + 0.08 * np.ptp(mesh[[61, 291], 0]))
+    y0, y1 = int(mesh[13, 1]) + 2, int(mesh[14, 1]) - 2
+    luma = frame[y0:y1, x - 2 : x + 3].astype(np.float32).mean(1) @ LUMA
+    px_per_cm = rig.head.scale_px * OUT / SIZE
+    return np.flatnonzero(luma > 0.5 * (luma.max() + luma.min())) / px_per_cm + y0 / px_per_cm
+
+
+@pytest.mark.parametrize("state", OPEN_STATES)
+def test_a_grey_portrait_stays_grey(state: dict[str, float]) -> None:
+    face = person(0)
+    frame, _ = rig_of(grey(face.rgb), face).frame(in_state(**state))
+    assert np.ptp(frame, axis=-1).max() == 0
+
+
+def test_a_sepia_portrait_stays_sepia() -> None:
+    face = person(0)
+    sepia = np.clip(grey(face.rgb) * np.array([1.0, 0.86, 0.66]), 0, 255).astype(np.uint8)
+    frame, mesh = rig_of(sepia, face).frame(in_state(jaw=0.5, upper_lip=0.8))
+    inside = between_lips(frame, mesh)
+    expected = inside[:, :1] * np.array([1.0, 0.86, 0.66])
+    assert np.abs(inside - expected).max() < 6
+
+
+@pytest.mark.parametrize("seed", SKIN_SEEDS)
+@pytest.mark.parametrize("state", OPEN_STATES[:4])
+def test_teeth_are_in_the_light_of_the_face(seed: int, state: dict[str, float]) -> None:
+    """Never brighter than the face's highlights, and dark while the lips hardly part."""
+    rig = drawn_rig(seed)
+    luma = between_lips(*rig.frame(in_state(**state))) @ LUMA
+    assert np.percentile(luma, 99) < 1.04 * rig.mouth.tones.highlight
+    if state["jaw"] < 0.25:
+        assert np.median(luma) < 0.75 * rig.mouth.tones.highlight
+
+
+def test_dim_light_makes_dim_teeth() -> None:
+    face = person(1)
+    dim = (face.rgb * 0.45).astype(np.uint8)
+    smile = in_state(jaw=0.3, upper_lip=0.9)
+    bright_teeth, dim_teeth = (
+        np.percentile(between_lips(*rig_of(rgb, face).frame(smile)) @ LUMA, 90) for rgb in (face.rgb, dim)
+    )
+    assert 0.3 < dim_teeth / bright_teeth < 0.65
+
+
+def test_teeth_take_the_cast_of_the_light() -> None:
+    face = person(1)
+    warm, cool = (
+        np.clip(face.rgb * np.array(cast), 0, 255).astype(np.uint8)
+        for cast in ((1.0, 0.9, 0.7), (0.8, 0.9, 1.0))
+    )
+    blue_share = []
+    for rgb in (warm, cool):
+        rig = rig_of(rgb, face)
+        blue_share.append(rig.mouth.enamel[2] / rig.mouth.enamel[0])
+    assert blue_share[0] < blue_share[1] - 0.1
+
+
+def test_upper_teeth_stay_with_the_head_and_lower_ones_follow_the_jaw() -> None:
+    rig = drawn_rig(0)
+    low, wide = 0.55, 0.95
+    dropped = rig.shape.express(in_state(jaw=wide)).jaw_cm - rig.shape.express(in_state(jaw=low)).jaw_cm
+    upper_low, upper_wide = (rows_of(rig, "upper_row", jaw).max() for jaw in (low, wide))
+    assert abs(upper_wide - upper_low) < 0.1
+    lower_low, lower_wide = (rows_of(rig, "lower_row", jaw).min() for jaw in (low, wide))
+    assert abs(lower_wide - lower_low - 0.97 * dropped) < 0.12
+
+
+def test_people_differ_in_their_teeth_and_seeds_repeat_them() -> None:
+    face, state = person(2), in_state(jaw=0.3, upper_lip=1.0)
+    (one, mesh), (again, _), (other, _) = (rig_of(face.rgb, face, seed=s).frame(state) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    away = np.abs(between_lips(one, mesh) - between_lips(other, mesh))
+    assert away.mean() > 2
+
+
+def test_own_teeth_give_their_colour() -> None:
+    face = person(3)
+    teeth = np.array([222.0, 214.0, 190.0])
+    rgb, mesh = face.rgb.copy(), face.mesh.copy()
+    for i, j in zip(LIP_INNER_UPPER[1:-1], LIP_INNER_LOWER[1:-1], strict=True):
+        mesh[i, 1], mesh[j, 1] = mesh[i, 1] - 0.014 * SIZE, mesh[j, 1] + 0.014 * SIZE
+    outline = np.concatenate([mesh[LIP_INNER_UPPER, :2], mesh[LIP_INNER_LOWER, :2][::-1]])
+    cv2.fillPoly(rgb, [np.round(outline).astype(np.int32)], (40, 18, 20))
+    inner = outline.mean(0) + (outline - outline.mean(0)) * [0.8, 0.9] - [0, 0.1 * np.ptp(outline[:, 1])]
+    cv2.fillPoly(rgb, [np.round(inner).astype(np.int32)], teeth.tolist())
+    rig = PuppetRig(rgb, mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1))
+    assert rig.mouth.own is not None and rig.mouth.own.teeth is not None
+    np.testing.assert_allclose(rig.mouth.enamel, teeth, atol=12)
+
+
+def test_own_mouth_shows_where_it_is_as_open_as_in_the_portrait() -> None:
+    rig = drawn_rig(0)
+    frame, mesh = rig.frame(in_state(jaw=0.5))
+    head = person(0).mesh.copy()
+    head[:, :2] = mesh * SIZE / OUT
+    shown = cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    open_rig = PuppetRig(shown, head, person(0).mask, out_px=OUT, rng=np.random.default_rng(7))
+    own = open_rig.mouth.own
+    assert own is not None and own.gap_cm > 0.3
+    # the opening of the portrait itself: the painted inside is the portrait's
+    upper, lower = (smooth_curve(mesh[i] - 0.5, 41) for i in (LIP_INNER_UPPER, LIP_INNER_LOWER))
+    slit = open_slit(upper, lower, 8, 0.7, OUT)
+    scenes = []
+    paint = open_rig.mouth.paint
+    open_rig.mouth.paint = lambda slit, scene: scenes.append(scene) or paint(slit, scene)  # type: ignore[method-assign]
+    open_rig.frame(in_state(jaw=0.2))
+    inside = cv2.erode(slit.opening[..., 0], np.ones((3, 3), np.uint8)) > 0.9
+    painted = paint(slit, scenes[0])[inside]
+    assert np.abs(painted - frame[slit.box.slices][inside]).mean() < 6
+
+
+def test_features_keep_their_size_and_colour_at_other_resolutions() -> None:
+    face, state = person(0), in_state(jaw=0.4, upper_lip=0.5, blink_left=0.6, blink_right=0.6)
+    large = cv2.resize(face.rgb, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_CUBIC)
+    small_frame, mesh = rig_of(face.rgb, face).frame(state)
+    big = PuppetRig(
+        large,
+        face.mesh * 2,
+        cv2.resize(face.mask, (2 * SIZE, 2 * SIZE)),
+        out_px=2 * OUT,
+        rng=np.random.default_rng(1),
+    )
+    shrunk = cv2.resize(big.frame(state)[0], (OUT, OUT), interpolation=cv2.INTER_AREA)
+    inside, inside_big = between_lips(small_frame, mesh), between_lips(shrunk, mesh)
+    assert np.abs(inside - inside_big).mean() < 12
+    assert np.abs(inside.mean(0) - inside_big.mean(0)).max() < 6
+
+
+# ---------------------------------------------------------------- lids
+
+
+@pytest.mark.parametrize("seed", SKIN_SEEDS)
+def test_shut_lids_are_of_the_skin_around_them(seed: int) -> None:
+    rig = drawn_rig(seed)
+    frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0))
+    unit = rig.head.scale_px * OUT / SIZE
+    up = rig.head.rotation[:2, 1]
+    for eye in EYES:
+        edge = mesh[eye.upper][2:-2]
+        lid, cheek = (
+            np.median(sample(frame, np.concatenate([edge + s * unit * up for s in steps])), 0)
+            for steps in (np.linspace(-0.6, -0.2, 5), np.linspace(0.6, 1.0, 5))
+        )
+        assert abs((lid - cheek) @ LUMA) < 0.12 * (cheek @ LUMA) + 4, (lid, cheek)
+        assert np.abs(lid / (lid @ LUMA) - cheek / (cheek @ LUMA)).max() < 0.15
+
+
+def sample(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    at = (points - 0.5).astype(np.float32)[None]
+    return cv2.remap(frame, at, None, cv2.INTER_LINEAR)[0].astype(np.float32)
+
+
+def test_a_bruised_eye_has_no_bruised_lid() -> None:
+    """Skin in the shade of the fold does not become the colour of the whole lid."""
+    face = person(5)
+    rgb = face.rgb.astype(np.float32)
+    head = fit_head(face.mesh - 0.5)
+    for eye in EYES:
+        shade = np.zeros((SIZE, SIZE), np.float32)
+        at = face.mesh[eye.upper, :2] - [0, 0.12 * head.scale_px]
+        cv2.polylines(shade, [np.round(at).astype(np.int32)], False, 1.0, max(2, round(0.22 * head.scale_px)))
+        rgb *= 1 - 0.5 * cv2.GaussianBlur(shade, (0, 0), 1)[..., None]
+    plain, shaded = (EyeLid(rig_of(picture.astype(np.uint8), face)).luma for picture in (face.rgb, rgb))
+    assert shaded > 0.85 * plain
+
+
+class EyeLid:
+    """Median luma of the left shut lid."""
+
+    def __init__(self, rig: PuppetRig) -> None:
+        frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0))
+        unit, up = rig.head.scale_px * OUT / SIZE, rig.head.rotation[:2, 1]
+        points = np.concatenate([mesh[EYES[0].upper][2:-2] + s * unit * up for s in (-0.6, -0.45, -0.3)])
+        self.luma = float(np.median(sample(frame, points) @ LUMA))
+
+
+def test_half_shut_lids_are_of_one_piece() -> None:
+    """No pixel of the region above a half shut lid jumps when it begins to close."""
+    rig = drawn_rig(0)
+    frames = [
+        rig.frame(in_state(blink_left=b, blink_right=b))[0].astype(np.float32)
+        for b in np.linspace(0, 0.3, 13)
+    ]
+    steps = [np.abs(b - a).mean(-1) for a, b in zip(frames[:-1], frames[1:], strict=True)]
+    assert max(np.percentile(step[step > 0.5], 90) for step in steps) < 60
+
+
+def test_lashes_are_as_dark_as_the_portraits() -> None:
+    face = person(8)
+    head = fit_head(face.mesh - 0.5)
+    bright = face.rgb.copy()
+    region = EyeRegion.of(bright, head, EYES[0])
+    plain = Lashes.measure(region, np.random.default_rng(0))
+    pale = np.full_like(
+        bright, np.median(region.bright_skin(region.upper_cm[None, :, 1] - 0.5, 1.0), 0).astype(np.uint8)
+    )
+    none = Lashes.measure(EyeRegion.of(pale, head, EYES[0]), np.random.default_rng(0))
+    assert none.strength < 0.05 < plain.strength
+
+
+# ---------------------------------------------------------------- tones
+
+
+def test_tones_tell_grey_stone_and_colour_apart() -> None:
+    face = person(0)
+    head = fit_head(face.mesh - 0.5)
+    stone = np.clip(0.6 * grey(face.rgb) + 80, 0, 255) * np.array([1.0, 0.98, 0.94])
+    assert Tones.measure(grey(face.rgb), head).colour == 0
+    assert Tones.measure(stone.astype(np.uint8), head).colour == 0
+    assert Tones.measure(face.rgb, head).colour > 0.9
+
+
+def test_blur_of_the_portrait_is_measured() -> None:
+    face = person(0)
+    head = fit_head(face.mesh - 0.5)
+    soft = cv2.GaussianBlur(face.rgb, (0, 0), 3)
+    assert Tones.measure(soft, head).blur_cm > 1.5 * Tones.measure(face.rgb, head).blur_cm
