@@ -1360,15 +1360,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "states.scales_of_absolute_poses",
         "training/state_features.py",
-        "states.append(about_middle(_states_of(sample)))",
-        "states.append(_states_of(sample))",
+        "states.append(about_middle(known.values))",
+        "states.append(known.values)",
         STATES,
     ),
     Mutant(
         "states.latents_of_absolute_poses",
         "training/state_features.py",
-        "codec.encode_states(about_middle(_states_of(sample))",
-        "codec.encode_states((_states_of(sample))",
+        "values = about_middle(known.values)",
+        "values = known.values.copy()",
         STATES,
     ),
     Mutant(
@@ -1405,5 +1405,26 @@ MUTANTS: tuple[Mutant, ...] = (
         "size < 1 or size % 2 == 0",
         "size < 1",
         UNET,
+    ),
+    Mutant(
+        "states.unseen_values_at_rest",
+        "training/state_features.py",
+        "codec.state_mean.numpy()[~known.seen]",
+        "0.0",
+        STATES,
+    ),
+    Mutant(
+        "rig_codec.shape_is_not_seen",
+        "models/rig_codec.py",
+        "slots[slot, 0, token] = 1",
+        "slots[slot, 0, token] = 0",
+        STATES,
+    ),
+    Mutant(
+        "batch.unseen_values_count",
+        "data/batch.py",
+        "weights if seen is None else weights * seen[:, None]",
+        "weights",
+        STATES,
     ),
 )

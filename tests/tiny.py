@@ -99,7 +99,7 @@ def tiny_rig_model(seed: int = 0, size_px: int = 64) -> LoadedModel:
         context_dim=12,
         kernel_size=(1, 3),
     )
-    config = tiny_config(name="tiny-states", size_px=size_px)
+    config = tiny_config(name="tiny-states", size_px=size_px, latent_size=RigCodec.latent_shape[1:])
     codec = RigCodec(size_px).eval()
     codec.state_scale.copy_(torch.from_numpy(0.05 * (HIGH - LOW)))
     return _assembled(replace(config, denoiser=replace(config.denoiser, unet=unet)), codec, seed)

@@ -51,7 +51,7 @@ def test_the_square_holds_the_face_in_its_middle_at_the_picture_s_own_resolution
 
 
 @pytest.mark.parametrize(
-    "full, still",
+    "full, sides",
     [
         (INSIDE, {"left", "top", "right", "bottom"}),
         (LOW_RIGHT, {"left", "top"}),
@@ -59,8 +59,9 @@ def test_the_square_holds_the_face_in_its_middle_at_the_picture_s_own_resolution
         (NARROW, {"top", "bottom"}),
     ],
 )
-def test_nothing_moves_at_the_sides_at_which_the_picture_goes_on(full, still):
-    assert set(full.portrait.still_sides) == still
+def test_it_is_known_at_which_sides_the_picture_goes_on_and_nothing_moves_at_any(full, sides):
+    assert {side for side, goes_on in full.goes_on.items() if goes_on} == sides
+    assert set(full.portrait.still_sides) == {"left", "top", "right", "bottom"}
 
 
 @pytest.mark.parametrize("full", PLACES)
@@ -92,7 +93,7 @@ def border_distance(full: FullFrame) -> np.ndarray:
         "right": full.x0 + full.size_px - x,
         "bottom": full.y0 + full.size_px - y,
     }
-    return np.min([sides[name] for name in full.portrait.still_sides], axis=0)
+    return np.min([sides[name] for name, goes_on in full.goes_on.items() if goes_on], axis=0)
 
 
 def test_the_blend_rises_evenly_from_the_seam():
@@ -133,7 +134,7 @@ def test_a_moved_head_in_its_picture_is_still_at_the_seam():
     options = GenerationOptions(size_px=full.size_px, steps=1)
     paste, inside = full.paster(), square_of(full)
     frames = [paste(frame) for frame in pipeline.generate(full.portrait, tiny_sound(0.12), options=options)]
-    assert len(frames) == 3 and full.portrait.still_sides
+    assert len(frames) == 3
     edge = inside & (border_distance(full) < 2)
     for frame in frames:
         assert np.array_equal(frame[~inside], full.rgb[~inside])

@@ -107,5 +107,6 @@ def test_a_model_of_face_states_needs_little_at_any_size():
     assert config.num_positions == 3 and LoopyConfig(name="paper").num_positions == 64 * 64
     needed = needed_bytes(config, **sizes, device=CPU)
     assert needed["full"] < 2**30 < needed_bytes(LoopyConfig(name="paper"), **sizes, device=CPU)["full"]
-    assert memory.keys_bytes(config, 4) == 5 * 96 * 3 * 21 * 3 * 4  # layers, width, places, frames, kinds, bytes
+    layers, width, places, frames = 5, 96, 3, 21
+    assert memory.keys_bytes(config, 4) == layers * width * places * frames * 3 * 4
     assert fits_batched(config, 3, CPU)

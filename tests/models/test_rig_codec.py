@@ -25,12 +25,13 @@ SIZE_PX = 64
 
 
 def measured_codec() -> RigCodec:
-    """With a mean and scale that differ from value to value."""
+    """With a mean and scale that differ from value to value; a drawn face is within their range."""
     codec = RigCodec(SIZE_PX)
     generator = torch.Generator().manual_seed(0)
+    spread = {"state": torch.from_numpy(0.2 * (HIGH - LOW)), "shape": torch.ones(len(SHAPE_NAMES))}
     for name, buffer in codec.named_buffers():
-        drawn = torch.rand(buffer.shape, generator=generator)
-        buffer.copy_(drawn + 0.5 if name.endswith("scale") else drawn - 0.5)
+        drawn = torch.rand(buffer.shape, generator=generator) + (0.5 if name.endswith("scale") else -0.5)
+        buffer.copy_(drawn * spread[name.split("_")[0]])
     return codec
 
 
@@ -114,7 +115,7 @@ def test_a_portrait_s_reference_is_its_own_state_with_the_head_in_the_middle(pre
     states = codec.decode_states(prepared.latents)[0]
     own = np.array([prepared.rig.own[name] for name in NAMES])
     own[HEAD] = 0
-    np.testing.assert_allclose(states, own, atol=1e-5)
+    np.testing.assert_allclose(states, own, atol=1e-4)
     shape = [prepared.latents[0, slot, 0, token].item() for slot, token in SHAPE_SLOTS]
     wanted = (person_shape(prepared.rig.neutral_points68[None]) - codec.shape_mean.numpy()) / (
         codec.shape_scale.numpy()

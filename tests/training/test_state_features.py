@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from openloopy.data.batch import BatchConfig, sample_clip_batch
 from openloopy.data.cache import AUDIO_MARGIN, COMMIT_CLIPS, open_latent_cache
 from openloopy.data.clips import decode_sound
-from openloopy.data.shards import STATES, ShardIndex, read_shards, write_index, write_shard
+from openloopy.data.fitted_states import ClipStates
+from openloopy.data.shards import STATES, read_shards
 from openloopy.models.audio_encoder import AudioFeatureReader
 from openloopy.models.rig_codec import HEAD, SHAPE_SLOTS, RigCodec, about_middle, person_shape
 from openloopy.puppet.corpus import CorpusConfig, write_corpus
-from openloopy.rig.state import NAMES, from_tokens
+from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, from_tokens
 from openloopy.training import state_features
 from openloopy.training.state_features import SMALLEST_SCALE, build_state_cache, measure_scales
 from tests.data.synthetic import make_sample
@@ -125,12 +128,44 @@ def test_a_cache_of_other_networks_or_another_split_is_not_opened(corpus, codec,
     assert json.loads((tmp_path / "cache.json").read_text())["num_clips"] == 2
 
 
-def test_clips_without_states_say_how_to_get_some(codec, encoder, tmp_path):
-    write_index(tmp_path, ShardIndex().with_shard(write_shard(tmp_path, 0, [make_sample("clip-0")], [])))
-    message = (
-        r"clip clip-0 holds no face states \(states_v1\); make the corpus with `openloopy puppet --states`"
-    )
-    with pytest.raises(ValueError, match=message):
-        measure_scales([tmp_path])
-    with pytest.raises(ValueError, match=message):
-        build_state_cache([tmp_path], codec, encoder, tmp_path / "cache", split="train")
+def test_clips_that_say_nothing_of_a_face_are_refused(codec, encoder, tmp_path, monkeypatch):
+    bare, footage = replace(make_sample("bare"), mp4=None), make_sample("filmed")
+    footage = replace(footage, record=replace(footage.record, seed=None))
+    for sample, message in (
+        (
+            bare,
+            "clip bare holds neither face states of this version .* nor pictures; make the corpus again with",
+        ),
+        (footage, "no puppets speak in anywhere, and footage does not tell all face states"),
+    ):
+        monkeypatch.setattr(state_features, "_samples", lambda folders, split, one=sample: iter([one]))
+        with pytest.raises(ValueError, match=message):
+            measure_scales([Path("anywhere")])
+    monkeypatch.setattr(state_features, "shards_sha256", lambda folders: "")
+    monkeypatch.setattr(state_features, "_samples", lambda folders, split: iter([bare]))
+    with pytest.raises(ValueError, match="clip bare holds neither"):
+        build_state_cache([Path("anywhere")], codec, encoder, tmp_path / "cache", split="train")
+
+
+def test_what_footage_does_not_tell_is_as_usual_and_does_not_count(codec, encoder, tmp_path, monkeypatch):
+    """Three values are not seen: the past shows their mean, and their slots weigh nothing."""
+    unseen = [INDEX[name] for name in ("tongue", "breath", "gaze_y")]
+    values = np.random.default_rng(0).uniform(LOW, HIGH, (40, len(NAMES))).astype(np.float32)
+    seen = np.ones(len(NAMES), bool)
+    seen[unseen] = False
+    sample = make_sample("filmed", num_frames=40)
+    points = sample.arrays["points68"]
+    monkeypatch.setattr(state_features, "states_of", lambda sample: ClipStates(values, seen, points))
+    monkeypatch.setattr(state_features, "_samples", lambda folders, split: iter([sample]))
+    monkeypatch.setattr(state_features, "shards_sha256", lambda folders: "")
+    cache = build_state_cache([Path("anywhere")], codec, encoder, tmp_path, split="train")
+    states = from_tokens(cache.rows("latents", 0).astype(np.float32))
+    assert (states[:, unseen] == 0).all() and (states[:, seen].std(0) > 0).all()
+    slots = cache.rows("seen", 0)[0]
+    assert slots.shape == RigCodec.latent_shape and set(np.unique(slots)) == {0, 1}
+    assert np.array_equal(from_tokens(slots).astype(bool), seen)
+    assert all(slots[slot, 0, token] == 1 for slot, token in SHAPE_SLOTS)
+    config = BatchConfig(num_history=5, mouth_weight=1.0, eye_weight=1.0)
+    weight = sample_clip_batch(cache, seed=0, step=0, batch_size=2, config=config).region_weight
+    assert weight.shape == (2, 12, *RigCodec.latent_shape)
+    assert np.array_equal(weight[1, 7].numpy(), slots)

@@ -87,9 +87,9 @@ class Paster:
             slice(top - full.y0, bottom - full.y0),
             slice(left - full.x0, right - full.x0),
         )
-        still = full.portrait.still_sides
+        goes_on = full.goes_on
         x, y = (
-            _ramp(full.size_px, first in still, last in still)
+            _ramp(full.size_px, goes_on[first], goes_on[last])
             for first, last in (("left", "right"), ("top", "bottom"))
         )
         self._weight = np.ascontiguousarray((y[:, None] * x[None])[self._here])
