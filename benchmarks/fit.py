@@ -39,18 +39,14 @@ from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import list_portraits
 from openloopy.puppet.speech import draw_speaker, utter
 from openloopy.rig.fit import Fitted, PersonShape, face_shape, fit, landmarks
-from openloopy.rig.points import PuppetPoints
-from openloopy.rig.portrait_rig import PuppetRig, check_portrait
-from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, States
+from openloopy.rig.mesh import fit_head
+from openloopy.rig.portrait_rig import PortraitRig, check_portrait
+from openloopy.rig.state import INDEX, NAMES, NEUTRAL, States
 
 SIZE_PX = 384
 NUM_DRAWN = 2
 LEAST_SD = 1e-3
 """A value that hardly moves in a clip has no correlation."""
-RELATIVE = ("yaw", "pitch", "roll", "shift_x", "shift_y", "nearness", "wide", "squint", "frown") + tuple(
-    f"{name}_{side}" for name in ("brow", "smile") for side in ("left", "right")
-)
-"""Values that the first frame's rig has already: what is added to them counts."""
 BLINKING_SD = 0.008
 """Spread of the eyes' opening (eye distances) from which on a film shows a blink; below it is the tracker's noise."""
 SHEET_PX, SHEET_COLUMNS = 192, 10
@@ -123,16 +119,15 @@ def judge_puppets(people: list[Person], num_frames: int, landmarker: NetworkLand
         rng = np.random.default_rng([i, 5])
         utterance = utter(rng, draw_speaker(rng, "val"), num_frames / FPS, "val")
         truth = face_states(utterance, draw_style(rng), rng)
-        rig = PuppetRig(person.rgb, person.mesh, person.mask, out_px=SIZE_PX, rng=rng)
-        mp4 = encode_frames([rig.frame(truth.frame(k))[0] for k in range(num_frames)])
+        rig = PortraitRig(person.rgb, person.mesh, person.mask, rng=rng, own=NEUTRAL)
+        mp4 = encode_frames([rig.render(truth.frame(k), SIZE_PX) for k in range(num_frames)])
         frames = list(decode_frames(mp4))
         tracked = _meshes(landmarker.track(frames))
-        puppet = PuppetPoints(person.mesh * (SIZE_PX / len(person.rgb)))
-        meshes = landmarks(puppet.head, puppet.shape, truth)
+        mesh = person.mesh * (SIZE_PX / len(person.rgb))
+        shape = PersonShape.of_mesh(mesh)
+        meshes = landmarks(fit_head(mesh), face_shape(shape), truth)
         gap = _gap(meshes)
-        judged["exact"].append(
-            _compare(person, truth, gap, meshes, shape=PersonShape.of_mesh(puppet.head.mesh_px))
-        )
+        judged["exact"].append(_compare(person, truth, gap, meshes, shape=shape))
         judged["tracked_meshes"].append(_compare(person, truth, gap, tracked))
         judged["tracked_pictures"].append(_compare(person, truth, gap, tracked, frames=frames))
         told = judged["tracked_pictures"][-1]["correlation"]
@@ -243,17 +238,15 @@ def _spread(name: str, measures: list[dict[str, float]]) -> dict[str, float]:
 
 
 def reenact(person: Person, fitted: Fitted, first: int) -> list[np.ndarray]:
-    """Frames of the first frame's rig in the fitted states; what that frame has already is taken off."""
-    rig = PuppetRig(person.rgb, person.mesh, person.mask, out_px=SIZE_PX, rng=np.random.default_rng(0))
-    values = fitted.states.values.copy()
-    own = values[first].copy()
-    columns = [INDEX[name] for name in RELATIVE]
-    values[:, columns] -= own[columns]
-    for name in ("blink_left", "blink_right"):
-        shut = own[INDEX[name]]
-        values[:, INDEX[name]] = (values[:, INDEX[name]] - shut) / max(1 - shut, 0.1)
-    states = States(np.clip(values, LOW, HIGH))
-    return [rig.frame(states.frame(i))[0] for i in range(len(states))]
+    """Frames of the first frame's rig in the fitted states; that frame's is the state that its picture shows."""
+    rig = PortraitRig(
+        person.rgb,
+        person.mesh,
+        person.mask,
+        rng=np.random.default_rng(0),
+        own=fitted.states.frame(first),
+    )
+    return [rig.render(fitted.states.frame(i), SIZE_PX) for i in range(len(fitted.states))]
 
 
 def compare_films(film: np.ndarray, shown: np.ndarray) -> dict[str, float]:

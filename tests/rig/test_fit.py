@@ -11,12 +11,13 @@ from openloopy.rig.fit import (
     MAX_GAP_FRAMES,
     UNSEEN,
     PersonShape,
+    face_shape,
     fit,
     landmarks,
     neutral_shape,
 )
-from openloopy.rig.points import PuppetPoints
-from openloopy.rig.portrait_rig import PuppetRig
+from openloopy.rig.mesh import fit_head
+from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, NEUTRAL, States
 
 PX_PER_CM = 10.0
@@ -59,8 +60,7 @@ def speech(num_frames: int = 50) -> States:
 
 
 def meshes_of(states: States, mesh: np.ndarray = MESH) -> np.ndarray:
-    puppet = PuppetPoints(mesh)
-    return landmarks(puppet.head, puppet.shape, states)
+    return landmarks(fit_head(mesh), face_shape(PersonShape.of_mesh(mesh)), states)
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +196,8 @@ def film():
     states = waves(
         24, jaw=(0.25, 0.2), pitch=(0.0, 2.0), brow_left=(0.1, 0.2), brow_right=(0.1, 0.2), yaw=(0.0, 2.0)
     )
-    rig = PuppetRig(drawn.rgb, drawn.mesh, drawn.mask, out_px=256, rng=np.random.default_rng(0))
-    frames, exact = zip(*(rig.frame(states.frame(i)) for i in range(len(states))), strict=True)
+    rig = PortraitRig(drawn.rgb, drawn.mesh, drawn.mask, rng=np.random.default_rng(0))
+    frames, exact = zip(*(rig.frame(states.frame(i), 256) for i in range(len(states))), strict=True)
     depth = np.repeat(drawn.mesh[None, :, 2:] * (256 / 384), len(states), 0)
     meshes = np.concatenate([np.stack(exact), depth], 2)
     return list(frames), meshes + np.random.default_rng(5).normal(0, 1.0, meshes.shape), states

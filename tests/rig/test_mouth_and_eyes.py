@@ -12,8 +12,7 @@ from openloopy.puppet.drawn import DrawnFace, draw_face
 from openloopy.rig.eyes import EyeRegion, Lashes
 from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head
 from openloopy.rig.mouth import Texture
-from openloopy.rig.paint import open_slit, smooth_curve
-from openloopy.rig.portrait_rig import PuppetRig
+from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import NEUTRAL
 from openloopy.rig.tones import LUMA, Tones
 
@@ -34,12 +33,12 @@ def person(seed: int) -> DrawnFace:
     return draw_face(np.random.default_rng(seed), SIZE)
 
 
-def rig_of(rgb: np.ndarray, face: DrawnFace, *, out_px: int = OUT, seed: int = 1) -> PuppetRig:
-    return PuppetRig(rgb, face.mesh, face.mask, out_px=out_px, rng=np.random.default_rng(seed))
+def rig_of(rgb: np.ndarray, face: DrawnFace, *, seed: int = 1) -> PortraitRig:
+    return PortraitRig(rgb, face.mesh, face.mask, rng=np.random.default_rng(seed), own=NEUTRAL)
 
 
 @cache
-def drawn_rig(seed: int) -> PuppetRig:
+def drawn_rig(seed: int) -> PortraitRig:
     return rig_of(person(seed).rgb, person(seed))
 
 
@@ -59,7 +58,7 @@ def between_lips(frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
     return frame[cv2.erode(area, np.ones((3, 3), np.uint8)) > 0].astype(np.float32)
 
 
-def rows_of(rig: PuppetRig, part: str, jaw: float) -> np.ndarray:
+def rows_of(rig: PortraitRig, part: str, jaw: float) -> np.ndarray:
     """How far down (cm, in the mouth's plane) each row of the opening's middle is covered by teeth; rows of v."""
     blank = Texture(np.zeros((4, 4, 3)), np.zeros((4, 4)))
     mouth, kept = rig.mouth, {name: getattr(rig.mouth, name) for name in ("upper_row", "lower_row", "tongue")}
@@ -67,7 +66,7 @@ def rows_of(rig: PuppetRig, part: str, jaw: float) -> np.ndarray:
         for name in kept:
             if name != part:
                 setattr(mouth, name, blank)
-        frame, mesh = rig.frame(in_state(jaw=jaw, lower_lip=1.0))
+        frame, mesh = rig.frame(in_state(jaw=jaw, lower_lip=1.0), OUT)
     finally:
         for name, row in kept.items():
             setattr(mouth, name, row)
@@ -81,14 +80,14 @@ def rows_of(rig: PuppetRig, part: str, jaw: float) -> np.ndarray:
 @pytest.mark.parametrize("state", OPEN_STATES)
 def test_a_grey_portrait_stays_grey(state: dict[str, float]) -> None:
     face = person(0)
-    frame, _ = rig_of(grey(face.rgb), face).frame(in_state(**state))
+    frame, _ = rig_of(grey(face.rgb), face).frame(in_state(**state), OUT)
     assert np.ptp(frame, axis=-1).max() == 0
 
 
 def test_a_sepia_portrait_stays_sepia() -> None:
     face = person(0)
     sepia = np.clip(grey(face.rgb) * np.array([1.0, 0.86, 0.66]), 0, 255).astype(np.uint8)
-    frame, mesh = rig_of(sepia, face).frame(in_state(jaw=0.5, upper_lip=0.8))
+    frame, mesh = rig_of(sepia, face).frame(in_state(jaw=0.5, upper_lip=0.8), OUT)
     inside = between_lips(frame, mesh)
     expected = inside[:, :1] * np.array([1.0, 0.86, 0.66])
     assert np.abs(inside - expected).max() < 6
@@ -99,7 +98,7 @@ def test_a_sepia_portrait_stays_sepia() -> None:
 def test_teeth_are_in_the_light_of_the_face(seed: int, state: dict[str, float]) -> None:
     """Never brighter than the face's highlights, and dark while the lips hardly part."""
     rig = drawn_rig(seed)
-    luma = between_lips(*rig.frame(in_state(**state))) @ LUMA
+    luma = between_lips(*rig.frame(in_state(**state), OUT)) @ LUMA
     assert np.percentile(luma, 99) < 1.04 * rig.mouth.tones.highlight
     if state["jaw"] < 0.25:
         assert np.median(luma) < 0.75 * rig.mouth.tones.highlight
@@ -110,7 +109,8 @@ def test_dim_light_makes_dim_teeth() -> None:
     dim = (face.rgb * 0.45).astype(np.uint8)
     smile = in_state(jaw=0.3, upper_lip=0.9)
     bright_teeth, dim_teeth = (
-        np.percentile(between_lips(*rig_of(rgb, face).frame(smile)) @ LUMA, 90) for rgb in (face.rgb, dim)
+        np.percentile(between_lips(*rig_of(rgb, face).frame(smile, OUT)) @ LUMA, 90)
+        for rgb in (face.rgb, dim)
     )
     assert 0.3 < dim_teeth / bright_teeth < 0.65
 
@@ -140,7 +140,9 @@ def test_upper_teeth_stay_with_the_head_and_lower_ones_follow_the_jaw() -> None:
 
 def test_people_differ_in_their_teeth_and_seeds_repeat_them() -> None:
     face, state = person(2), in_state(jaw=0.3, upper_lip=1.0)
-    (one, mesh), (again, _), (other, _) = (rig_of(face.rgb, face, seed=s).frame(state) for s in (1, 1, 2))
+    (one, mesh), (again, _), (other, _) = (
+        rig_of(face.rgb, face, seed=s).frame(state, OUT) for s in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one, again)
     away = np.abs(between_lips(one, mesh) - between_lips(other, mesh))
     assert away.mean() > 2
@@ -156,44 +158,18 @@ def test_own_teeth_give_their_colour() -> None:
     cv2.fillPoly(rgb, [np.round(outline).astype(np.int32)], (40, 18, 20))
     inner = outline.mean(0) + (outline - outline.mean(0)) * [0.8, 0.9] - [0, 0.1 * np.ptp(outline[:, 1])]
     cv2.fillPoly(rgb, [np.round(inner).astype(np.int32)], teeth.tolist())
-    rig = PuppetRig(rgb, mesh, face.mask, out_px=OUT, rng=np.random.default_rng(1))
-    assert rig.mouth.own is not None and rig.mouth.own.teeth is not None
+    rig = PortraitRig(rgb, mesh, face.mask, rng=np.random.default_rng(1), own=NEUTRAL)
+    assert rig.mouth.own_teeth is not None
     np.testing.assert_allclose(rig.mouth.enamel, teeth, atol=12)
-
-
-def test_own_mouth_shows_where_it_is_as_open_as_in_the_portrait() -> None:
-    rig = drawn_rig(0)
-    frame, mesh = rig.frame(in_state(jaw=0.5))
-    head = person(0).mesh.copy()
-    head[:, :2] = mesh * SIZE / OUT
-    shown = cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    open_rig = PuppetRig(shown, head, person(0).mask, out_px=OUT, rng=np.random.default_rng(7))
-    own = open_rig.mouth.own
-    assert own is not None and own.gap_cm > 0.3
-    # the opening of the portrait itself: the painted inside is the portrait's
-    upper, lower = (smooth_curve(mesh[i] - 0.5, 41) for i in (LIP_INNER_UPPER, LIP_INNER_LOWER))
-    slit = open_slit(upper, lower, 8, 0.7, OUT)
-    scenes = []
-    paint = open_rig.mouth.paint
-    open_rig.mouth.paint = lambda slit, scene: scenes.append(scene) or paint(slit, scene)  # type: ignore[method-assign]
-    open_rig.frame(in_state(jaw=0.2))
-    inside = cv2.erode(slit.opening[..., 0], np.ones((3, 3), np.uint8)) > 0.9
-    painted = paint(slit, scenes[0])[inside]
-    assert np.abs(painted - frame[slit.box.slices][inside]).mean() < 6
 
 
 def test_features_keep_their_size_and_colour_at_other_resolutions() -> None:
     face, state = person(0), in_state(jaw=0.4, upper_lip=0.5, blink_left=0.6, blink_right=0.6)
     large = cv2.resize(face.rgb, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_CUBIC)
-    small_frame, mesh = rig_of(face.rgb, face).frame(state)
-    big = PuppetRig(
-        large,
-        face.mesh * 2,
-        cv2.resize(face.mask, (2 * SIZE, 2 * SIZE)),
-        out_px=2 * OUT,
-        rng=np.random.default_rng(1),
-    )
-    shrunk = cv2.resize(big.frame(state)[0], (OUT, OUT), interpolation=cv2.INTER_AREA)
+    small_frame, mesh = rig_of(face.rgb, face).frame(state, OUT)
+    mask = cv2.resize(face.mask, (2 * SIZE, 2 * SIZE))
+    big = PortraitRig(large, face.mesh * 2, mask, rng=np.random.default_rng(1), own=NEUTRAL)
+    shrunk = cv2.resize(big.render(state, 2 * OUT), (OUT, OUT), interpolation=cv2.INTER_AREA)
     inside, inside_big = between_lips(small_frame, mesh), between_lips(shrunk, mesh)
     assert np.abs(inside - inside_big).mean() < 12
     assert np.abs(inside.mean(0) - inside_big.mean(0)).max() < 6
@@ -205,7 +181,7 @@ def test_features_keep_their_size_and_colour_at_other_resolutions() -> None:
 @pytest.mark.parametrize("seed", SKIN_SEEDS)
 def test_shut_lids_are_of_the_skin_around_them(seed: int) -> None:
     rig = drawn_rig(seed)
-    frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0))
+    frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0), OUT)
     unit = rig.head.scale_px * OUT / SIZE
     up = rig.head.rotation[:2, 1]
     for eye in EYES:
@@ -240,8 +216,8 @@ def test_a_bruised_eye_has_no_bruised_lid() -> None:
 class EyeLid:
     """Median luma of the left shut lid."""
 
-    def __init__(self, rig: PuppetRig) -> None:
-        frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0))
+    def __init__(self, rig: PortraitRig) -> None:
+        frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0), OUT)
         unit, up = rig.head.scale_px * OUT / SIZE, rig.head.rotation[:2, 1]
         points = np.concatenate([mesh[EYES[0].upper][2:-2] + s * unit * up for s in (-0.6, -0.45, -0.3)])
         self.luma = float(np.median(sample(frame, points) @ LUMA))
@@ -251,7 +227,7 @@ def test_half_shut_lids_are_of_one_piece() -> None:
     """No pixel of the region above a half shut lid jumps when it begins to close."""
     rig = drawn_rig(0)
     frames = [
-        rig.frame(in_state(blink_left=b, blink_right=b))[0].astype(np.float32)
+        rig.frame(in_state(blink_left=b, blink_right=b), OUT)[0].astype(np.float32)
         for b in np.linspace(0, 0.3, 13)
     ]
     steps = [np.abs(b - a).mean(-1) for a, b in zip(frames[:-1], frames[1:], strict=True)]

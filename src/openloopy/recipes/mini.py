@@ -55,7 +55,7 @@ def mini() -> LineConfig:
                 batch_size=32,
                 batch=batch,
                 timestep_power=1.5,
-                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.3),
+                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.1),
             ),
             loop=_loop(60_000, learning_rate=1e-3, ema_decay=0.9995),
         ),
