@@ -23,11 +23,11 @@ from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, EyeIndice
 from openloopy.rig.state import NAMES, NEUTRAL, State
 
 OPEN_EYE, SHUT_EYE = 0.145, 0.06
-"""Height of the eye's opening over its width: one open eye in 200 is narrower than the first."""
+"""Height of the eye's opening over its width: in 1100 portraits one person had an eye narrower than the first."""
 STAYS_SHUT = 0.8
 """Eyes that are shut by this much in the portrait are never opened."""
 CLOSED_MOUTH_CM, SMILING_MOUTH_CM = 5.7, 7.0
-"""Width of the mouth, of a face of average size: hardly anybody with closed lips reaches the first."""
+"""Width of the mouth, of a face of average size: half of the closed mouths are below 5.3, bared teeth above 6.8."""
 PARTED_CM = 0.1
 """Lips further apart than this are worth a note."""
 TURNED_DEGREES = 20.0

@@ -72,6 +72,8 @@ class OwnMouth:
             return painted
         shade = _narrowing(slit, self._head.scale_px * scene.scale, moves.wider)
         for layer, share, jaw_cm in ((self._below, below, moves.jaw), (self._above, above, 0.0)):
+            if share == 0:
+                continue
             own = cv2.remap(layer, self._source_of(slit.box, scene, jaw_cm), None, cv2.INTER_LINEAR)
             painted = over(painted, own[..., :3] * shade, own[..., 3] * np.float32(share))
         return painted

@@ -18,7 +18,7 @@ from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.expression import Expression
 from openloopy.rig.eyes import Eye
-from openloopy.rig.field import GRID, Side, WarpField
+from openloopy.rig.field import GRID, Placement, Side, WarpField
 from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
@@ -64,7 +64,7 @@ _UNMOVED_PX = 1.5
 _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
 _LEAST_LOG_SHADE = 2e-3
-_UNFOLDED = 0.25
+_UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
 _LIPS = sorted({int(i) for i in (*UPPER_LIP.flat, *LOWER_LIP.flat)})
 
@@ -158,30 +158,26 @@ class PortraitRig:
     def landmarks(self, state: State, size_px: int) -> np.ndarray:
         """The mesh of the portrait in a state, `478 2` float32 px of a frame of this size."""
         state = checked(state)
-        scene = self._scene(state, size_px, with_maps=False)
-        return self._outward(self._landmarks(scene.expression.landmarks, scene))
+        moves_cm, placement = self.face.express(state).landmarks, self.face.place(state)
+        return _outward(self._placed(moves_cm, placement, size_px))
 
     def frame(self, state: State, size_px: int) -> tuple[np.ndarray, np.ndarray]:
         """`render` and `landmarks` of one state."""
         if size_px < 1:
             raise ValueError(f"expected a size of at least 1 px, got {size_px}")
         scene = self._scene(checked(state), size_px)
-        landmarks = self._landmarks(scene.expression.landmarks, scene)
-        return self._paint(landmarks, scene), self._outward(landmarks)
+        landmarks = self._placed(scene.expression.landmarks, scene.placement, size_px)
+        return self._paint(landmarks, scene), _outward(landmarks)
 
-    @staticmethod
-    def _outward(landmarks: np.ndarray) -> np.ndarray:
-        return (landmarks + _PIXEL_CENTRE[:2]).astype(np.float32)
-
-    def _scene(self, state: State, size_px: int, *, with_maps: bool = True) -> Scene:
+    def _scene(self, state: State, size_px: int) -> Scene:
         expression, placement = self.face.express(state), self.face.place(state)
-        skin_px = self.head.vectors_to_px(expression.skin)
-        maps = self.field.inverse_maps(skin_px, placement) if with_maps else None
+        maps = self.field.inverse_maps(self.head.vectors_to_px(expression.skin), placement)
         return Scene(self.source, maps, placement, state, expression, size_px=size_px)
 
-    def _landmarks(self, moves_cm: np.ndarray, scene: Scene) -> np.ndarray:
-        """`478 2` output px of the mesh moved by `478 3` cm and placed."""
-        return scene.to_output(self.field.place_landmarks(self.head.vectors_to_px(moves_cm), scene.placement))
+    def _placed(self, moves_cm: np.ndarray, placement: Placement, size_px: int) -> np.ndarray:
+        """`478 2` output px of the mesh moved by `478 3` cm and placed; pixel centres at whole numbers."""
+        placed = self.field.place_landmarks(self.head.vectors_to_px(moves_cm), placement)
+        return (placed + 0.5) * (size_px / len(self.source)) - 0.5
 
     def _paint(self, landmarks: np.ndarray, scene: Scene) -> np.ndarray:
         sized = self._sized(scene.size_px)
@@ -260,7 +256,7 @@ class PortraitRig:
         canvas[y0:y1, x0:x1] = cv2.multiply(here, factors, dtype=cv2.CV_8U)
 
     def _paint_eyes(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
-        skin_landmarks = self._landmarks(scene.expression.skin, scene)
+        skin_landmarks = self._placed(scene.expression.skin, scene.placement, scene.size_px)
         for eye, is_shut in zip(self.eyes, self.face.shut, strict=True):
             share = 0.0 if is_shut else _eye_share(scene.expression, eye)
             if share == 0:
@@ -291,11 +287,12 @@ class PortraitRig:
         )
         here = canvas[slit.box.slices].astype(np.float32)
         skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
-        jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
-        moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
-        inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
-        mouth = over(skin, inside, slit.opening[..., 0])
-        canvas[slit.box.slices] = _to_bytes(here + (mouth - here) * share)
+        if slit.opening.any():
+            jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
+            moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
+            inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
+            skin = over(skin, inside, slit.opening[..., 0])
+        canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
 
 
 def _fold(value: float, own: float) -> float:
@@ -303,6 +300,11 @@ def _fold(value: float, own: float) -> float:
     if value >= own or own <= 0:
         return value
     return own + (value - own) * float(_UNFOLDED + (1 - _UNFOLDED) * smoothstep(-value, 0, 0.5))
+
+
+def _outward(landmarks: np.ndarray) -> np.ndarray:
+    """As they are handed out: the first pixel covers 0..1."""
+    return (landmarks + _PIXEL_CENTRE[:2]).astype(np.float32)
 
 
 def _wider_cm(expression: Expression) -> float:
