@@ -10,7 +10,7 @@ import pytest
 
 from openloopy.puppet.drawn import DrawnFace, draw_face
 from openloopy.rig.eyes import EyeRegion, Lashes
-from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head
+from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head, smoothstep
 from openloopy.rig.mouth import Texture
 from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import NEUTRAL
@@ -264,3 +264,26 @@ def test_blur_of_the_portrait_is_measured() -> None:
     head = fit_head(face.mesh - 0.5)
     soft = cv2.GaussianBlur(face.rgb, (0, 0), 3)
     assert Tones.measure(soft, head).blur_cm > 1.5 * Tones.measure(face.rgb, head).blur_cm
+
+
+def test_a_face_lit_from_one_side_has_teeth_lit_from_there() -> None:
+    face = person(1)
+    ramp = (0.3 + 0.7 * smoothstep(np.linspace(0, 1, SIZE), 0.35, 0.65))[None, :, None]
+    left, right = (
+        between_lips_halves(rig_of((face.rgb * light).astype(np.uint8), face))
+        for light in (ramp[:, ::-1], ramp)
+    )
+    assert right > left + 0.15
+
+
+def between_lips_halves(rig: PuppetRig) -> float:
+    """Log of brightness in the mouth's right half over that in its left one."""
+    frame, mesh = rig.frame(in_state(jaw=0.3, upper_lip=0.9))
+    middle = int(mesh[13, 0])
+    halves = []
+    for columns in (slice(0, middle), slice(middle, OUT)):
+        part = np.zeros_like(frame)
+        part[:, columns] = frame[:, columns]
+        inside = between_lips(part, mesh) @ LUMA
+        halves.append(np.log(inside[inside > 0].mean()))
+    return float(halves[1] - halves[0])

@@ -40,6 +40,8 @@ _LEAST_OWN_GAP_CM = 0.14
 _LEAST_OWN_ENAMEL = 0.75
 """What is darker than this share of the expected enamel is not a row of teeth."""
 _LEVELS_PER_OCTAVE = 3
+_SIDE_LIGHT = 0.8
+"""How much of the difference in light between the sides of the face reaches between the lips."""
 _WARM_SHADOW = np.array([-0.28, 0.05, 0.2], np.float32)
 """Light between lips is red from being thrown to and fro: it falls with this more or less than its first power."""
 
@@ -306,6 +308,9 @@ class MouthInterior:
         light = opening.light(view)
         if self.own_teeth is not None:
             picture = self._paint_own_teeth(picture, view, self.own_teeth)
+        else:
+            # the lit side is as bright as the face allows, the other is in shadow
+            light = light * np.exp(np.minimum(_SIDE_LIGHT * self.tones.side_light * view.u, 0.08))
         if tip > 0.7 and jaw_cm > 0.08:
             picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
         return picture * light[..., None] ** self.shadow_power + self.cavity * (0.3 * (1 - light))[..., None]

@@ -15,7 +15,8 @@ from openloopy.rig.mesh import EYES, FACE_OVAL, LOWER_LIP, UPPER_LIP, HeadFrame,
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SKIN_SAMPLES = [50, 280, 205, 425, 101, 330]
-_NEAR_MOUTH = [205, 425, 203, 423, 206, 426, 50, 280]
+_NEAR_MOUTH = ([205, 203, 206, 50], [425, 423, 426, 280])
+"""Skin to the left and to the right of the mouth, mostly clear of beards."""
 _MONOCHROME, _COLOURED = 2.0, 4.5
 """Spread of colour that brightness does not explain, of 255: up to the first in monochrome pictures."""
 _TONE_BINS = 16
@@ -38,6 +39,8 @@ class Tones:
     """Luma of what is brightest in the face: lit skin, or the white of the eyes if it were lit as well."""
     shadow: float
     """Luma of the darkest part of the eyes: pupils and lashes; in a pale drawing it is far from black."""
+    side_light: float
+    """Growth of the log of brightness to the right about the mouth, per cm."""
     colour: float
     """1: a coloured picture; 0: monochrome (grey, sepia, stone), whose colour follows from the luma."""
     scale: np.ndarray
@@ -64,8 +67,11 @@ class Tones:
         highlight = float(np.percentile(luma, 98))
         if sclera is not None:
             highlight = max(highlight, min(_LIT_SCLERA * float(sclera @ LUMA), 250.0))
-        near_mouth = float(np.percentile(_colours_at(picture, mesh[_NEAR_MOUTH]) @ LUMA, 75))
-        enamel = _enamel(skin, sclera, highlight, near_mouth / float(np.percentile(luma, 75)))
+        near_mouth = np.array([_colours_at(picture, mesh[side]) @ LUMA for side in _NEAR_MOUTH])
+        mouth_light = float(np.percentile(near_mouth, 75) / (np.percentile(luma, 75) + 1e-3))
+        apart = float(np.ptp(head.points_cm[[side[0] for side in _NEAR_MOUTH], 0]))
+        left, right = np.log(np.median(near_mouth, axis=1) + 8)
+        enamel = _enamel(skin, sclera, highlight, mouth_light)
         lips = _median_at(picture, mesh[[*UPPER_LIP[1:3].flat, *LOWER_LIP[1:3].flat]])
         mucosa, gum = _soft_tissue(enamel, skin, lips)
         blur_px, shadow, range_ = eye_sharpness(picture, mesh)
@@ -73,6 +79,7 @@ class Tones:
             *(_in_tone(c, colour, scale) for c in (enamel, mucosa, gum)),
             highlight,
             shadow,
+            float(np.clip((right - left) / apart, -0.3, 0.3)),
             colour,
             scale,
             blur_px / head.scale_px,
@@ -218,7 +225,7 @@ def _enamel(skin: np.ndarray, sclera: np.ndarray | None, highlight: float, mouth
         luma = np.exp(0.262 * np.log(sclera_luma + 1) + 0.449 * np.log(highlight) + 1.56)
         # in the shade of glasses or of a brow it says less
         luma = np.clip(min(luma, _MAX_OVER_SCLERA * sclera_luma), 0.8 * usual, 1.2 * usual)
-    luma = min(luma * np.clip(mouth_light, 0.6, 1.1) ** 0.5, _MAX_OVER_HIGHLIGHT * highlight)
+    luma = min(luma * np.clip(mouth_light, 0.35, 1.1) ** 0.7, _MAX_OVER_HIGHLIGHT * highlight)
     red_skin, red_white, blue_white = (
         float(np.log((c[i] + 1) / (c[1] + 1))) for c, i in ((skin, 0), (white, 0), (white, 2))
     )
