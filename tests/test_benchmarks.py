@@ -530,7 +530,7 @@ def test_ablation_summary_knows_the_truth_and_a_worse_variant(tmp_path):
         people.append(Person(name=name, number=0, points=true, closures=spans, vowels=spans + 30))
         still = np.repeat(true[30:31], frames, 0) + rng.normal(0, 0.2, true.shape)
         for seed in (0, 1):
-            ours = true + rng.normal(0, 0.2, true.shape)
+            ours = true + rng.normal(0, 0.05, true.shape)
             _store(tmp_path / f"seed{seed}" / "full" / "measured", name, ours)
             _store(tmp_path / f"seed{seed}" / "single4" / "measured", name, still)
     found = summarise(tmp_path, [0, 1], ["full", "single4"], people)

@@ -348,7 +348,7 @@ def decode_clip(sample: Sample, info: CacheInfo) -> tuple[ClipRecord, dict[str, 
         )
     arrays = {name: sample.arrays[name][keep] for name in ("lip_gap", "eye_opening", "pose")}
     points = sample.arrays["points68"][keep] * np.float32(info.size_px / record.size_px)
-    sound = decode_sound(sample.flac)[: round(record.duration_s * SAMPLE_RATE_HZ)]
+    sound = clip_sound(sample)
     return record, {
         "frames": frames[keep],
         "points68": points,
@@ -356,6 +356,11 @@ def decode_clip(sample: Sample, info: CacheInfo) -> tuple[ClipRecord, dict[str, 
         "waveform": np.round(sound * 32768).clip(-32768, 32767).astype(np.int16),
         "visemes": sample.arrays["visemes"],
     }
+
+
+def clip_sound(sample: Sample) -> np.ndarray:
+    """A sample's sound, as long as its frames: `samples` float32 in [-1, 1], 16 kHz."""
+    return decode_sound(sample.flac)[: round(sample.record.duration_s * SAMPLE_RATE_HZ)]
 
 
 def _map_bounded(

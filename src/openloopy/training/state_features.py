@@ -14,15 +14,14 @@ from openloopy.data.cache import (
     AUDIO_MARGIN,
     CACHE_NAME,
     LatentCache,
+    clip_sound,
     latent_cache_writer,
     open_latent_cache,
     shards_sha256,
 )
-from openloopy.data.clips import decode_sound
 from openloopy.data.fitted_states import states_of
 from openloopy.data.records import ClipRecord, Split
 from openloopy.data.shards import Sample, read_shards
-from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
 from openloopy.models.rig_codec import RigCodec, about_middle, person_shape
 from openloopy.training.features import networks_digest
@@ -98,8 +97,7 @@ def _clip_features(
 ) -> tuple[ClipRecord, dict[str, np.ndarray]]:
     record = sample.record
     points = sample.arrays["points68"] / np.float32(record.size_px)
-    sound = decode_sound(sample.flac)[: round(record.duration_s * SAMPLE_RATE_HZ)]
-    heard = AudioFeatureReader(audio_encoder, sound).window(
+    heard = AudioFeatureReader(audio_encoder, clip_sound(sample)).window(
         -AUDIO_MARGIN, record.num_frames + 2 * AUDIO_MARGIN
     )
     known = states_of(sample)
