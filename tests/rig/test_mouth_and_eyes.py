@@ -276,9 +276,9 @@ def test_a_face_lit_from_one_side_has_teeth_lit_from_there() -> None:
     assert right > left + 0.15
 
 
-def between_lips_halves(rig: PuppetRig) -> float:
+def between_lips_halves(rig: PortraitRig) -> float:
     """Log of brightness in the mouth's right half over that in its left one."""
-    frame, mesh = rig.frame(in_state(jaw=0.3, upper_lip=0.9))
+    frame, mesh = rig.frame(in_state(jaw=0.3, upper_lip=0.9), OUT)
     middle = int(mesh[13, 0])
     halves = []
     for columns in (slice(0, middle), slice(middle, OUT)):
