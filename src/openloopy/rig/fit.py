@@ -9,7 +9,7 @@ a nod, brows or a smile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -254,17 +254,19 @@ def _frontal(meshes: np.ndarray) -> np.ndarray:
     return to_front(points)
 
 
-def _similar(source: np.ndarray, target: np.ndarray):
+def _similar(source: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The similarity that lays `source` over `target`, `n 3`, without being misled by a few points that moved."""
-    weights = np.ones(len(source))
-    for _ in range(3):
-        scale, rotation, offset = _weighted_similarity(source, target, weights)
+    scale, rotation, offset = fit_similarity(source, target)
+    for _ in range(2):
         off = np.linalg.norm(scale * source @ rotation.T + offset - target, axis=1)
         weights = 1 / np.maximum(1, off / (1.5 * np.median(off) + 1e-9))
+        scale, rotation, offset = _weighted_similarity(source, target, weights)
     return lambda points: scale * points @ rotation.T + offset
 
 
-def _weighted_similarity(source, target, weights):
+def _weighted_similarity(
+    source: np.ndarray, target: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
     """`fit_similarity` with a weight `n` for each point."""
     weights = weights / weights.sum()
     mean_s, mean_t = weights @ source, weights @ target
@@ -287,20 +289,16 @@ def _open_eye(points: np.ndarray, upper: list[int], lower: list[int]) -> None:
 
 def _shut_mouth(points: np.ndarray) -> np.ndarray:
     """A face `478 3` cm whose lips meet: what is left of a gap is taken back by raising the jaw."""
-    parted = points
-    for _ in range(2):
-        gap = _lip_gap(parted)
-        if gap < CLOSED_GAP_CM:
-            break
-        shape = face_shape(PersonShape(points))
-        closed = face_shape(PersonShape(points + shape.express(NEUTRAL).landmarks))
-        jaw = 0.0
-        for _ in range(4):
-            dropped = closed.express({**NEUTRAL, "jaw": jaw}).landmarks
-            jaw = float(np.clip(jaw + (gap - _lip_gap(closed.points + dropped)) / 1.2, 0, 1.2))
-        parted = points - dropped
-        break
-    return parted
+    gap = _lip_gap(points)
+    if gap < CLOSED_GAP_CM:
+        return points
+    parted = face_shape(PersonShape(points))
+    closed = face_shape(PersonShape(points + parted.express(NEUTRAL).landmarks))
+    jaw, dropped = 0.0, np.zeros_like(points)
+    for _ in range(4):
+        dropped = closed.express({**NEUTRAL, "jaw": jaw}).landmarks
+        jaw = float(np.clip(jaw + (gap - _lip_gap(closed.points + dropped)) / 1.2, 0, 1.2))
+    return points - dropped
 
 
 def _lip_gap(points: np.ndarray) -> float:
@@ -438,8 +436,7 @@ class _Solver:
         points = self.meshes[self.tracked]
         down = points[:, LIP_INNER_LOWER, :2] - points[:, LIP_INNER_UPPER, :2]
         gap[self.tracked] = np.linalg.norm(down[:, 4:7], axis=2).mean(1) / self.head.scale_px
-        close = 1 - smoothstep(np.where(np.isnan(gap), OPEN_GAP_CM, gap), CLOSED_GAP_CM, OPEN_GAP_CM)
-        return close
+        return 1 - smoothstep(np.where(np.isnan(gap), OPEN_GAP_CM, gap), CLOSED_GAP_CM, OPEN_GAP_CM)
 
     def _state(self, values: np.ndarray) -> dict[str, float]:
         return {**NEUTRAL, **dict(zip(_FREE, map(float, values), strict=True))}
