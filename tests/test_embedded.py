@@ -20,8 +20,8 @@ from openloopy.puppet.speech import Phoneme
 from openloopy.puppet.visemes import CLOSED, SILENCE, VISEMES, VOWELS, viseme_labels
 
 ASSETS = Path(str(resources.files("openloopy") / "assets"))
-MAX_BYTES = 30e6
-MAX_PARAMETERS = 15e6
+MAX_BYTES = 16e6
+MAX_PARAMETERS = 8e6
 
 
 @pytest.fixture(scope="module")
