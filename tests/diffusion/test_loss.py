@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from openloopy.diffusion.loss import denoising_loss, per_sample_weight
+from openloopy.diffusion.loss import denoising_loss, per_sample_weight, step_loss
 from openloopy.diffusion.prediction import add_noise, to_x_0
 
 
@@ -72,6 +72,34 @@ def test_a_frame_with_a_large_mouth_counts_more_than_the_others_of_its_sample():
     region = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 1, 2)
     loss = denoising_loss(prediction, target.expand(1, 2, 1, 1, 2), torch.ones(1), region)
     torch.testing.assert_close(loss, torch.tensor((1 * 1 + 3 * 4) / 4))
+
+
+def test_steps_by_hand():
+    """Errors 1, 1, 3 of two values whose mean squared steps are .5 and 0: only the first counts, from a true past."""
+    error = torch.tensor([1.0, 1.0, 3.0]).view(1, 3, 1, 1, 1).expand(1, 3, 2, 1, 1)
+    variance = torch.tensor([0.5, 0.0]).view(2, 1, 1)
+    known, unknown = (step_loss(error, variance, torch.tensor([is_known])) for is_known in (1.0, 0.0))
+    torch.testing.assert_close(known, torch.tensor((1.0 + 0 + 4) / 6))
+    torch.testing.assert_close(unknown, torch.tensor((0.0 + 0 + 4) / 6))
+
+
+def test_an_error_that_stays_is_no_wrong_step():
+    error = torch.full((2, 4, 3, 1, 3), 0.7)
+    assert step_loss(error, torch.ones(3, 1, 3), torch.zeros(2)) == 0
+    assert step_loss(error, torch.ones(3, 1, 3), torch.tensor([0.0, 1.0])) > 0
+
+
+def test_values_that_are_not_known_make_no_wrong_steps():
+    error, variance = draw(0, 1, 4, 2, 1, 1), torch.ones(2, 1, 1)
+    seen = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1, 1).expand(1, 4, 2, 1, 1)
+    first = step_loss(error[:, :, :1], variance[:1], torch.ones(1))
+    torch.testing.assert_close(step_loss(error, variance, torch.ones(1), seen), first)
+
+
+def test_what_hardly_changes_is_held_to_no_more_than_the_least_step():
+    error = draw(1, 1, 4, 1, 1, 1)
+    least = step_loss(error, torch.full((1, 1, 1), 0.01), torch.ones(1))
+    assert step_loss(error, torch.full((1, 1, 1), 1e-6), torch.ones(1)) == least
 
 
 def test_wrong_shapes_and_names_are_refused():

@@ -404,6 +404,37 @@ def test_regions_count_as_often_as_their_weights_say(cache, stage):
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_step_loss_joins_with_its_weight_and_minds_the_past(cache):
+    """The clip is still but for one cell that flashes; a prediction of zeros is wrong at each flash."""
+    latents = np.lib.format.open_memmap(cache.folder / "latents.npy", mode="r+")
+    latents[::2, 0, 0, 0] = 1
+    latents.flush()
+    del latents
+    flashing = open_latent_cache(cache.folder)
+    every_past = DropoutConfig(
+        without_sound=0, nothing=0, audio=0, motion_latents=0, reference=0, motion_frames=0
+    )
+    no_past = replace(every_past, motion_frames=1.0)
+    batch = BatchConfig(mouth_weight=1.0, eye_weight=1.0, start_share=0)
+    found = {}
+    for name, dropout in (("past", every_past), ("none", no_past)):
+        task = make_task(flashing, 2, says=0.0, batch=batch, dropout=dropout, step_weight=0.5)
+        assert (task.step_variance[0, 0, 0], task.step_variance.sum()) == (1, 1)
+        losses = task.losses(task.network, 3)
+        plain = make_task(flashing, 2, says=0.0, batch=batch, dropout=dropout).losses(task.network, 3)
+        assert "step" not in plain
+        torch.testing.assert_close(losses["loss"], plain["loss"] + 0.5 * losses["step"])
+        found[name] = losses["step"].item()
+    # eleven steps of one unit in one cell of 256, each counting half; and a first frame that may be one
+    assert found["none"] == pytest.approx(11 * 0.5 / (12 * 256))
+    assert found["past"] > found["none"]
+
+
+def test_the_step_loss_is_for_clips():
+    with pytest.raises(ValueError, match="step_weight must be 0 in stage 1"):
+        StageConfig(number=1, batch_size=4, step_weight=0.1)
+
+
 def region_of(cache: LatentCache, config: BatchConfig) -> Tensor:
     """The weights of a frame of the cache, `8 8`."""
     return sample_frame_batch(cache, seed=0, step=0, batch_size=1, config=config).region_weight[0, 0]

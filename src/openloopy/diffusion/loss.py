@@ -15,6 +15,8 @@ from openloopy.diffusion.prediction import Prediction
 
 LossWeight = Literal["uniform", "min_snr"]
 MIN_SNR_GAMMA = 5.0
+MIN_STEP_VARIANCE = 0.01
+"""Of values of unit variance: what changes less is held to no more."""
 
 
 def per_sample_weight(
@@ -70,6 +72,34 @@ def denoising_loss(
     if region_weight is not None:
         error = error * _normalised(region_weight)
     return (sample_weight * error.flatten(1).mean(dim=1)).mean()
+
+
+def step_loss(
+    error: Tensor, step_variance: Tensor, past_is_known: Tensor, region_weight: Tensor | None = None
+) -> Tensor:
+    """How wrongly x_0 changes from frame to frame, in units of how much it does change.
+
+    Own design: a squared error hardly minds a head that trembles by a tenth of its range, or a jump from the past into
+    the clip; between frames heads move by less than that. The expectation that minimises it is that of the squared
+    error.
+
+    Args:
+        error: of x_0, `b f c h w`.
+        step_variance: mean squared change of the data between frames, `c h w`; 0 where nothing changes.
+        past_is_known: `b`, 1 where the model sees the frame before the clip: then the first frame's error counts as a
+            step, since the past is true.
+        region_weight: as in `denoising_loss`.
+
+    Returns:
+        Scalar, float32.
+    """
+    error = error.float()
+    first = error[:, :1] * past_is_known.float().reshape(-1, *[1] * (error.ndim - 1))
+    steps = torch.cat([first, error.diff(dim=1)], dim=1)
+    weight = torch.where(step_variance > 0, 0.5 / step_variance.clamp(min=MIN_STEP_VARIANCE), 0.0)
+    if region_weight is not None:
+        weight = weight * _normalised(region_weight)
+    return (steps**2 * weight).mean()
 
 
 def _normalised(region_weight: Tensor) -> Tensor:

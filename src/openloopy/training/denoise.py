@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from openloopy.data.batch import ClipBatch, sample_clip_batch, sample_frame_batch
 from openloopy.data.cache import LatentCache
 from openloopy.data.feature_shards import FeatureShards
-from openloopy.diffusion.loss import denoising_loss, per_sample_weight
-from openloopy.diffusion.prediction import add_noise, target
+from openloopy.diffusion.loss import denoising_loss, per_sample_weight, step_loss
+from openloopy.diffusion.prediction import add_noise, target, to_x_0
 from openloopy.diffusion.schedule import alpha_bars
 from openloopy.models.audio_to_latents import (
     AudioCondition,
@@ -39,6 +40,7 @@ from openloopy.training.processes import WHOLE, Piece
 from openloopy.training.stages import AUDIO_KEYS, PAST_KEYS, DropoutConfig, StageConfig, freeze_all_but
 
 WEIGHTS_NAME = "loopy.safetensors"
+STEP_VARIANCE_CLIPS = 64
 NUM_MOTION_CONDITIONS = 4
 """Sound, landmarks, head variance, expression variance."""
 
@@ -122,6 +124,7 @@ class DenoiseTask:
         self.cache, self.config, self.preview = cache, config, preview
         self.batch_size = config.batch_size
         self.alpha_bars = alpha_bars(loopy.config.schedule)
+        self.step_variance = _step_variance(cache) if config.step_weight else None
         freeze_all_but(loopy, config.trainable)
 
     def describe(self) -> dict:
@@ -177,11 +180,17 @@ class DenoiseTask:
         # How it does where little of the signal is left, which is what the conditions must supply.
         dark = (t > 0.8 * model.schedule.num_timesteps).to(latents.device)
         error = ((prediction.float() - wanted) ** 2).flatten(1).mean(1).detach()
-        return {
+        losses = {
             "loss": loss,
             "mse": error.mean(),
             "mse_noisy": (error * dark).sum() / dark.sum().clamp(min=1),
         }
+        if self.step_variance is None:
+            return losses
+        x_0 = to_x_0(model.prediction, prediction.float(), x_t, alpha_bar)
+        past_is_known = conditions.keep_motion * conditions.reference.motion_mask[:, -1]
+        steps = step_loss(x_0 - latents, self.step_variance.to(latents.device), past_is_known, region)
+        return losses | {"loss": loss + self.config.step_weight * steps, "step": steps.detach()}
 
 
 @torch.inference_mode()
@@ -201,6 +210,15 @@ def validation_loss(
             for name, value in task.losses(network, step).items():
                 sums[name] = sums.get(name, 0.0) + value.item() / batches
     return {f"val_{name}": value for name, value in sums.items()}
+
+
+def _step_variance(cache: LatentCache | FeatureShards) -> Tensor:
+    """Mean squared change of the latents from frame to frame, `c h w`, over the first clips of a cache."""
+    steps = [
+        np.diff(cache.rows("latents", i).astype(np.float32), axis=0)
+        for i in range(min(len(cache), STEP_VARIANCE_CLIPS))
+    ]
+    return torch.from_numpy((np.concatenate(steps) ** 2).mean(0))
 
 
 def _no_preview(network: nn.Module, path: Path) -> None:

@@ -73,6 +73,9 @@ class StageConfig:
     timestep_power: float = 1.0
     """1: all timesteps alike (the paper's sources). Above 1: noisier ones more often, T u^(1 / power) with u in [0, 1);
     what conditions must supply, the head's place above all, is learnt where little of the signal is left."""
+    step_weight: float = 0.0
+    """Weight of the step loss (`diffusion.loss.step_loss`), which minds how x_0 changes from frame to frame, and from
+    the past into the clip; stage 2 only, not in the paper."""
     motion_gradient: Literal["full", "none"] = "full"
     """'none': the reference net learns from the reference picture alone; motion frames pass it without a gradient,
     which saves a third of a step where training is slow."""
@@ -82,6 +85,10 @@ class StageConfig:
             raise ValueError(f"trainable parts are {sorted(ALL_PARTS)}, got {sorted(self.trainable)}")
         if self.timestep_power <= 0:
             raise ValueError(f"timestep_power must be above 0, got {self.timestep_power}")
+        if self.step_weight < 0 or (self.step_weight and self.number == 1):
+            raise ValueError(
+                f"step_weight must be 0 in stage 1 and at least 0 in stage 2, got {self.step_weight}"
+            )
         if self.number == 2 and "audio" not in self.trainable:
             raise ValueError(
                 "stage 2 must train the 'audio' part: with it frozen the lips never learn to follow the sound; "
