@@ -44,7 +44,7 @@ def ablation() -> LineConfig:
 
 
 def loopy_config() -> LoopyConfig:
-    """`mini`'s model with a third fewer channels and layers."""
+    """`mini`'s model with fewer channels and layers."""
     base = mini.loopy_config()
     unet = replace(base.denoiser.unet, block_channels=(64,), layers_per_block=1, context_dim=64)
     temporal = replace(base.denoiser.temporal, relative_motion=True)
