@@ -55,7 +55,8 @@ def mini() -> LineConfig:
                 batch_size=32,
                 batch=batch,
                 timestep_power=1.5,
-                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.1),
+                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.05),
+                step_weight=0.5,
             ),
             loop=_loop(60_000, learning_rate=1e-3, ema_decay=0.9995),
         ),
@@ -82,7 +83,8 @@ def audio_encoder_config() -> AudioEncoderConfig:
 
 
 def loopy_config() -> LoopyConfig:
-    """The paper's model on three tokens a frame; measured departures: reference at the input, v, zero terminal SNR."""
+    """The paper's model on three tokens a frame; measured departures: reference and last frame at the input, v, zero
+    terminal SNR."""
     unet = UNetConfig(
         in_channels=TOKEN_WIDTH,
         out_channels=TOKEN_WIDTH,
@@ -102,6 +104,7 @@ def loopy_config() -> LoopyConfig:
             temporal=TemporalConfig(num_heads=4),
             audio=AudioProjectionConfig(num_layers=AUDIO_LAYERS, layer_width=AUDIO_WIDTH),
             reference_input="attention+concat",
+            past_input="last_frame",
         ),
         a2l=A2LConfig(num_embeddings=32, width=128, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),
