@@ -41,6 +41,7 @@ from openloopy.rig.paint import (
     refine_mask,
     smooth_curve,
     spread_alpha,
+    to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
 from openloopy.rig.state import NEUTRAL, State
@@ -259,22 +260,13 @@ class PortraitRig:
         skin_landmarks = self._placed(scene.expression.skin, scene.placement, scene.size_px)
         for eye, is_shut in zip(self.eyes, self.face.shut, strict=True):
             share = 0.0 if is_shut else _eye_share(scene.expression, eye)
-            if share == 0:
-                continue
-            lids = eye.indices.lids
-            around = np.concatenate([landmarks[lids], skin_landmarks[lids]])
-            box = Box.around(around, 10 * scene.size_px / 256 + 2, scene.size_px)
-            if box.is_empty:
-                continue
-            # floats where the eye is painted only; the rest is never looked at
-            painted = np.empty(canvas.shape, np.float32)
-            painted[box.slices] = before = canvas[box.slices]
-            eye.paint(painted, landmarks, skin_landmarks, scene)
-            canvas[box.slices] = _to_bytes(before + (painted[box.slices] - before) * share)
+            if share > 0:
+                box, painted = eye.paint(canvas, landmarks, skin_landmarks, scene)
+                _lay(canvas, box, painted, share)
 
     def _paint_mouth(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
         moved_cm = float(np.abs(scene.expression.landmarks[_LIPS]).max())
-        share = float(smoothstep(moved_cm, 0, _PAINTED_FROM_CM))
+        share = smoothstep(moved_cm, 0, _PAINTED_FROM_CM)
         upper = smooth_curve(landmarks[LIP_INNER_UPPER], _NUM_LIP_EDGE_POINTS)
         lower = smooth_curve(landmarks[LIP_INNER_LOWER], _NUM_LIP_EDGE_POINTS)
         crossed = lower[:, 1] < upper[:, 1]
@@ -285,14 +277,25 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
-        here = canvas[slit.box.slices].astype(np.float32)
-        skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
+        skin = over(canvas[slit.box.slices], over(above, below, slit.below), slit.box.feather(4))
         if slit.opening.any():
             jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
             moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
-            skin = over(skin, inside, slit.opening[..., 0])
-        canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
+            skin = over(skin, inside, slit.opening)
+        _lay(canvas, slit.box, skin, share)
+
+
+def _lay(canvas: np.ndarray, box: Box, painted: np.ndarray, share: float) -> None:
+    """Show what is painted in a box of the canvas, by a share."""
+    before = canvas[box.slices]
+    if before.size:
+        shown = (
+            painted
+            if share == 1
+            else cv2.addWeighted(before.astype(np.float32), 1 - share, painted.astype(np.float32), share, 0)
+        )
+        canvas[box.slices] = to_bytes(shown)
 
 
 def _fold(value: float, own: float) -> float:
@@ -346,7 +349,7 @@ def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
     moved = np.hypot(moves_px[..., 0], moves_px[..., 1]) / _UNMOVED_PX
     if moved.min() >= 1:
         return alpha
-    moved = cv2.resize(_to_bytes(255 * np.minimum(moved, 1)), alpha.shape, interpolation=cv2.INTER_LINEAR)
+    moved = cv2.resize(to_bytes(255 * np.minimum(moved, 1)), alpha.shape, interpolation=cv2.INTER_LINEAR)
     return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(alpha), moved, scale=1 / 255))
 
 
@@ -355,11 +358,6 @@ def _composite(background: np.ndarray, canvas: np.ndarray, alpha: np.ndarray) ->
     share = cv2.merge([alpha] * 3)
     before = cv2.multiply(canvas, share, scale=1 / 255)
     return cv2.add(before, cv2.multiply(background, cv2.bitwise_not(share), scale=1 / 255))
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Rounded to 0..255, uint8."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
