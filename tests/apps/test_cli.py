@@ -394,3 +394,18 @@ def test_progress_counts_in_clips():
     progress = Progress(frames_done=13, total_frames=50, clip_frames=12, elapsed_s=26.0)
     assert (progress.clips_done, progress.total_clips) == (2, 5)
     np.testing.assert_allclose([progress.seconds_per_video_second, progress.left_s], [50, 74])
+
+
+def test_generate_imports_nothing_of_training():
+    """Half of the time until the first frame went into recipes and scipy."""
+    heavy = (
+        "scipy",
+        "transformers",
+        "diffusers",
+        "openloopy.recipes",
+        "openloopy.training",
+        "openloopy.puppet",
+    )
+    code = f"import sys, openloopy.apps.generate; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -17,7 +17,6 @@ from openloopy.inference.memory import counts_of, needed_bytes, pick_tier
 from openloopy.models.folder import EMBEDDED_MINI, load_config
 from openloopy.models.loopy import LoopyModel
 from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
-from openloopy.recipes.sd15 import loopy_config as sd15_config
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -140,6 +139,9 @@ def _devices() -> tuple[str, ...]:
 
 
 def _memory(choice: Choice) -> dict[str, str]:
+    # Here: recipes import all of training, which `generate` does not need and would wait for.
+    from openloopy.recipes.sd15 import loopy_config as sd15_config
+
     with torch.device("meta"):
         paper_size = sum(parameter.numel() for parameter in LoopyModel(sd15_config()).parameters())
     counts = {"sd15": (sd15_config(), paper_size, SD15_OTHERS)}
