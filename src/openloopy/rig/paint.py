@@ -179,14 +179,14 @@ class Scene:
         """Portrait px `... 2` (already placed) to output px."""
         return (points + 0.5) * self.scale - 0.5
 
-    def places(self, grid_map: np.ndarray, box: Box) -> np.ndarray:
-        """Where in the portrait the pixels of a box lie by one of the maps, `h w 2` px."""
+    def enlarged(self, values: np.ndarray, box: Box) -> np.ndarray:
+        """Values on the grid, `GRID GRID ...`, at the pixels of a box: the same in whichever box."""
         # whole steps, after which pixels lie about the grid as before, and one more around
         steps = gcd(self.size_px, GRID)
         px, cells = self.size_px // steps, GRID // steps
         first_x, first_y = max(box.x0 // px - 1, 0), max(box.y0 // px - 1, 0)
         last_x, last_y = (min(-(-end // px) + 1, steps) for end in (box.x1, box.y1))
-        part = grid_map[first_y * cells : last_y * cells, first_x * cells : last_x * cells]
+        part = values[first_y * cells : last_y * cells, first_x * cells : last_x * cells]
         size = ((last_x - first_x) * px, (last_y - first_y) * px)
         x0, y0 = box.x0 - first_x * px, box.y0 - first_y * px
         enlarged = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
@@ -199,7 +199,7 @@ class Scene:
 
         origin: (x, y) of the texture's first pixel in the portrait; beyond the texture its border goes on.
         """
-        places, border = self.places(grid_map, box), cv2.BORDER_CONSTANT
+        places, border = self.enlarged(grid_map, box), cv2.BORDER_CONSTANT
         if origin != (0, 0):
             places, border = cv2.subtract(places, (*origin, 0, 0)), cv2.BORDER_REPLICATE
         return cv2.remap(texture, places, None, cv2.INTER_LINEAR, borderMode=border)

@@ -41,6 +41,7 @@ from openloopy.rig.paint import (
     refine_mask,
     smooth_curve,
     spread_alpha,
+    threefold,
     to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
@@ -246,15 +247,13 @@ class PortraitRig:
         shaded = cv2.boundingRect((np.abs(log) > _LEAST_LOG_SHADE).astype(np.uint8))
         if not shaded[2]:
             return
-        # a factor for every pixel of the rows that are shaded: whole rows keep the enlargement the same
-        factor = cv2.resize(np.exp(log), (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)
         scale = scene.size_px / GRID
         x0, y0 = (max(int((first - 1) * scale), 0) for first in shaded[:2])
         x1 = min(int((shaded[0] + shaded[2] + 1) * scale) + 1, scene.size_px)
         y1 = min(int((shaded[1] + shaded[3] + 1) * scale) + 1, scene.size_px)
-        here = canvas[y0:y1, x0:x1]
-        factors = cv2.merge([factor[y0:y1, x0:x1]] * 3)
-        canvas[y0:y1, x0:x1] = cv2.multiply(here, factors, dtype=cv2.CV_8U)
+        box = Box(x0, y0, x1, y1)
+        factors = threefold(scene.enlarged(np.exp(log), box))
+        canvas[box.slices] = cv2.multiply(canvas[box.slices], factors, dtype=cv2.CV_8U)
 
     def _paint_eyes(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
         skin_landmarks = self._placed(scene.expression.skin, scene.placement, scene.size_px)
@@ -328,7 +327,7 @@ def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The warped portrait `size size 3` and its alpha `size size`, uint8, without slits."""
     size = len(sized.still_map)
     pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
-    pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
+    cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map, dst=pulled_from)
     # beyond the border hair and cloth are mirrored, since streaks catch the eye ...
     warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     alpha = cv2.extractChannel(warped, 3)
