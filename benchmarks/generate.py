@@ -1,10 +1,11 @@
 """How fast and how large is generation? Speed, arithmetic and memory of the whole way from files to an mp4.
 
-    python benchmarks/generate.py --model mini [--short]
+    python benchmarks/generate.py --model mini [--size 1024 | --frame full] [--short | --minutes 10]
 
-Each length is made in a fresh process, so that its peak memory (getrusage) is its own: 10 s, and 3 min unless
-`--short`. The arithmetic is counted by torch's flop counter, the peak of the machine by matrix products in the same
-run. The last line is one JSON object, which benchmarks/README.md explains.
+Each length is made in a fresh process, so that its peak memory (getrusage) is its own: 10 s, and `--minutes` unless
+`--short`. Where the time goes is told apart by the CPU time of the threads that do it, in the same run. The
+arithmetic is counted by torch's flop counter, the peak of the machine by matrix products in the same run. The last
+line is one JSON object, which benchmarks/README.md explains.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import wave
+from collections.abc import Callable
+from functools import wraps
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE_HZ = 16_000
 FPS = 25
-SHORT_S, LONG_S = 10.0, 180.0
+SHORT_S = 10.0
+FULL_FRAME_PX = (1920, 1080)
 LONG_STEPS = 1
 """Sampling steps follow one another in the same memory: one is enough to see whether it grows with the length."""
 MATMUL_SIDE = 2048
@@ -46,9 +51,9 @@ def main() -> None:
     result = {"benchmark": "generate", **in_fresh_process(options, SHORT_S)}
     result["peak_rss_mb_10s"] = result.pop("peak_rss_mb")
     if not options.short:
-        result["peak_rss_mb_3min"] = in_fresh_process(options, LONG_S, steps=LONG_STEPS)["peak_rss_mb"]
-        result["steps_3min"] = LONG_STEPS
-        result["peak_rss_ratio"] = result["peak_rss_mb_3min"] / result["peak_rss_mb_10s"]
+        long = in_fresh_process(options, 60 * options.minutes, steps=LONG_STEPS)["peak_rss_mb"]
+        result |= {"minutes_long": options.minutes, "steps_long": LONG_STEPS, "peak_rss_mb_long": long}
+        result["peak_rss_ratio"] = long / result["peak_rss_mb_10s"]
     result |= arithmetic(options, result["seconds_per_video_second"])
     result = rounded({**result, **provenance()})
     save_result("generate", result)
@@ -60,19 +65,83 @@ def measure_video(options: argparse.Namespace) -> dict[str, Any]:
     started_s = time.monotonic()
     import openloopy.apps.generate  # noqa: F401  (here, so that its time is known)
 
-    import_s = time.monotonic() - started_s
+    import_s, shares = time.monotonic() - started_s, Shares.watching()
     with tempfile.TemporaryDirectory() as folder:
         made = make_video(options, Path(folder))
     names = ("inputs_s", "load_s", "first_frame_s", "seconds_per_video_second")
     return {
         "import_s": import_s,
         **{name: made.timings[name] for name in names},
+        "cpu_s_per_video_second": shares.per_second(made.num_frames / FPS),
         "num_frames": made.num_frames,
-        "output_px": made.width,
+        "output_px": [made.width, made.height],
         "device": made.device,
         "dtype": made.dtype,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+class Shares:
+    """CPU time of the parts of generation, each in whichever threads do it."""
+
+    def __init__(self) -> None:
+        self._spent_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._begun_s = 0.0
+
+    @staticmethod
+    def watching() -> Shares:
+        """Listens to all that generates from here on."""
+        from openloopy.inference.full_frame import Paster
+        from openloopy.inference.pipeline import LoopyPipeline
+        from openloopy.models.audio_encoder import AudioFeatureReader
+        from openloopy.rig.portrait_rig import PortraitRig
+
+        shares = Shares()
+        for owner, method, part in (
+            (LoopyPipeline, "_clip_latents", "sampling"),
+            (AudioFeatureReader, "window", "sound"),
+            (PortraitRig, "render", "drawing"),
+            (Paster, "__call__", "pasting"),
+        ):
+            setattr(owner, method, shares._timed(getattr(owner, method), part))
+        # the first thing that happens after loading
+        LoopyPipeline._frames = shares._from_here(LoopyPipeline._frames)
+        return shares
+
+    def per_second(self, video_s: float) -> dict[str, float]:
+        """Seconds of CPU per second of video. `encoding` is what no other part spent, x264's own threads above all."""
+        total_s = time.process_time() - self._begun_s
+        parts = dict(self._spent_s)
+        # the sound is heard while a clip is sampled
+        parts["sampling"] = parts.get("sampling", 0.0) - parts.get("sound", 0.0)
+        parts["encoding"] = total_s - sum(parts.values())
+        return {name: spent_s / video_s for name, spent_s in (parts | {"total": total_s}).items()}
+
+    def _timed(self, call: Callable[..., Any], part: str) -> Callable[..., Any]:
+        @wraps(call)
+        def run(*args: Any, **settings: Any) -> Any:
+            begun_s = time.thread_time()
+            try:
+                return call(*args, **settings)
+            finally:
+                with self._lock:
+                    spent_s = time.thread_time() - begun_s
+                    self._spent_s[part] = self._spent_s.get(part, 0.0) + spent_s
+
+        return run
+
+    def _from_here(self, frames: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(frames)
+        def run(*args: Any, **settings: Any) -> Any:
+            made = frames(*args, **settings)
+            first = next(made)
+            # the portrait is prepared: from the second frame on all is drawing, sampling and encoding
+            self._spent_s, self._begun_s = {}, time.process_time()
+            yield first
+            yield from made
+
+        return run
 
 
 def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
@@ -85,7 +154,7 @@ def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
 
     torch.set_num_threads(options.threads)
     portrait, sound = folder / "portrait.png", folder / "speech.wav"
-    write_image(portrait, demo_portrait())
+    write_image(portrait, demo_portrait() if options.frame == "crop" else full_frame())
     write_speech(sound, options.child_seconds)
     request = GenerateRequest(
         portrait=portrait,
@@ -93,6 +162,7 @@ def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
         out=folder / "out.mp4",
         model=options.model,
         options=GenerationOptions(steps=options.steps, size_px=options.size),
+        frame=options.frame,
         device=options.device,
         dtype=options.dtype,
     )
@@ -115,9 +185,10 @@ def arithmetic(options: argparse.Namespace, seconds_per_video_second: float) -> 
     """Operations per frame, and how much of the machine's matrix product speed they reach."""
     from openloopy.apps.doctor import choose
     from openloopy.inference.pipeline import LoopyPipeline
-    from openloopy.models.folder import find_model_folder
+    from openloopy.models.folder import find_model_folder, load_config
 
-    choice, folder = choose(options.device, options.dtype), find_model_folder(options.model)
+    folder = find_model_folder(options.model)
+    choice = choose(options.device, options.dtype, load_config(folder))
     pipeline = LoopyPipeline.from_pretrained(folder, device=choice.device, dtype=choice.dtype)
     peaks = {dtype: matmul_gflops(dtype, options) for dtype in ("float32", "bfloat16")}
     per_frame = frame_gflop(pipeline, options) + sound_gflop(pipeline)
@@ -212,6 +283,16 @@ def demo_portrait() -> np.ndarray:
     return astronaut()
 
 
+def full_frame() -> np.ndarray:
+    """The same in the middle of a picture of FULL_FRAME_PX."""
+    import cv2
+
+    width, height = FULL_FRAME_PX
+    portrait = cv2.resize(demo_portrait(), (height, height), interpolation=cv2.INTER_CUBIC)
+    beside = (width - height) // 2
+    return cv2.copyMakeBorder(portrait, 0, 0, beside, beside, cv2.BORDER_REPLICATE)
+
+
 def speech(seconds: float) -> np.ndarray:
     """The demo speech over and over, `samples` float32."""
     from openloopy.media.audio import open_waveform
@@ -236,10 +317,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--model", default="mini", help='"mini", a model folder or a hub id')
     parser.add_argument("--steps", type=int, help="sampling steps; the model's own by default")
     parser.add_argument("--size", type=int, help="side of the pictures, px; the model's own by default")
+    parser.add_argument("--frame", choices=["crop", "full"], default="crop")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--short", action="store_true", help="only 10 s of video, not 3 min")
+    parser.add_argument("--short", action="store_true", help="only 10 s of video, nothing longer")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of the longer video")
     parser.add_argument("--child-seconds", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 

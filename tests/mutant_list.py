@@ -197,8 +197,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "guidance.tokens_follow_the_motion_latents",
         "models/conditions.py",
-        "scale_samples(self.audio_tokens, keep_audio)",
-        "scale_samples(self.audio_tokens, keep_motion_latents)",
+        "scale_samples(audio, keep_audio)",
+        "scale_samples(audio, keep_motion_latents)",
         DENOISER,
     ),
     Mutant(

@@ -14,15 +14,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from openloopy.apps import generate
+from openloopy.apps import doctor, generate
 from openloopy.apps.cli import INTERRUPTED, main
 from openloopy.apps.doctor import choose, examine
 from openloopy.apps.generate import GenerateRequest, Progress, generate_video
 from openloopy.inference.pipeline import GenerationOptions
 from openloopy.media.files import sha256_file
 from openloopy.media.video import read_frames
+from openloopy.recipes import mini, sd15
 from tests.media.sounds import write_sound
 
 
@@ -394,3 +396,25 @@ def test_progress_counts_in_clips():
     progress = Progress(frames_done=13, total_frames=50, clip_frames=12, elapsed_s=26.0)
     assert (progress.clips_done, progress.total_clips) == (2, 5)
     np.testing.assert_allclose([progress.seconds_per_video_second, progress.left_s], [50, 74])
+
+
+def test_generate_imports_nothing_of_training():
+    """Half of the time until the first frame went into recipes and scipy."""
+    heavy = (
+        "scipy",
+        "transformers",
+        "diffusers",
+        "openloopy.recipes",
+        "openloopy.training",
+        "openloopy.puppet",
+    )
+    code = f"import sys, openloopy.apps.generate; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_few_tokens_are_computed_in_float32_where_a_cpu_would_take_bfloat16(monkeypatch):
+    monkeypatch.setattr(doctor, "computes_in_bf16", lambda device: True)
+    assert choose("cpu", "auto").dtype == choose("cpu", "auto", sd15.loopy_config()).dtype == torch.bfloat16
+    assert choose("cpu", "auto", mini.loopy_config()).dtype == torch.float32
+    assert choose("cpu", "bfloat16", mini.loopy_config()).dtype == torch.bfloat16

@@ -33,6 +33,33 @@ def test_frames_come_back_in_order_and_in_colour(tmp_path):
         np.testing.assert_allclose(frame.astype(int), _frame(i).astype(int), atol=6)
 
 
+def test_colours_are_those_of_bt709_in_limited_range(tmp_path):
+    """As swscale converts them, and said so in the file: red, green, blue, white, black, a grey and skin."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (99,) * 3, (224, 172, 140)]
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, crf=0) as video:
+        for colour in colours:
+            video.write(np.full((SIZE[1], SIZE[0], 3), colour, np.uint8))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = list(container.decode(video=0))
+    for colour, frame in zip(colours, frames, strict=True):
+        assert (frame.colorspace, frame.color_range) == (1, 1)
+        flat = av.VideoFrame.from_ndarray(np.full((SIZE[1], SIZE[0], 3), colour, np.uint8), format="rgb24")
+        expected = flat.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1).to_ndarray()
+        assert np.abs(frame.to_ndarray().astype(int) - expected).max() <= 1
+
+
+def test_chroma_lies_between_its_four_pixels(tmp_path):
+    picture = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    picture[:, ::2, 0] = 255  # red and black columns
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, crf=0) as video:
+        video.write(picture)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        planes = next(container.decode(video=0)).to_ndarray()
+    luma, chroma = planes[: SIZE[1]], planes[SIZE[1] :].reshape(2, -1)
+    assert abs(int(luma[:, ::2].mean()) - 63) <= 1 and abs(int(luma[:, 1::2].mean()) - 16) <= 1
+    np.testing.assert_allclose(chroma.mean(1), [115, 184], atol=1)
+
+
 def test_probe_counts(tmp_path):
     info = probe_video(_write(tmp_path / "a.mp4", 33, speechlike(1.32, 16_000)[0]))
     assert (info.width, info.height, info.fps, info.num_frames) == (*SIZE, FPS, 33)

@@ -125,3 +125,15 @@ def test_tokens_and_maps_are_inverse(layout):
 def test_width_must_fit_the_heads():
     with pytest.raises(ValueError, match="not a multiple of its 3 heads"):
         Attention(8, 3)
+
+
+def test_few_logits_without_gradient_take_the_fused_kernel(monkeypatch):
+    q, k, v = random_qkv()
+    wanted = attend(q, k, v)
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(attention, "attend_blocked", None)
+        torch.testing.assert_close(attend(q, k, v), wanted.detach(), atol=1e-6, rtol=1e-5)
+    monkeypatch.setattr(attention, "BLOCK_LOGITS", 3 * 2 * 6 * 10 - 1)
+    monkeypatch.setattr(attention, "attend_fused", None)
+    with torch.no_grad():  # too many
+        torch.testing.assert_close(attend(q, k, v), wanted.detach())

@@ -58,6 +58,29 @@ def test_guidance_in_one_batch_equals_in_turn(denoiser, is_cached):
 
 
 @torch.no_grad()
+def test_cached_audio_equals_its_tokens_in_every_branch(denoiser):
+    x_t, t = noisy_clip()
+    conditions = tiny_conditions(tiny_features())
+    cached = replace(conditions, audio_tokens=denoiser.cache_audio(conditions.audio_tokens))
+    first = torch.tensor([0.0, 1.0])
+    drop = {"keep_audio": first, "keep_motion_latents": first, "keep_reference": torch.ones(BATCH)}
+    for change in (
+        lambda c: c,
+        Conditions.without_audio,
+        Conditions.without_reference,
+        lambda c: c.drop(**drop),
+    ):
+        wanted, got = (denoiser(x_t, t, change(c)) for c in (conditions, cached))
+        assert torch.allclose(got, wanted, atol=1e-5)
+    branches = [[c, c.without_audio()] for c in (conditions, cached)]
+    wanted, got = (
+        denoiser(x_t.repeat(2, 1, 1, 1, 1), t.repeat(2), Conditions.cat(pair)) for pair in branches
+    )
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert (got[:BATCH] - got[BATCH:]).std() > 1e-3
+
+
+@torch.no_grad()
 def test_branches_with_references_of_their_own(denoiser):
     x_t, t = noisy_clip()
     one, other = tiny_conditions(tiny_features()), tiny_conditions(tiny_features(torch.zeros(BATCH, MOTION)))

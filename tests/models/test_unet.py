@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from openloopy.models.conditions import Conditions
 from openloopy.models.denoiser import Denoiser, DenoiserConfig
-from openloopy.models.resnet import ResnetBlock, TimeEmbedding, timestep_features
+from openloopy.models.resnet import ResnetBlock, TimeEmbedding, convolve, timestep_features
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import Anatomy, DownBlock, UNetConfig, UpBlock
 from tests.models.tiny_nets import awake
@@ -114,3 +114,15 @@ def test_kernels_of_one_row_are_those_of_three_whose_others_see_nothing(width):
     # With a second row the upper and lower taps see something.
     two_rows = torch.randn(2, 1, 4, 2, width), t, replace(told, reference_latents=torch.zeros(2, 4, 2, width))
     assert not torch.allclose(small(*two_rows), large(*two_rows), atol=1e-3)
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 1), (1, 3), (1, 5)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolutions_of_one_row_equal_pytorchs(kernel_size, bias):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 6, kernel_size, padding=(0, kernel_size[1] // 2), bias=bias)
+    x = torch.randn(3, 4, 1, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve(conv, x), conv(x))
+        assert torch.equal(convolve(conv, x.repeat(1, 1, 2, 1)), conv(x.repeat(1, 1, 2, 1)))
+    assert torch.equal(convolve(conv, x), conv(x))  # with gradients

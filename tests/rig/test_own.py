@@ -163,7 +163,7 @@ def test_the_inside_of_an_open_mouth_is_the_portrait_s_own_while_nothing_moves(p
     scene = rig._scene(rig.own, SIZE)
     upper, lower = (rig.head.mesh_px[indices, :2] for indices in (LIP_INNER_UPPER, LIP_INNER_LOWER))
     slit = open_slit(upper, lower, 6, 0.7, SIZE)
-    inside = slit.opening[..., 0] > 0.99
+    inside = slit.opening > 0.99
     black = np.zeros((*inside.shape, 3), np.float32)
     kept = rig.own_mouth.keep(black, slit, scene, MouthMoves(0.0, 0.0))
     assert inside.sum() > 10

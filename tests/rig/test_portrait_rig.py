@@ -403,3 +403,31 @@ def test_push_pull_fills_a_hole_with_what_surrounds_it() -> None:
     picture[15:25, 15:25], known[15:25, 15:25] = 255, 0
     filled = push_pull(picture, known)
     assert np.abs(filled - 90).max() < 12
+
+
+@pytest.mark.parametrize("size", [OUT, 97, 150])
+def test_values_are_enlarged_the_same_in_whichever_box(rig: PortraitRig, size: int) -> None:
+    scene = rig._scene(in_state(jaw=0.5, yaw=6.0), size)
+    whole = cv2.resize(scene.maps.lower, (size, size), interpolation=cv2.INTER_LINEAR)
+    for box in (
+        Box(0, 0, size, size),
+        Box(31, 40, 77, 90),
+        Box(0, size - 9, 5, size),
+        Box(size - 1, 3, size, 4),
+    ):
+        np.testing.assert_allclose(scene.enlarged(scene.maps.lower, box), whole[box.slices], atol=1e-3)
+
+
+def test_the_lower_map_is_the_upper_one_away_from_the_slits(rig: PortraitRig) -> None:
+    """It is found by itself only where it differs, and there it undoes the lower field."""
+    state, field = in_state(jaw=0.9, yaw=6.0), rig.field
+    placement, skin_px = rig.face.place(state), rig.head.vectors_to_px(rig.face.express(state).skin)
+    maps = field.inverse_maps(skin_px, placement)
+    differs = (maps.upper != maps.lower).any(-1)
+    assert 0.01 < differs.mean() < 0.7
+    forward = field.grid + field.displacements(skin_px, placement)[1]
+    at = (maps.lower + 0.5) * GRID / SIZE - 0.5
+    back = cv2.remap(forward, at.astype(np.float32), None, cv2.INTER_LINEAR)
+    inside = ((maps.lower > 2) & (maps.lower < SIZE - 3)).all(-1)
+    off = np.linalg.norm(back - field.grid, axis=-1)[inside]
+    assert np.percentile(off, 99) < 0.1 and off.max() < 0.5

@@ -23,7 +23,7 @@ from openloopy.media.audio import SAMPLE_RATE_HZ, AudioInfo, open_waveform, prob
 from openloopy.media.files import MediaError, atomic_write, require_folder_of, sha256_file
 from openloopy.media.image import read_image
 from openloopy.media.video import CRF, FPS, VideoWriter
-from openloopy.models.folder import find_model_folder
+from openloopy.models.folder import find_model_folder, load_config
 from openloopy.models.rig_codec import Portrait
 
 FrameKind = Literal["crop", "full"]
@@ -160,8 +160,8 @@ def generate_video(
     """
     clock = _Clock()
     check_output(request)
-    choice = choose(request.device, request.dtype)
     folder = find_model_folder(request.model)
+    choice = choose(request.device, request.dtype, load_config(folder))
     sound = Sound(open_waveform(request.audio), probe_audio(request.audio))
     chosen = choose_face(request, landmarker or NetworkLandmarker(), say)
     clock.lap("inputs_s")

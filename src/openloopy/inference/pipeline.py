@@ -241,17 +241,18 @@ class LoopyPipeline:
         window: ClipWindow,
         generator: torch.Generator,
     ) -> Conditions:
-        """All conditions of a clip; the reference is projected here, once for all steps, frames and branches."""
+        """All conditions of a clip; reference and audio are projected here, once for all steps and branches."""
         loopy, dtype = self.model.loopy, self.model.dtype
         latents = portrait.latents.to(dtype)
         past, past_mask = history.as_batch()
         features = loopy.read_reference(latents, past.to(dtype), past_mask, generator)
         audio_tokens, motion_latents = self._hear(sound, window)
+        audio = None if audio_tokens is None else loopy.denoiser.cache_audio(audio_tokens)
         keep = torch.ones(1, device=self.model.device)
         return Conditions(
             reference=loopy.denoiser.cache_reference(features),
             reference_latents=latents,
-            audio_tokens=audio_tokens,
+            audio_tokens=audio,
             motion_latents=motion_latents,
             keep_reference=keep,
             keep_motion=keep,

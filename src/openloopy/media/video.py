@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 
@@ -21,7 +22,9 @@ from openloopy.media.audio import SAMPLE_RATE_HZ, SoundBlock, read_blocks
 from openloopy.media.files import MediaError, atomic_write, require_file
 
 FPS = 25
-CRF = 18
+PRESET, CRF = "veryfast", 16
+"""Of x264. "medium" at CRF 18 is .4 dB better and saves 6 to 11 % of the bytes, but takes 2.5 times as long: a core
+would work .15 s longer per second of video of 512x512 px, .9 s of 1920x1080."""
 AAC_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """By number of channels, for layouts without a name in AAC and for twins such as 5.1(side)."""
@@ -34,6 +37,15 @@ NATIVE_TAGS = frozenset({"title", "artist", "album", "comment", "description", "
 """Tags that players read from an mp4; others need the `mdta` form of the container."""
 BT709 = 1
 LIMITED_RANGE = 1
+_TO_YCBCR = np.array(
+    [
+        [0.2126 * 219, 0.7152 * 219, 0.0722 * 219, 16 * 255],
+        [-0.2126 / 1.8556 * 224, -0.7152 / 1.8556 * 224, 0.5 * 224, 128 * 255],
+        [0.5 * 224, -0.7152 / 1.5748 * 224, -0.0722 / 1.5748 * 224, 128 * 255],
+    ],
+    np.float32,
+) / np.float32(255)
+"""RGB in 0..255 to Y, Cb, Cr of ITU-R BT.709 in limited range."""
 
 
 class VideoError(MediaError):
@@ -97,8 +109,8 @@ class VideoWriter:
             raise ValueError(
                 f"expected a uint8 frame of shape {(height, width, 3)}, got {frame.dtype} {frame.shape}"
             )
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+        picture = av.VideoFrame.from_ndarray(_to_yuv420(np.ascontiguousarray(frame)), format="yuv420p")
+        picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
         picture.pts, picture.time_base = self.num_frames, Fraction(1, self.fps)
         self._container.mux(self._video.encode(picture))
         self.num_frames += 1
@@ -117,7 +129,9 @@ class VideoWriter:
                 self._track.finish()
 
     def _add_video(self) -> av.VideoStream:
-        video = self._container.add_stream("libx264", rate=self.fps, options={"crf": str(self._crf)})
+        video = self._container.add_stream(
+            "libx264", rate=self.fps, options={"crf": str(self._crf), "preset": PRESET}
+        )
         video.width, video.height = self.size
         video.pix_fmt = "yuv420p"
         video.time_base = Fraction(1, self.fps)
@@ -195,6 +209,22 @@ def contact_sheet(frames: Sequence[np.ndarray], columns: int) -> np.ndarray:
         row, column = divmod(i, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
     return sheet
+
+
+def _to_yuv420(rgb: np.ndarray) -> np.ndarray:
+    """`H W 3` uint8 -> the planes Y, Cb and Cr one under the other, `1.5H W` uint8; chroma is the mean of four pixels.
+
+    In a quarter of the time of swscale on 512x512 px, in half of it on larger pictures.
+    """
+    height, width = rgb.shape[:2]
+    planes = np.empty((height * 3 // 2, width), np.uint8)
+    cv2.extractChannel(cv2.transform(rgb, _TO_YCBCR), 0, dst=planes[:height])
+    small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    small = cv2.transform(small, _TO_YCBCR)
+    chroma = planes[height:].reshape(2, height // 2, width // 2)
+    for i in (0, 1):
+        cv2.extractChannel(small, i + 1, dst=chroma[i])
+    return planes
 
 
 def _movflags(tags: Mapping[str, str]) -> str:

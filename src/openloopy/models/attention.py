@@ -49,6 +49,10 @@ class SharedTokens:
     seen: tuple[bool, ...] | None
 
 
+AudioContext = Tensor | tuple[Tensor, Tensor] | None
+"""What cross-attention reads: audio tokens `(b f) k d`, or their keys and values, `(b f) heads k dh` each."""
+
+
 def seen_by(keep: Tensor) -> tuple[bool, ...] | None:
     """`b` of ones and zeros -> whether each sample sees, or None when all do."""
     seen = tuple(bool(value) for value in keep.tolist())
@@ -71,7 +75,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v: `... heads m dh`.
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
-    return (attend_blocked if q.device.type == "cpu" else attend_fused)(q, k, v)
+    if q.device.type != "cpu" or _is_small(q, k):
+        return attend_fused(q, k, v)
+    return attend_blocked(q, k, v)
+
+
+def _is_small(q: Tensor, k: Tensor) -> bool:
+    """Whether one fused kernel is faster on the CPU as well: few logits, and no gradient is asked for."""
+    return not torch.is_grad_enabled() and q.shape[:-1].numel() * k.shape[-2] <= BLOCK_LOGITS
 
 
 def attend_blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -83,8 +94,11 @@ def attend_blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attend` by PyTorch's `scaled_dot_product_attention`, in parts small enough for a CUDA grid."""
-    parts = zip(*(part.flatten(0, -4).split(MAX_FUSED_BATCH) for part in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts]).reshape(q.shape)
+    flat = [part.flatten(0, -4) for part in (q, k, v)]
+    if len(flat[0]) <= MAX_FUSED_BATCH:
+        return F.scaled_dot_product_attention(*flat).view(q.shape)
+    parts = zip(*(part.split(MAX_FUSED_BATCH) for part in flat), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts]).view(q.shape)
 
 
 def attend_shared(q: Tensor, k: Tensor, v: Tensor, shared: SharedKeys) -> Tensor:
@@ -190,7 +204,7 @@ class Attention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """`... n d` -> `... heads n dh`."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
+        return x.view(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads).transpose(-2, -3)
 
     def merge_heads(self, x: Tensor) -> Tensor:
         """`... heads n dh` -> `... n d`, through the output projection."""
@@ -204,9 +218,10 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(0, (shared.k.shape[0], -1)).transpose(1, 2) for part in (q, k, v))
         return self.merge_heads(attend_shared(q, k, v, shared).transpose(1, 2).flatten(0, 1))
 
-    def cross(self, x: Tensor, context: Tensor) -> Tensor:
-        """Cross-attention of `(b f) n d` to the tokens `(b f) k d` of its frame."""
-        return self.merge_heads(attend(self.split_heads(self.to_q(x)), *self.project_keys(context)))
+    def cross(self, x: Tensor, context: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-attention of `(b f) n d` to the tokens `(b f) k d` of its frame, or to their keys and values."""
+        k, v = context if isinstance(context, tuple) else self.project_keys(context)
+        return self.merge_heads(attend(self.split_heads(self.to_q(x)), k, v))
 
 
 class GatedLinear(nn.Module):
@@ -254,8 +269,8 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, normed: Tensor, shared: SharedKeys | None, context: Tensor | None) -> Tensor:
-        """x: `(b f) n d`; normed: `norm1(x)`; context: `(b f) k d`, there exactly if the block has cross-attention."""
+    def forward(self, x: Tensor, normed: Tensor, shared: SharedKeys | None, context: AudioContext) -> Tensor:
+        """x: `(b f) n d`; normed: `norm1(x)`; context: there exactly if the block has cross-attention."""
         x = x + self.attn1(normed, shared)
         if self.has_context:
             x = x + self.attn2.cross(self.norm2(x), context)
@@ -291,8 +306,8 @@ class SpatialTransformer(nn.Module):
         return self._leave(x, self.transformer_blocks[0](tokens, normed, None, None))
 
     @recomputable
-    def forward(self, x: Tensor, shared: SharedKeys | SharedTokens | None, context: Tensor | None) -> Tensor:
-        """x: `(b f) d h w` -> the same shape; shared: the reference's; context: audio tokens, `(b f) k d`."""
+    def forward(self, x: Tensor, shared: SharedKeys | SharedTokens | None, context: AudioContext) -> Tensor:
+        """x: `(b f) d h w` -> the same shape; shared: the reference's; context: of the audio."""
         tokens, normed = enter_transformer(self, x)
         if isinstance(shared, SharedTokens):
             shared = SharedKeys(*self.transformer_blocks[0].attn1.project_keys(shared.tokens), shared.seen)

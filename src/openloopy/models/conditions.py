@@ -64,6 +64,30 @@ class ReferenceCache:
 
 
 @dataclass(frozen=True)
+class LayerAudio:
+    """Keys and values of a clip's audio tokens in one layer, projected once per clip: `b f heads k dh` each."""
+
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
+class AudioCache:
+    """One entry per attention layer, in the order of execution. The projections have no bias: zero = no audio."""
+
+    layers: tuple[LayerAudio, ...]
+
+    def scaled(self, keep: Tensor) -> AudioCache:
+        """Each sample times its entry of `b`."""
+        return AudioCache(
+            tuple(
+                LayerAudio(*(scale_samples(part, keep) for part in (layer.k, layer.v)))
+                for layer in self.layers
+            )
+        )
+
+
+@dataclass(frozen=True)
 class Conditions:
     """Everything that conditions one denoising call.
 
@@ -71,7 +95,8 @@ class Conditions:
         reference: features of the reference picture and the motion frames, of batch `b` or of a divisor of it: several
             guidance branches of the same samples share one (see `cat`). None: no reference at all.
         reference_latents: `b c h w`, for denoisers that also see them at the input.
-        audio_tokens: `b f k d`, zero = no audio; None for a denoiser without audio layers.
+        audio_tokens: `b f k d`, zero = no audio, or what each layer makes of them; None for a denoiser without audio
+            layers.
         motion_latents: `b f d` (`b 1 d` when equal for all frames), added to the timestep embedding; None: nothing is.
         keep_reference: `b`, 1 or 0; 0 hides the reference tokens from self-attention.
         keep_motion: `b`, 1 or 0; 0 hides the motion tokens from the inter-clip layers. (A missing motion frame is not
@@ -82,7 +107,7 @@ class Conditions:
 
     reference: ReferenceFeatures | ReferenceCache | None
     reference_latents: Tensor
-    audio_tokens: Tensor | None
+    audio_tokens: Tensor | AudioCache | None
     motion_latents: Tensor | None
     keep_reference: Tensor
     keep_motion: Tensor
@@ -93,10 +118,12 @@ class Conditions:
 
         Motion frames that are to be zeroed on their own are masked before the reference net (`motion_mask`).
         """
+        audio = self.audio_tokens
+        is_cached = isinstance(audio, AudioCache)
         return replace(
             self,
             reference_latents=scale_samples(self.reference_latents, keep_reference),
-            audio_tokens=scale_samples(self.audio_tokens, keep_audio),
+            audio_tokens=audio.scaled(keep_audio) if is_cached else scale_samples(audio, keep_audio),
             motion_latents=scale_samples(self.motion_latents, keep_motion_latents),
             keep_reference=self.keep_reference * keep_reference,
             keep_motion=self.keep_motion * keep_reference,
@@ -122,12 +149,15 @@ class Conditions:
         reference = branches[0].reference
         if any(branch.reference is not reference for branch in branches):
             reference = cat_records([branch.reference for branch in branches])
+        audio = [branch.audio_tokens for branch in branches]
+        is_cached = any(isinstance(part, AudioCache) for part in audio)
         return Conditions(
             reference=reference,
+            audio_tokens=cat_records(audio) if is_cached else cat_tensors(audio),
             **{
                 field.name: cat_tensors([getattr(branch, field.name) for branch in branches])
                 for field in fields(Conditions)
-                if field.name != "reference"
+                if field.name not in ("reference", "audio_tokens")
             },
         )
 

@@ -13,9 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openloopy.models.attention import SharedKeys, SharedTokens, SpatialTransformer, seen_by
+from openloopy.models.attention import AudioContext, SharedKeys, SharedTokens, SpatialTransformer, seen_by
 from openloopy.models.audio_projection import AudioProjectionConfig
-from openloopy.models.conditions import Conditions, LayerCache, ReferenceCache, ReferenceFeatures
+from openloopy.models.conditions import (
+    AudioCache,
+    Conditions,
+    LayerAudio,
+    LayerCache,
+    ReferenceCache,
+    ReferenceFeatures,
+)
 from openloopy.models.resnet import TimeEmbedding
 from openloopy.models.temporal import TemporalConfig, TemporalLayers
 from openloopy.models.unet import (
@@ -119,10 +126,16 @@ class Denoiser(nn.Module):
             layers.append(LayerCache(reference_k, reference_v, motion_k, motion_v))
         return ReferenceCache(tuple(layers), features.motion_mask)
 
+    def cache_audio(self, tokens: Tensor) -> AudioCache:
+        """Project the keys and values of audio tokens `b f k d` in every layer, once per clip."""
+        blocks = (attention.transformer_blocks[0] for attention, _ in attention_layers(self))
+        return AudioCache(tuple(LayerAudio(*block.attn2.project_keys(tokens)) for block in blocks))
+
     def _check(self, conditions: Conditions) -> None:
-        if (conditions.audio_tokens is None) != (self.config.audio is None):
+        audio = conditions.audio_tokens
+        if (audio is None) != (self.config.audio is None):
             has = "has no" if self.config.audio is None else "has"
-            got = "none" if conditions.audio_tokens is None else tuple(conditions.audio_tokens.shape)
+            got = "none" if audio is None else tuple(getattr(audio, "shape", ("keys of each layer",)))
             raise ValueError(f"this denoiser {has} audio layers, but the conditions' audio_tokens are {got}")
         if (conditions.last_frame is None) != (self.last_frame_in is None):
             has = "no input" if self.last_frame_in is None else "an input"
@@ -153,15 +166,22 @@ class Denoiser(nn.Module):
 
     def _attention_step(self, conditions: Conditions, num_frames: int) -> AttentionStep:
         """What happens at each attention layer, in order of execution."""
-        context = None if conditions.audio_tokens is None else conditions.audio_tokens.flatten(0, 1)
         layers = iter(self._layer_keys(conditions))
+        contexts = iter(self._layer_contexts(conditions))
 
         def step(x: Tensor, attention: SpatialTransformer, temporal: TemporalLayers | None) -> Tensor:
-            reference, motion = next(layers)
+            (reference, motion), context = next(layers), next(contexts)
             x = attention(x, reference, context)
             return x if temporal is None else temporal(x, num_frames, motion)
 
         return step
+
+    def _layer_contexts(self, conditions: Conditions) -> list[AudioContext]:
+        """The audio as every layer is given it, for all frames of the batch."""
+        audio = conditions.audio_tokens
+        if isinstance(audio, AudioCache):
+            return [(layer.k.flatten(0, 1), layer.v.flatten(0, 1)) for layer in audio.layers]
+        return [None if audio is None else audio.flatten(0, 1)] * len(attention_layers(self))
 
     def _layer_keys(self, conditions: Conditions) -> list[tuple[Shared, Shared]]:
         """Reference and motion keys of every layer, for the batch of the conditions; or what to project them from."""

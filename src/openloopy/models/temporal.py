@@ -79,7 +79,8 @@ class ClipAttention(nn.Module):
 
     def _over_time(self, x: Tensor) -> Tensor:
         """`b f n d` -> `(b n) heads f dh`."""
-        heads = x.unflatten(-1, (self.attention.num_heads, -1))
+        num_heads = self.attention.num_heads
+        heads = x.view(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
         return heads.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
 

@@ -19,11 +19,13 @@ from openloopy.rig.paint import (
     Box,
     Scene,
     Slit,
+    affine,
     fill_polygon,
     open_slit,
     over,
     push_pull,
     smooth_curve,
+    threefold,
 )
 from openloopy.rig.tones import LUMA, eye_sharpness, skin_grain
 
@@ -90,8 +92,8 @@ class Eye:
 
     def paint(
         self, canvas: np.ndarray, landmarks: np.ndarray, skin_landmarks: np.ndarray, scene: Scene
-    ) -> None:
-        """Paint the eye into the canvas `size size 3`.
+    ) -> tuple[Box, np.ndarray]:
+        """The painted eye: a box of the canvas `size size 3` and what to show there, `h w 3` float32.
 
         landmarks, skin_landmarks: `478 2` output px, lids where they are; where skin is pulled to.
         """
@@ -100,21 +102,24 @@ class Eye:
         )
         slit = open_slit(upper, lower, 6 * scene.size_px / 256, 0.8, scene.size_px)
         if slit.box.is_empty:
-            return
+            return slit.box, canvas[slit.box.slices]
         closure = scene.expression.lid_closures[0 if self.indices.side < 0 else 1]
         edge = LidEdge.of(upper, slit.box, self.head.scale_px * scene.scale)
         here = canvas[slit.box.slices]
-        below = (slit.below * slit.box.feather(3))[..., 0]
-        skin = over(here, scene.pull(scene.maps.lower, scene.source, slit.box), below)
-        shadow = 0.30 * np.exp(-np.clip(edge.below_cm, 0, None) / 0.12) * min(1, 2 * closure)
-        eyeball = self._eyeball_in(slit.box, scene) * (1 - shadow)[..., None]
+        skin = over(
+            here, scene.pull(scene.maps.lower, scene.source, slit.box), slit.below * slit.box.feather(3)
+        )
+        eyeball = self._eyeball_in(slit.box, scene)
+        if closure > 0:
+            shadow = 0.30 * min(1, 2 * closure) * np.exp(np.maximum(edge.below_cm, 0) * (-1 / 0.12))
+            eyeball = eyeball * threefold(1 - shadow)
         if closure > _LEAST_CLOSURE:
             open_edge = smooth_curve(skin_landmarks[self.indices.upper], NUM_EDGE_POINTS)
             skin = self._paint_lid(skin, slit, open_edge, edge, scene)
-        picture = over(skin, eyeball, slit.opening[..., 0])
+        picture = over(skin, eyeball, slit.opening)
         if closure > _LEAST_CLOSURE:
             picture = over(picture, self.lashes.colour, self.lashes.alpha(edge, closure, self.indices.side))
-        canvas[slit.box.slices] = picture
+        return slit.box, picture
 
     def _eyeball_in(self, box: Box, scene: Scene) -> np.ndarray:
         """The eyeball turned by gaze, `h w 3`."""
@@ -123,12 +128,14 @@ class Eye:
         corners[2] += self.head.vectors_to_px(np.array([0.0, 2.0, 0.0]))
         shown = scene.to_output(scene.placement(corners, np.ones(3)))
         to_source = cv2.getAffineTransform(shown.astype(np.float32), corners[:, :2].astype(np.float32))
-        x, y = (row[0] * box.xs + row[1] * box.ys + row[2] for row in to_source)
-        gaze = self.head.vectors_to_px(np.append(scene.expression.gaze_cm, 0.0))[:2]
-        from_iris = np.hypot(x - self.centre[0] - gaze[0], y - self.centre[1] - gaze[1]) / self.iris_px
-        share = 1 - smoothstep(from_iris, 1.15, 2.6)
-        x = (x - gaze[0] * share - self.eyeball_at[0]).astype(np.float32)
-        y = (y - gaze[1] * share - self.eyeball_at[1]).astype(np.float32)
+        gaze = self.head.vectors_to_px(np.append(scene.expression.gaze_cm, 0.0))[:2].tolist()
+        # from where the iris goes
+        to_source[:, 2] -= self.centre + gaze
+        x, y = affine(to_source, box)
+        share = smoothstep(cv2.magnitude(x, y), 2.6 * self.iris_px, 1.15 * self.iris_px)
+        from_corner = (self.centre - self.eyeball_at + gaze).tolist()
+        x += from_corner[0] - gaze[0] * share
+        y += from_corner[1] - gaze[1] * share
         return cv2.remap(self.eyeball, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def _paint_lid(
@@ -145,15 +152,15 @@ class Eye:
         # the eyeball is laid over it: only the skin around sees its soft border
         soft = cv2.GaussianBlur(area, (0, 0), edge.px_per_cm * 0.08)
         near = cv2.GaussianBlur(area, (0, 0), max(edge.px_per_cm * 0.04, 0.5))
-        high = smoothstep(-edge.below_cm, 0.05, 0.2)
-        area = over(near[..., None], np.maximum(soft, lid[..., 3])[..., None], high)[..., 0]
-        area = area * smoothstep(closure, _LEAST_CLOSURE, 0.16)
+        high = smoothstep(edge.below_cm, -0.05, -0.2)
+        area = near + high * (np.maximum(soft, cv2.extractChannel(lid, 3)) - near)
+        area *= smoothstep(closure, _LEAST_CLOSURE, 0.16)
         # a ball under the skin: lit in its middle, darker where it turns away and above the lashes
-        bulge = np.exp(-(((edge.below_cm + 0.45) / 0.3) ** 2)) * (1 - edge.across**2)
-        turn = np.clip(np.abs(edge.across), 0, 1) ** 4
-        rim = np.exp(-np.clip(-edge.below_cm, 0, None) / 0.09)
-        shade = 1 + closure * (0.07 * bulge - 0.07 * turn) - 0.05 * rim
-        return over(skin, lid[..., :3] * shade[..., None], area)
+        turn = np.square(np.square(np.minimum(np.abs(edge.across), 1)))
+        bulge = np.exp(-np.square((edge.below_cm + 0.45) * (1 / 0.3))) * (1 - np.square(edge.across))
+        rim = np.exp(np.minimum(edge.below_cm, 0) * (1 / 0.09))
+        shade = (1 - 0.07 * closure * turn) + 0.07 * closure * bulge - 0.05 * rim
+        return over(skin, cv2.cvtColor(lid, cv2.COLOR_RGBA2RGB) * threefold(shade), area)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,18 +272,16 @@ class Lashes:
     def alpha(self, edge: LidEdge, closure: float, side: int) -> np.ndarray:
         """`h w`: a soft line along the lid's edge that thins out towards the nose, and lashes below it."""
         inner = np.clip(-side * edge.across, 0, 1)
-        taper = np.clip(1 - np.abs(edge.across) ** 4, 0, 1) * (1 - 0.8 * inner**1.5)
+        taper = np.maximum(1 - np.square(np.square(edge.across)), 0) * (1 - 0.8 * inner**1.5)
         pixel_cm = np.hypot(0.5 / edge.px_per_cm, 0.7 * self.blur_cm)
         half = np.hypot(0.45 * self.thickness_cm * (0.35 + 0.65 * taper), pixel_cm)
-        below = edge.below_cm - 0.01
+        below = edge.below_cm - np.float32(0.01)
         strands = np.interp(edge.across, np.linspace(-1, 1, len(self.strands)), self.strands)
         strands = strands.astype(np.float32)
         tail = np.hypot((0.35 + closure) * self.thickness_cm * taper * strands * self.strength, pixel_cm)
-        line = np.exp(-0.5 * (below / np.where(below < 0, half, np.maximum(half, 0.8 * tail))) ** 2)
-        strength = smoothstep(self.strength, 0.05, 0.6) * (0.1 + 0.9 * taper)
-        return (
-            0.85 * line * strength * (np.abs(edge.across) < 0.99) * smoothstep(closure, _LEAST_CLOSURE, 0.16)
-        )
+        line = np.exp(-0.5 * np.square(below / np.where(below < 0, half, np.maximum(half, 0.8 * tail))))
+        strength = smoothstep(self.strength, 0.05, 0.6) * smoothstep(closure, _LEAST_CLOSURE, 0.16)
+        return line * (0.85 * strength * (0.1 + 0.9 * taper) * (np.abs(edge.across) < 0.99))
 
 
 def _eyeball_texture(

@@ -45,6 +45,7 @@ _REACH, _REACH_DOWN = 0.72, 0.95
 """How far from the face's centre the expression may move the skin, in face sizes; the throat moves with the jaw."""
 
 _QUERIES_AT_ONCE = 512
+_SPREAD_AT_ONCE = 512
 MAX_SLOPE = (2.0, 2.6)
 """Of the depth, across and down: when the head turns by 20 degrees or nods by 15, places keep a third of their size."""
 _HIDING_SLOPE = 3.0
@@ -53,10 +54,11 @@ _FOLDED, _UNFOLD_ROUNDS = 0.08, 12
 """A place that keeps a smaller share of its size counts as folded; smoothed this often at most."""
 STILL_SHARE = 0.12
 """Over this share of the picture's side movement fades to nothing, at sides that stay still."""
-NEWTON_STEPS = 4
-"""More change a field that folds nowhere by less than .1 px of a portrait of 768 px."""
-MOST_NEWTON_STEPS = 16
-"""Where a field shrinks the picture to a tenth, as beside a still border, the steps are damped and more are needed."""
+NEWTON_STEPS, MOST_NEWTON_STEPS = 4, 16
+"""Two steps are the rule. Where a field shrinks the picture to a tenth, as beside a still border, they are damped."""
+_AT_PLACE, _SAME_PLACE = 0.03, 0.002
+"""Places this near one another count as one, in the grid's units: OpenCV interpolates at 32 places between points."""
+_LINEAR = (cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 LEAST_DETERMINANT = 0.3
 """Where the field shrinks the picture more than this, or folds it, a full step would jump away."""
 
@@ -107,15 +109,23 @@ class Placement:
 
     def __call__(self, points: np.ndarray, head_weight: np.ndarray) -> np.ndarray:
         """points: `... 3` px; head_weight: `...`, 1 on the head, 0 on the body. Returns `... 2` px."""
-        turn = self.rotation - np.eye(3)
-        turn = np.c_[turn, -turn @ self.pivot]
-        moves = cv2.transform(points.reshape(-1, 1, 3), turn).reshape(points.shape)
+        return np.stack(self.place(points[..., 0], points[..., 1], points[..., 2], head_weight), -1)
+
+    def place(
+        self, x: np.ndarray, y: np.ndarray, z: np.ndarray, head_weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for x, y and z apart: where each goes, x and y apart."""
+        (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = self.rotation.tolist()
+        pivot_x, pivot_y, pivot_z = self.pivot.tolist()
+        shift, body = self.shift_px.tolist(), self.body_shift_px.tolist()
+        from_x, from_y, from_z = x - pivot_x, y - pivot_y, z - pivot_z
+        nearer = zx * from_x + zy * from_y + (zz - 1) * from_z
         # weak perspective: what comes nearer grows
-        grow = self.viewer_px * self.zoom / (self.viewer_px - moves[..., 2:])
-        flat, pivot = points[..., :2], self.pivot[:2]
-        head = (flat + moves[..., :2] - pivot) * grow + (pivot + self.shift_px)
-        body = flat + self.body_shift_px
-        return body + head_weight[..., None] * (head - body)
+        grow = self.viewer_px * self.zoom / (self.viewer_px - nearer)
+        head_x = (xx * from_x + xy * from_y + xz * from_z) * grow + (pivot_x + shift[0])
+        head_y = (yx * from_x + yy * from_y + yz * from_z) * grow + (pivot_y + shift[1])
+        body_x, body_y = x + body[0], y + body[1]
+        return body_x + head_weight * (head_x - body_x), body_y + head_weight * (head_y - body_y)
 
 
 def place_head(head: HeadFrame, state: State, own: State = NEUTRAL) -> Placement:
@@ -130,8 +140,8 @@ def place_head(head: HeadFrame, state: State, own: State = NEUTRAL) -> Placement
         pivot=head.to_px(NECK_PIVOT_CM).astype(kind),
         shift_px=shift.astype(kind),
         body_shift_px=body.astype(kind),
-        zoom=(1 + state["nearness"]) / (1 + own["nearness"]),
-        viewer_px=VIEWER_DISTANCE_CM * scale,
+        zoom=float((1 + state["nearness"]) / (1 + own["nearness"])),
+        viewer_px=float(VIEWER_DISTANCE_CM * scale),
     )
 
 
@@ -157,11 +167,16 @@ class WarpField:
         line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
         self.grid = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
         self.depth, self.head_weight = _depth(head, self.grid), _head_weight(head, self.grid)
-        self._points = np.concatenate([self.grid, self.depth[..., None]], -1)
+        self._across, self._down = (np.ascontiguousarray(self.grid[..., i]) for i in (0, 1))
+        index = np.arange(GRID, dtype=np.float32)
+        self._index = np.stack(np.meshgrid(index, index), -1)
         self.landmark_weight = self._at_landmarks(self.head_weight)
         self.landmark_depth = self._at_landmarks(self.depth)
         self.stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
         """Share of the movement that is left, `GRID GRID 1`; None: all of it everywhere."""
+        self._both_stillness = None if self.stillness is None else np.repeat(self.stillness, 2, -1)
+        self._per_px = np.float32(GRID / size_px)
+        """Of the grid's units."""
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -171,33 +186,51 @@ class WarpField:
 
     def inverse_maps(self, skin_px: np.ndarray, placement: Placement) -> InverseMaps:
         """skin_px: `478 3` displacements of the mesh before the head turns, px."""
-        return InverseMaps(*map(self._invert, self.displacements(skin_px, placement)))
+        upper_field, lower_field = self.displacements(skin_px, placement)
+        everywhere = slice(0, GRID), slice(0, GRID)
+        upper = self._invert(upper_field, everywhere)
+        # elsewhere the fields agree
+        apart = cv2.remap(cv2.absdiff(lower_field, upper_field), upper, None, *_LINEAR)
+        differs = np.maximum(apart[..., 0], apart[..., 1]) > _SAME_PLACE / self._per_px
+        differs = cv2.boundingRect(differs.astype(np.uint8))
+        lower = upper.copy()
+        if differs[2]:
+            box = _grown(differs)
+            lower[box] = self._invert(lower_field, box)
+        return InverseMaps(self._to_px(upper), self._to_px(lower))
 
     def displacements(self, skin_px: np.ndarray, placement: Placement) -> list[np.ndarray]:
         """By how much the portrait's pixels move: the upper field and the lower, `GRID GRID 2` px each."""
-        placed = placement(self._points, self.head_weight)
+        placed = np.stack(placement.place(self._across, self._down, self.depth, self.head_weight), -1)
+        placed -= self.grid
+        box = self._rows, self._columns
         fields = []
         for operator, indices in (
             (self._upper_operator, self.upper_points),
             (self._lower_operator, self.lower_points),
         ):
-            target = placed.copy()
-            # einsum, one coordinate at a time: `@` would start BLAS threads, which corpus workers trip over
-            moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
-            self._express(target, np.stack(moves, -1), placement)
-            displacement = target - self.grid
+            moves = _spread(np.ascontiguousarray(skin_px[indices].T, np.float32), operator)
+            points = (
+                start[box] + move.reshape(start[box].shape)
+                for start, move in zip((self._across, self._down, self.depth), moves, strict=True)
+            )
+            displacement = placed.copy()
+            moved, start = placement.place(*points, self.head_weight[box]), self.grid[box]
+            for i in (0, 1):
+                displacement[box][..., i] = moved[i] - start[..., i]
             if self.stillness is not None:
-                displacement *= self.stillness
+                displacement *= self._both_stillness
             fields.append(self._unfold(displacement))
         return fields
 
     def _unfold(self, displacement: np.ndarray) -> np.ndarray:
         """The field, smoothed where it would lay the picture over itself (a chin that sinks into a collar)."""
         for _ in range(_UNFOLD_ROUNDS):
-            folded = (self.slopes(displacement)[1] < _FOLDED).astype(np.float32)
+            folded = _determinant(*self._jacobian(displacement)) < _FOLDED
             if not folded.any():
                 break
-            share = cv2.GaussianBlur(cv2.dilate(folded, np.ones((5, 5))), (0, 0), 1.5)[..., None]
+            folded = cv2.dilate(folded.astype(np.float32), np.ones((5, 5)))
+            share = cv2.GaussianBlur(folded, (0, 0), 1.5)[..., None]
             if self.stillness is not None:
                 share = share * np.minimum(5 * self.stillness, 1)
             displacement += share * (cv2.GaussianBlur(displacement, (0, 0), 1.5) - displacement)
@@ -205,10 +238,15 @@ class WarpField:
 
     def slopes(self, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The Jacobian of x + displacement(x), row by row, `GRID GRID 4`, and its determinant: below 0 in a fold."""
-        spacing = np.float32(self.size_px / GRID)
-        by_y, by_x = np.gradient(displacement, spacing, axis=(0, 1))
-        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
-        return np.stack([xx, xy, yx, yy], -1), xx * yy - xy * yx
+        jacobian = self._jacobian(displacement)
+        return np.stack(jacobian, -1), _determinant(*jacobian)
+
+    def _jacobian(self, displacement: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Its four entries, row by row, `GRID GRID` each."""
+        by_x, by_y = (_differences(displacement, axis) for axis in (1, 0))
+        by_x *= self._per_px
+        by_y *= self._per_px
+        return 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
 
     def place_landmarks(self, moves_px: np.ndarray, placement: Placement) -> np.ndarray:
         """Where the mesh goes, `478 2` px, as the skin goes there; moves_px: `478 3`, before the head turns."""
@@ -220,54 +258,90 @@ class WarpField:
             placed = start + (placed - start) * self._at_landmarks(self.stillness)[:, None]
         return placed
 
-    def _express(self, target: np.ndarray, moves: np.ndarray, placement: Placement) -> None:
-        """Redo the part of a forward field `GRID GRID 2` in which the face moves; moves: `box 3` px."""
-        box = self._rows, self._columns
-        points = self._points[box]
-        target[box] = placement(points + moves.reshape(points.shape), self.head_weight[box])
-
-    def _invert(self, displacement: np.ndarray) -> np.ndarray:
-        """x with x + displacement(x) = grid."""
+    def _invert(self, displacement: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+        """x with x + displacement(x) = grid, in a box of the grid and in its units, `h w 2`."""
+        displacement = displacement * self._per_px
         inverse_slopes = self._inverse_slopes(displacement)
-        source = self.grid - displacement
-        longest = np.float32(self.size_px / 24)
+        target = self._index[box]
+        source = target - displacement[box]
         for step in range(MOST_NEWTON_STEPS):
-            off = source + self._at(displacement, source) - self.grid
-            if step >= NEWTON_STEPS and np.abs(off).max() < self.size_px / 128:
+            off = cv2.remap(displacement, source, None, *_LINEAR)
+            off += source
+            off -= target
+            farthest = max(float(off.max()), -float(off.min()))
+            if farthest < _AT_PLACE or (step >= NEWTON_STEPS and farthest < GRID / 128):
                 break
-            # steps are cut short: they must not leave the picture where the field is nearly singular
-            np.clip(off, -longest, longest, out=off)
-            slopes = self._at(inverse_slopes, source)
-            source = source - np.stack(
-                [
-                    slopes[..., 0] * off[..., 0] + slopes[..., 1] * off[..., 1],
-                    slopes[..., 2] * off[..., 0] + slopes[..., 3] * off[..., 1],
-                ],
-                -1,
-            )
+            if farthest > GRID / 24:
+                # steps are cut short: they must not leave the picture where the field is nearly singular
+                np.clip(off, -GRID / 24, GRID / 24, out=off)
+            slopes = cv2.remap(inverse_slopes, source, None, *_LINEAR)
+            across, down = off[..., 0], off[..., 1]
+            step_back = np.empty_like(source)
+            np.add(slopes[..., 0] * across, slopes[..., 1] * down, out=step_back[..., 0])
+            np.add(slopes[..., 2] * across, slopes[..., 3] * down, out=step_back[..., 1])
+            source -= step_back
         return source
 
     def _inverse_slopes(self, displacement: np.ndarray) -> np.ndarray:
         """The inverse of the Jacobian of x + displacement(x) at every grid point, row by row, `GRID GRID 4`."""
-        jacobian, determinant = self.slopes(displacement)
-        xx, xy, yx, yy = np.moveaxis(jacobian, -1, 0)
-        determinant = np.maximum(determinant, LEAST_DETERMINANT)
-        return (np.stack([yy, -xy, -yx, xx], -1) / determinant[..., None]).astype(np.float32)
+        by_x, by_y = (_differences(displacement, axis) for axis in (1, 0))
+        xx, xy, yx, yy = 1 + by_x[..., 0], by_y[..., 0], by_x[..., 1], 1 + by_y[..., 1]
+        scale = 1 / np.maximum(_determinant(xx, xy, yx, yy), LEAST_DETERMINANT)
+        return np.stack([yy * scale, -xy * scale, -yx * scale, xx * scale], -1)
 
-    def _at(self, values: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """Values on the grid `GRID GRID c` at places `GRID GRID 2` px."""
-        at = (source + np.float32(0.5)) * np.float32(GRID / self.size_px) - np.float32(0.5)
-        return cv2.remap(values, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    def _to_px(self, places: np.ndarray) -> np.ndarray:
+        """From the grid's units to the portrait's px."""
+        return (places + np.float32(0.5)) / self._per_px - np.float32(0.5)
 
-    def _spread_operator(self, indices: list[int], window: np.ndarray) -> np.ndarray:
+    def _spread_operator(self, indices: list[int], window: np.ndarray) -> list[np.ndarray]:
+        """Moves of mesh points to those of the box's grid points, cut into blocks of these, `points n` each."""
         query = self.grid[self._rows, self._columns].reshape(-1, 2)
         operator = tps_operator(self.head.mesh_px[indices, :2], _anchors(self.head), query, 1e-5)
-        return np.ascontiguousarray((operator * window.reshape(-1, 1)).T)
+        operator *= window.reshape(-1, 1)
+        return [
+            np.ascontiguousarray(operator[first : first + _SPREAD_AT_ONCE].T)
+            for first in range(0, len(operator), _SPREAD_AT_ONCE)
+        ]
 
     def _at_landmarks(self, values: np.ndarray) -> np.ndarray:
         """Values on the grid `GRID GRID ...` to values at the mesh `478 ...`."""
         at = ((self.head.mesh_px[None, :, :2] + 0.5) * GRID / self.size_px - 0.5).astype(np.float32)
         return cv2.remap(values, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+
+
+def _spread(moves: np.ndarray, operator: list[np.ndarray]) -> np.ndarray:
+    """Moves `3 points` times the blocks of an operator, `3 n`.
+
+    einsum: `@` would start BLAS threads, which corpus workers trip over. All three coordinates of a block follow one
+    another: it stays in the core's cache.
+    """
+    spread, first = np.empty((3, sum(block.shape[1] for block in operator)), np.float32), 0
+    for block in operator:
+        for out, along in zip(spread, moves, strict=True):
+            np.einsum("c,cn->n", along, block, out=out[first : first + block.shape[1]])
+        first += block.shape[1]
+    return spread
+
+
+def _differences(values: np.ndarray, axis: int) -> np.ndarray:
+    """Along rows (1) or columns (0) of the grid, `GRID GRID c` per step: central, at the borders one-sided."""
+    along = np.swapaxes(values, 0, axis)
+    slopes = np.empty_like(along)
+    np.subtract(along[2:], along[:-2], out=slopes[1:-1])
+    slopes[1:-1] *= np.float32(0.5)
+    np.subtract(along[1], along[0], out=slopes[0])
+    np.subtract(along[-1], along[-2], out=slopes[-1])
+    return np.swapaxes(slopes, 0, axis)
+
+
+def _determinant(xx: np.ndarray, xy: np.ndarray, yx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    return xx * yy - xy * yx
+
+
+def _grown(rectangle: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a rectangle (x, y, width, height) of the grid and one point around it."""
+    x, y, width, height = rectangle
+    return slice(max(y - 1, 0), min(y + height + 1, GRID)), slice(max(x - 1, 0), min(x + width + 1, GRID))
 
 
 def _oval(head: HeadFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -151,7 +151,11 @@ def fit_head(mesh_px: np.ndarray) -> HeadFrame:
     return HeadFrame(mesh_px, *fit_similarity(canonical_mesh().vertices[skin], mesh_px[skin]))
 
 
-def smoothstep(x: np.ndarray | float, low: float, high: float) -> np.ndarray:
+def smoothstep(x: np.ndarray | float, low: float, high: float) -> np.ndarray | float:
     """0 below `low`, 1 above `high`, a cubic between."""
-    t = np.clip((np.asarray(x) - low) / (high - low), 0, 1)
+    if isinstance(x, float):
+        t = min(max((x - low) / (high - low), 0.0), 1.0)
+        return t * t * (3 - 2 * t)
+    t = (np.asarray(x) - low) * (1 / (high - low))
+    t = np.minimum(np.maximum(t, 0), 1)
     return t * t * (3 - 2 * t)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import ceil, floor, gcd
 
 import cv2
 import numpy as np
@@ -31,9 +32,9 @@ class Box:
     @classmethod
     def around(cls, points: np.ndarray, margin_px: float, size_px: int) -> Box:
         """The box around points `n 2`, cut at the picture's border."""
-        x0, y0 = np.clip(np.floor(points.min(0) - margin_px).astype(int), 0, size_px)
-        x1, y1 = np.clip(np.ceil(points.max(0) + margin_px + 1).astype(int), 0, size_px)
-        return cls(int(x0), int(y0), int(x1), int(y1))
+        x0, y0 = (min(max(floor(at - margin_px), 0), size_px) for at in points.min(0).tolist())
+        x1, y1 = (min(max(ceil(at + margin_px + 1), 0), size_px) for at in points.max(0).tolist())
+        return cls(x0, y0, x1, y1)
 
     @property
     def is_empty(self) -> bool:
@@ -53,12 +54,14 @@ class Box:
         return np.arange(self.y0, self.y1, dtype=np.float32)[:, None]
 
     def feather(self, width_px: float) -> np.ndarray:
-        """1 inside, falling to 0 at the border; `h w 1`."""
-        ramps = [
-            np.minimum(np.arange(n) + 1, np.arange(n)[::-1] + 1) / width_px
+        """1 inside, falling to 0 at the border; `h w` float32."""
+        rise = np.arange(1, ceil(width_px) + 1, dtype=np.float32) / np.float32(width_px)
+        across, down = (
+            np.minimum(1, np.concatenate([rise, np.ones(n, np.float32)])[:n])
             for n in (self.x1 - self.x0, self.y1 - self.y0)
-        ]
-        return np.clip(np.minimum(ramps[0][None], ramps[1][:, None]), 0, 1)[..., None].astype(np.float32)
+        )
+        across, down = (np.minimum(ramp, ramp[::-1]) for ramp in (across, down))
+        return np.minimum(across, down[:, None])
 
 
 @dataclass(frozen=True)
@@ -69,28 +72,29 @@ class Slit:
     lower: np.ndarray
     box: Box
     below: np.ndarray
-    """`h w 1`: 0 above the middle line of the slit, 1 below it."""
+    """`h w`: 0 above the middle line of the slit, 1 below it."""
     opening: np.ndarray
-    """`h w 1`: 1 between the edges."""
+    """`h w`: 1 between the edges."""
 
 
 def open_slit(upper: np.ndarray, lower: np.ndarray, margin_px: float, softness: float, size_px: int) -> Slit:
     """softness: by how much, per px, the line between above and below blurs beyond the corners."""
-    box = Box.around(np.concatenate([upper, lower]), margin_px, size_px)
+    outline = np.concatenate([upper, lower[::-1]])
+    box = Box.around(outline, margin_px, size_px)
     middle = (upper + lower) / 2
     middle = middle[np.argsort(middle[:, 0])]
-    (x_first, y_first), (x_last, y_last) = middle[0], middle[-1]
+    (x_first, y_first), (x_last, y_last) = middle[[0, -1]].tolist()
     slope = (y_last - y_first) / (x_last - x_first + 1e-6)
-    line = np.interp(box.xs, middle[:, 0], middle[:, 1])
-    line = np.where(box.xs < x_first, y_first + (box.xs - x_first) * slope, line)
-    line = np.where(box.xs > x_last, y_last + (box.xs - x_last) * slope, line)
-    blur = 0.6 + softness * np.clip(np.maximum(x_first - box.xs, box.xs - x_last), 0, None)
-    below = np.clip((box.ys - line) / (2 * blur) + 0.5, 0, 1)
-    opening = fill_polygon(np.concatenate([upper, lower[::-1]]), box)
+    before, after = np.maximum(x_first - box.xs, 0), np.maximum(box.xs - x_last, 0)
+    line = np.interp(box.xs, middle[:, 0], middle[:, 1]) + slope * (after - before)
+    sharpness = 0.5 / (0.6 + softness * (before + after))
+    below = (box.ys - line.astype(np.float32)) * sharpness + np.float32(0.5)
+    below = np.minimum(np.maximum(below, 0), 1)
+    opening = fill_polygon(outline, box)
     # lips and lids of a large picture are not sharper than a portrait's pixels
     if not box.is_empty and size_px * _EDGE_BLUR > 0.4:
         opening = cv2.GaussianBlur(opening, (0, 0), size_px * _EDGE_BLUR)
-    return Slit(upper, lower, box, below[..., None], opening[..., None])
+    return Slit(upper, lower, box, below, opening)
 
 
 def fill_polygon(points: np.ndarray, box: Box) -> np.ndarray:
@@ -128,12 +132,29 @@ def _catmull_rom_operator(num_knots: int, num_points: int) -> np.ndarray:
 
 def over(base: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Lay a colour (`3` or `h w 3`) with alpha `h w` over a picture `h w 3`; float32."""
-    alpha = np.ascontiguousarray(alpha, np.float32)
     laid = np.subtract(colour, base, dtype=np.float32)
     # products of whole rows are several times faster than those of three values and one
-    laid *= cv2.merge([alpha] * laid.shape[-1]).reshape(laid.shape) if laid.size else 1
+    laid *= threefold(alpha).reshape(laid.shape)
     laid += base
     return laid
+
+
+def affine(matrix: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Where a matrix `2 3` sends the pixels of a box: x and y, `h w` float32 each."""
+    (xx, xy, x0), (yx, yy, y0) = matrix.tolist()
+    xs, ys = box.xs, box.ys
+    return (xx * xs + x0) + xy * ys, (yx * xs + y0) + yy * ys
+
+
+def threefold(values: np.ndarray) -> np.ndarray:
+    """`h w` as `h w 3` float32, all channels alike."""
+    values = np.ascontiguousarray(values, np.float32)
+    return cv2.merge([values] * 3) if values.size else np.empty((*values.shape, 3), np.float32)
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """Rounded to 0..255, uint8; `h w` or `h w c` float32."""
+    return cv2.convertScaleAbs(np.maximum(values, 0))
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,19 @@ class Scene:
         """Portrait px `... 2` (already placed) to output px."""
         return (points + 0.5) * self.scale - 0.5
 
+    def enlarged(self, values: np.ndarray, box: Box) -> np.ndarray:
+        """Values on the grid, `GRID GRID ...`, at the pixels of a box: the same in whichever box."""
+        # whole steps, after which pixels lie about the grid as before, and one more around
+        steps = gcd(self.size_px, GRID)
+        px, cells = self.size_px // steps, GRID // steps
+        first_x, first_y = max(box.x0 // px - 1, 0), max(box.y0 // px - 1, 0)
+        last_x, last_y = (min(-(-end // px) + 1, steps) for end in (box.x1, box.y1))
+        part = values[first_y * cells : last_y * cells, first_x * cells : last_x * cells]
+        size = ((last_x - first_x) * px, (last_y - first_y) * px)
+        x0, y0 = box.x0 - first_x * px, box.y0 - first_y * px
+        enlarged = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+        return enlarged[y0 : y0 + box.y1 - box.y0, x0 : x0 + box.x1 - box.x0]
+
     def pull(
         self, grid_map: np.ndarray, texture: np.ndarray, box: Box, origin: tuple[int, int] = (0, 0)
     ) -> np.ndarray:
@@ -165,16 +199,10 @@ class Scene:
 
         origin: (x, y) of the texture's first pixel in the portrait; beyond the texture its border goes on.
         """
-        step = GRID / self.size_px
-        x, y = ((box.xs + 0.5) * step - 0.5), ((box.ys + 0.5) * step - 0.5)
-        x, y = (np.ascontiguousarray(a, np.float32) for a in np.broadcast_arrays(x, y))
-        source = cv2.remap(grid_map, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        places, border = self.enlarged(grid_map, box), cv2.BORDER_CONSTANT
         if origin != (0, 0):
-            source -= np.float32(origin)
-            border = cv2.BORDER_REPLICATE
-        else:
-            border = cv2.BORDER_CONSTANT
-        return cv2.remap(texture, source, None, cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
+            places, border = cv2.subtract(places, (*origin, 0, 0)), cv2.BORDER_REPLICATE
+        return cv2.remap(texture, places, None, cv2.INTER_LINEAR, borderMode=border)
 
 
 def push_pull(picture: np.ndarray, known: np.ndarray) -> np.ndarray:

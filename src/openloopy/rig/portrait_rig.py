@@ -41,6 +41,8 @@ from openloopy.rig.paint import (
     refine_mask,
     smooth_curve,
     spread_alpha,
+    threefold,
+    to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
 from openloopy.rig.state import NEUTRAL, State
@@ -245,36 +247,25 @@ class PortraitRig:
         shaded = cv2.boundingRect((np.abs(log) > _LEAST_LOG_SHADE).astype(np.uint8))
         if not shaded[2]:
             return
-        # a factor for every pixel of the rows that are shaded: whole rows keep the enlargement the same
-        factor = cv2.resize(np.exp(log), (scene.size_px, scene.size_px), interpolation=cv2.INTER_LINEAR)
         scale = scene.size_px / GRID
         x0, y0 = (max(int((first - 1) * scale), 0) for first in shaded[:2])
         x1 = min(int((shaded[0] + shaded[2] + 1) * scale) + 1, scene.size_px)
         y1 = min(int((shaded[1] + shaded[3] + 1) * scale) + 1, scene.size_px)
-        here = canvas[y0:y1, x0:x1]
-        factors = cv2.merge([factor[y0:y1, x0:x1]] * 3)
-        canvas[y0:y1, x0:x1] = cv2.multiply(here, factors, dtype=cv2.CV_8U)
+        box = Box(x0, y0, x1, y1)
+        factors = threefold(scene.enlarged(np.exp(log), box))
+        canvas[box.slices] = cv2.multiply(canvas[box.slices], factors, dtype=cv2.CV_8U)
 
     def _paint_eyes(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
         skin_landmarks = self._placed(scene.expression.skin, scene.placement, scene.size_px)
         for eye, is_shut in zip(self.eyes, self.face.shut, strict=True):
             share = 0.0 if is_shut else _eye_share(scene.expression, eye)
-            if share == 0:
-                continue
-            lids = eye.indices.lids
-            around = np.concatenate([landmarks[lids], skin_landmarks[lids]])
-            box = Box.around(around, 10 * scene.size_px / 256 + 2, scene.size_px)
-            if box.is_empty:
-                continue
-            # floats where the eye is painted only; the rest is never looked at
-            painted = np.empty(canvas.shape, np.float32)
-            painted[box.slices] = before = canvas[box.slices]
-            eye.paint(painted, landmarks, skin_landmarks, scene)
-            canvas[box.slices] = _to_bytes(before + (painted[box.slices] - before) * share)
+            if share > 0:
+                box, painted = eye.paint(canvas, landmarks, skin_landmarks, scene)
+                _lay(canvas, box, painted, share)
 
     def _paint_mouth(self, canvas: np.ndarray, landmarks: np.ndarray, scene: Scene) -> None:
         moved_cm = float(np.abs(scene.expression.landmarks[_LIPS]).max())
-        share = float(smoothstep(moved_cm, 0, _PAINTED_FROM_CM))
+        share = smoothstep(moved_cm, 0, _PAINTED_FROM_CM)
         upper = smooth_curve(landmarks[LIP_INNER_UPPER], _NUM_LIP_EDGE_POINTS)
         lower = smooth_curve(landmarks[LIP_INNER_LOWER], _NUM_LIP_EDGE_POINTS)
         crossed = lower[:, 1] < upper[:, 1]
@@ -285,14 +276,25 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
-        here = canvas[slit.box.slices].astype(np.float32)
-        skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
+        skin = over(canvas[slit.box.slices], over(above, below, slit.below), slit.box.feather(4))
         if slit.opening.any():
             jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
             moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
-            skin = over(skin, inside, slit.opening[..., 0])
-        canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
+            skin = over(skin, inside, slit.opening)
+        _lay(canvas, slit.box, skin, share)
+
+
+def _lay(canvas: np.ndarray, box: Box, painted: np.ndarray, share: float) -> None:
+    """Show what is painted in a box of the canvas, by a share."""
+    before = canvas[box.slices]
+    if before.size:
+        shown = (
+            painted
+            if share == 1
+            else cv2.addWeighted(before.astype(np.float32), 1 - share, painted.astype(np.float32), share, 0)
+        )
+        canvas[box.slices] = to_bytes(shown)
 
 
 def _fold(value: float, own: float) -> float:
@@ -325,7 +327,7 @@ def _pull(sized: _Sized, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The warped portrait `size size 3` and its alpha `size size`, uint8, without slits."""
     size = len(sized.still_map)
     pulled_from = cv2.resize(moves, (size, size), interpolation=cv2.INTER_LINEAR)
-    pulled_from = cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map)
+    cv2.scaleAdd(pulled_from, sized.source_scale, sized.still_map, dst=pulled_from)
     # beyond the border hair and cloth are mirrored, since streaks catch the eye ...
     warped = cv2.remap(sized.rgba, pulled_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     alpha = cv2.extractChannel(warped, 3)
@@ -346,7 +348,7 @@ def _cover_unmoved(alpha: np.ndarray, moves_px: np.ndarray) -> np.ndarray:
     moved = np.hypot(moves_px[..., 0], moves_px[..., 1]) / _UNMOVED_PX
     if moved.min() >= 1:
         return alpha
-    moved = cv2.resize(_to_bytes(255 * np.minimum(moved, 1)), alpha.shape, interpolation=cv2.INTER_LINEAR)
+    moved = cv2.resize(to_bytes(255 * np.minimum(moved, 1)), alpha.shape, interpolation=cv2.INTER_LINEAR)
     return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(alpha), moved, scale=1 / 255))
 
 
@@ -355,11 +357,6 @@ def _composite(background: np.ndarray, canvas: np.ndarray, alpha: np.ndarray) ->
     share = cv2.merge([alpha] * 3)
     before = cv2.multiply(canvas, share, scale=1 / 255)
     return cv2.add(before, cv2.multiply(background, cv2.bitwise_not(share), scale=1 / 255))
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Rounded to 0..255, uint8."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
