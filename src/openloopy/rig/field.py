@@ -30,6 +30,9 @@ from openloopy.rig.mesh import (
 from openloopy.rig.state import NEUTRAL, State
 
 Side = Literal["left", "right", "top", "bottom"]
+Outside = tuple[float, float, float, float]
+"""At the left, top, right and bottom, as shares of the side."""
+NOTHING_OUTSIDE: Outside = (0.0, 0.0, 0.0, 0.0)
 GRID = 96
 """Points of the field along each side of the picture."""
 NECK_PIVOT_CM = np.array([0.0, 4.5, -8.0])
@@ -53,6 +56,10 @@ _FOLDED, _UNFOLD_ROUNDS = 0.08, 12
 """A place that keeps a smaller share of its size counts as folded; smoothed this often at most."""
 STILL_SHARE = 0.12
 """Over this share of the picture's side movement fades to nothing, at sides that stay still."""
+CUT_SHARE = 0.2
+"""Over this share of the picture's side what the border cuts is stretched, as it is drawn inwards."""
+CUT_MARGIN = 10
+"""Points of the grid by which the stretched part is wider than the cut: hair that is cut keeps its width."""
 NEWTON_STEPS = 4
 """More change a field that folds nowhere by less than .1 px of a portrait of 768 px."""
 MOST_NEWTON_STEPS = 16
@@ -146,12 +153,22 @@ class InverseMaps:
 class WarpField:
     """Everything about the warp that depends on the portrait alone."""
 
-    def __init__(self, head: HeadFrame, size_px: int, still_sides: Collection[Side] = ()) -> None:
+    def __init__(
+        self,
+        head: HeadFrame,
+        size_px: int,
+        still_sides: Collection[Side] = (),
+        person: np.ndarray | None = None,
+        outside: Outside = NOTHING_OUTSIDE,
+    ) -> None:
         """
         Args:
             head: the head and its mesh in the picture.
             size_px: side of the square picture that `head.mesh_px` lies in.
             still_sides: sides of the picture towards which all movement fades to nothing.
+            person: where the person is, `S S` in 0..1: what the border cuts is not drawn in from there; None: nothing
+                is held.
+            outside: how much of the square lies beyond the picture that it was cut from.
         """
         self.head, self.size_px = head, size_px
         line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
@@ -162,6 +179,7 @@ class WarpField:
         self.landmark_depth = self._at_landmarks(self.depth)
         self.stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
         """Share of the movement that is left, `GRID GRID 1`; None: all of it everywhere."""
+        self._hold = None if person is None else _hold_at_cuts(self.grid, size_px, person, outside)
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -186,6 +204,8 @@ class WarpField:
             moves = [np.einsum("c,cn->n", xyz, operator) for xyz in skin_px[indices].astype(np.float32).T]
             self._express(target, np.stack(moves, -1), placement)
             displacement = target - self.grid
+            if self._hold is not None:
+                displacement = _held(displacement, self._hold)
             if self.stillness is not None:
                 displacement *= self.stillness
             fields.append(self._unfold(displacement))
@@ -215,8 +235,10 @@ class WarpField:
         points = self.head.mesh_px + moves_px
         points[:, 2] = self.landmark_depth + moves_px[:, 2]
         placed = placement(points, self.landmark_weight)
+        start = self.head.mesh_px[:, :2]
+        if self._hold is not None:
+            placed = start + _held(placed - start, self._at_landmarks(self._hold))
         if self.stillness is not None:
-            start = self.head.mesh_px[:, :2]
             placed = start + (placed - start) * self._at_landmarks(self.stillness)[:, None]
         return placed
 
@@ -344,6 +366,31 @@ def _stillness(grid: np.ndarray, size_px: int, sides: Collection[Side]) -> np.nd
     for side in sides:
         share = share * smoothstep(inward[side], 1.5 / GRID, STILL_SHARE)
     return share[..., None].astype(np.float32)
+
+
+def _hold_at_cuts(grid: np.ndarray, size_px: int, person: np.ndarray, outside: Outside) -> np.ndarray:
+    """Shares that are left of movement right, down, left and up, `GRID GRID 4`.
+
+    Where the border cuts a person, hair and cloth may leave the picture and slide along the border; towards the middle
+    they are stretched, since what would follow is not known.
+    """
+    x, y = np.moveaxis((grid + 0.5) / size_px, -1, 0)
+    shares = []
+    for side, inward in enumerate((x, y, 1 - x, 1 - y)):
+        turned = np.rot90(person, side - 1)  # that side up
+        first = min(round(outside[side] * len(person)), len(person) - 1)
+        cut = turned[first : first + max(1, len(person) // 64)].max(0)[None].astype(np.float32)
+        cut = cv2.resize(cut, (GRID, 1), interpolation=cv2.INTER_AREA)
+        cut = cv2.dilate(cut, np.ones((1, 2 * CUT_MARGIN + 1)), borderType=cv2.BORDER_REPLICATE)
+        cut = cv2.GaussianBlur(cut, (0, 0), CUT_MARGIN / 2, borderType=cv2.BORDER_REPLICATE)
+        along = np.rot90(np.repeat(cut, GRID, 0), 1 - side)
+        shares.append(1 - along * (1 - smoothstep(inward - outside[side], 1.0 / GRID, CUT_SHARE)))
+    return np.stack(shares, -1).astype(np.float32)
+
+
+def _held(moves: np.ndarray, hold: np.ndarray) -> np.ndarray:
+    """Moves `... 2` px with the shares `... 4` of `_hold_at_cuts`."""
+    return np.maximum(moves, 0) * hold[..., :2] + np.minimum(moves, 0) * hold[..., 2:]
 
 
 def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:

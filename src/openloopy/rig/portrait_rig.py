@@ -16,9 +16,9 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
-from openloopy.rig.expression import Expression
+from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
-from openloopy.rig.field import GRID, Placement, Side, WarpField
+from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
 from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
@@ -63,6 +63,8 @@ _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
 _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
+_PURSED_SHADE = 0.3
+"""Lips that are pushed forward take this much of the light from the teeth behind them."""
 _LEAST_LOG_SHADE = 2e-3
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
@@ -99,6 +101,7 @@ class PortraitRig:
         background: np.ndarray | None = None,
         own: State | None = None,
         still_sides: Collection[Side] = (),
+        outside: Outside = NOTHING_OUTSIDE,
     ) -> None:
         """
         Args:
@@ -110,17 +113,19 @@ class PortraitRig:
             background: what to show behind the person, square, uint8; None: the portrait's own.
             own: the state that the portrait shows; None: measured from its mesh.
             still_sides: sides at which the picture must not move, since more of it follows there.
+            outside: how much of the square lies beyond the picture that it was cut from: shares of its side at the
+                left, top, right and bottom.
         """
         _check_inputs(rgb, mesh, mask, background)
         self.source = rgb
         self.face = PortraitFace(mesh - _PIXEL_CENTRE, own, _STILL_REACH if still_sides else 1.0)
         self.head, self.shape = self.face.head, self.face.shape
-        self.field = WarpField(self.head, len(rgb), still_sides)
+        self.mask = refine_mask(mask, rgb, self.head.mesh_px)
+        self.field = WarpField(self.head, len(rgb), still_sides, self.mask, outside)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
-        self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self._has_own_background = background is None
         if background is None:
             person, alpha, background = (
@@ -291,6 +296,8 @@ class PortraitRig:
             jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
             moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
+            pursed = max(rounding_of(scene.state) - rounding_of(self.face.own), 0)
+            inside *= np.float32(1 - _PURSED_SHADE * pursed) ** self.mouth.shadow_power
             skin = over(skin, inside, slit.opening[..., 0])
         canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
 
@@ -389,10 +396,8 @@ def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
 
 def _share_outside(face: Face, rgb: np.ndarray) -> float:
     """How far the portrait crop reaches beyond the picture's worst side, as a share of the crop's side."""
-    height, width = rgb.shape[:2]
-    crop = portrait_crop(face, (width, height))
-    beyond = (-crop.x0, -crop.y0, crop.x0 + crop.size - width, crop.y0 + crop.size - height)
-    return max(0.0, *beyond) / crop.size
+    image_size = rgb.shape[1], rgb.shape[0]
+    return max(portrait_crop(face, image_size).outside(image_size))
 
 
 def _check_inputs(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, background: np.ndarray | None) -> None:
