@@ -16,6 +16,7 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
+from openloopy.rig.beard import hair_over, hairiness
 from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
 from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
@@ -43,7 +44,7 @@ from openloopy.rig.paint import (
     spread_alpha,
 )
 from openloopy.rig.shade import Lamp, Shading
-from openloopy.rig.state import NEUTRAL, State
+from openloopy.rig.state import NEUTRAL, State, mean_of
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -65,6 +66,8 @@ _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
 _PURSED_SHADE = 0.3
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
+_HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
+"""A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
@@ -125,6 +128,7 @@ class PortraitRig:
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
+        self.hairiness = hairiness(rgb, self.head, mean_of(self.face.own, "smile"))
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
         self._has_own_background = background is None
         if background is None:
@@ -297,8 +301,13 @@ class PortraitRig:
             moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
             pursed = max(rounding_of(scene.state) - rounding_of(self.face.own), 0)
-            inside *= np.float32(1 - _PURSED_SHADE * pursed) ** self.mouth.shadow_power
-            skin = over(skin, inside, slit.opening[..., 0])
+            hair = self.hairiness * float(smoothstep(moves.wider, 0, _HAIR_FROM_CM))
+            light = (1 - _PURSED_SHADE * pursed) * (1 - _HAIR_SHADE * hair)
+            inside *= np.float32(light) ** self.mouth.shadow_power
+            opening = slit.opening
+            if hair:
+                opening = opening * (1 - hair_over(slit, self.head.scale_px * scene.scale, hair))
+            skin = over(skin, inside, opening[..., 0])
         canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
 
 
