@@ -85,7 +85,9 @@ class Eye:
         at = (
             np.linspace(-1, 1, NUM_EDGE_POINTS) * -indices.side
         )  # lids run from the outer corner to the inner one
-        self.lid_top_cm = np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] + _LID_ABOVE_LASHES_CM
+        self.lid_top_cm = (
+            np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] + _LID_ABOVE_LASHES_CM
+        )
         self.lid = _lid_texture(region, skin_grain(rgb, mesh), rng)
         self.lid_at = region.origin
         self.lashes = Lashes.measure(region, eye_sharpness(rgb, mesh)[0] / head.scale_px, rng)
@@ -329,7 +331,9 @@ def _lid_texture(region: EyeRegion, grain: float, rng: np.random.Generator) -> n
     # above the open lid's edge the portrait's own skin, without its lashes: they show as dark strokes once the lid
     # is skin below them too
     own = over(skin, region.picture.astype(np.float32), smoothstep(height, *_LASHES_FADE_CM))
-    return np.dstack(_without_long_lashes(region, np.clip(own, 0, 255).astype(np.uint8), x, y)).astype(np.float32)
+    return np.dstack(_without_long_lashes(region, np.clip(own, 0, 255).astype(np.uint8), x, y)).astype(
+        np.float32
+    )
 
 
 def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -340,9 +344,10 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     above = region.bright_skin(top - to_brow * np.linspace(0.4, 0.8, 7)[:, None], 0.5)
     below = region.bright_skin(bottom + np.linspace(0.25, 0.9, 9)[:, None], 0.6)
     own, above, below = (_smooth_along(colours) for colours in (own, above, below))
-    around = 0.5 * above + 0.5 * below
-    around = 0.5 * around + 0.5 * around.mean(0)
-    hue = 0.5 * _hue(own) + 0.5 * _hue(around)
+    # the skin under an eye is often bluish: for its hue it counts less
+    coloured, around = 0.6 * above + 0.4 * below, 0.25 * above + 0.75 * below
+    coloured, around = (0.5 * colours + 0.5 * colours.mean(0) for colours in (coloured, around))
+    hue = 0.5 * _hue(own) + 0.5 * _hue(coloured)
     light, lit = own @ LUMA, around @ LUMA
     fold, lid = (
         hue * (light + share * np.clip(least * lit - light, 0, None))[:, None]

@@ -31,7 +31,7 @@ from openloopy.rig.mesh import (
 )
 from openloopy.rig.mouth import MouthInterior
 from openloopy.rig.own import PortraitFace, checked, eye_opening
-from openloopy.rig.own_mouth import MouthMoves, OwnMouth
+from openloopy.rig.own_mouth import MouthMoves, OwnMouth, without_rims
 from openloopy.rig.paint import (
     Box,
     Scene,
@@ -66,6 +66,10 @@ _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
 _PURSED_SHADE = 0.3
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
+_ROLLED_CM = 0.5
+"""Lips that close by so much have rolled in their rims."""
+_EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
+"""The edges of the opening are nearly as soft as the portrait's own."""
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
 """A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
@@ -294,19 +298,25 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
+        px_per_cm, wider_cm = self.head.scale_px * scene.scale, _wider_cm(scene.expression)
+        if wider_cm < 0:
+            rolled = float(smoothstep(-wider_cm, 0, _ROLLED_CM))
+            above, below = without_rims((above, below), slit, px_per_cm, rolled)
         here = canvas[slit.box.slices].astype(np.float32)
         skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
         if slit.opening.any():
             jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
-            moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
+            moves = MouthMoves(wider_cm, jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
             pursed = max(rounding_of(scene.state) - rounding_of(self.face.own), 0)
             hair = self.hairiness * float(smoothstep(moves.wider, 0, _HAIR_FROM_CM))
             light = (1 - _PURSED_SHADE * pursed) * (1 - _HAIR_SHADE * hair)
             inside *= np.float32(light) ** self.mouth.shadow_power
-            opening = slit.opening
+            opening, blur_px = slit.opening, _EDGE_BLUR * self.mouth.tones.blur_cm * px_per_cm
+            if blur_px > _LEAST_BLUR_PX:
+                opening = cv2.GaussianBlur(opening, (0, 0), blur_px)[..., None]
             if hair:
-                opening = opening * (1 - hair_over(slit, self.head.scale_px * scene.scale, hair))
+                opening = opening * (1 - hair_over(slit, px_per_cm, hair))
             skin = over(skin, inside, opening[..., 0])
         canvas[slit.box.slices] = _to_bytes(here + (skin - here) * share)
 
