@@ -330,7 +330,7 @@ def test_each_side_holds_its_own_movement(side: int) -> None:
     head = PortraitFace(mesh_of()).head
     person = np.zeros((SIZE, SIZE), np.float32)
     np.rot90(person, side - 1)[: SIZE // 2] = 1  # a view: that half of the picture
-    hold = WarpField(head, SIZE, (), person)._hold
+    hold = np.concatenate(WarpField(head, SIZE, (), person)._hold, -1)
     edges = hold[GRID // 2, 0], hold[0, GRID // 2], hold[GRID // 2, -1], hold[-1, GRID // 2]
     assert edges[side][side] < 0.1
     assert edges[(side + 2) % 4].min() == 1

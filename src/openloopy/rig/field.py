@@ -10,7 +10,7 @@ and lids, `lower` not the upper ones. They agree away from the slits.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -180,6 +180,9 @@ class WarpField:
         self.stillness = _stillness(self.grid, size_px, still_sides) if still_sides else None
         """Share of the movement that is left, `GRID GRID 1`; None: all of it everywhere."""
         self._hold = None if person is None else _hold_at_cuts(self.grid, size_px, person, outside)
+        self._landmark_hold = (
+            None if self._hold is None else [self._at_landmarks(share) for share in self._hold]
+        )
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -237,7 +240,7 @@ class WarpField:
         placed = placement(points, self.landmark_weight)
         start = self.head.mesh_px[:, :2]
         if self._hold is not None:
-            placed = start + _held(placed - start, self._at_landmarks(self._hold))
+            placed = start + _held(placed - start, self._landmark_hold)
         if self.stillness is not None:
             placed = start + (placed - start) * self._at_landmarks(self.stillness)[:, None]
         return placed
@@ -369,7 +372,7 @@ def _stillness(grid: np.ndarray, size_px: int, sides: Collection[Side]) -> np.nd
 
 
 def _hold_at_cuts(grid: np.ndarray, size_px: int, person: np.ndarray, outside: Outside) -> np.ndarray:
-    """Shares that are left of movement right, down, left and up, `GRID GRID 4`.
+    """Shares that are left of movement right and down, and of movement left and up, `2 GRID GRID 2`.
 
     Where the border cuts a person, hair and cloth may leave the picture and slide along the border; towards the middle
     they are stretched, since what would follow is not known.
@@ -385,12 +388,12 @@ def _hold_at_cuts(grid: np.ndarray, size_px: int, person: np.ndarray, outside: O
         cut = cv2.GaussianBlur(cut, (0, 0), CUT_MARGIN / 2, borderType=cv2.BORDER_REPLICATE)
         along = np.rot90(np.repeat(cut, GRID, 0), 1 - side)
         shares.append(1 - along * (1 - smoothstep(inward - outside[side], 1.0 / GRID, CUT_SHARE)))
-    return np.stack(shares, -1).astype(np.float32)
+    return np.stack([np.stack(shares[:2], -1), np.stack(shares[2:], -1)]).astype(np.float32)
 
 
-def _held(moves: np.ndarray, hold: np.ndarray) -> np.ndarray:
-    """Moves `... 2` px with the shares `... 4` of `_hold_at_cuts`."""
-    return np.maximum(moves, 0) * hold[..., :2] + np.minimum(moves, 0) * hold[..., 2:]
+def _held(moves: np.ndarray, hold: Sequence[np.ndarray]) -> np.ndarray:
+    """Moves `... 2` px with the shares of `_hold_at_cuts`."""
+    return moves * np.where(moves > 0, *hold)
 
 
 def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:
