@@ -66,8 +66,8 @@ _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
 _PURSED_SHADE = 0.3
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
-_ROLLED_CM = 0.5
-"""Lips that close by so much have rolled in their rims."""
+_ROLLING_CM = (0.05, 0.5)
+"""Parted lips that close by the first begin to roll in their rims; by the second they have."""
 _EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
 """The edges of the opening are nearly as soft as the portrait's own."""
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
@@ -299,8 +299,8 @@ class PortraitRig:
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
         px_per_cm, wider_cm = self.head.scale_px * scene.scale, _wider_cm(scene.expression)
-        if wider_cm < 0:
-            rolled = float(smoothstep(-wider_cm, 0, _ROLLED_CM))
+        if wider_cm < -_ROLLING_CM[0]:
+            rolled = float(smoothstep(-wider_cm, *_ROLLING_CM))
             above, below = without_rims((above, below), slit, px_per_cm, rolled)
         here = canvas[slit.box.slices].astype(np.float32)
         skin = over(here, over(above, below, slit.below[..., 0]), slit.box.feather(4)[..., 0])
