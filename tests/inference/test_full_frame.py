@@ -59,9 +59,11 @@ def test_the_square_holds_the_face_in_its_middle_at_the_picture_s_own_resolution
         (NARROW, {"top", "bottom"}),
     ],
 )
-def test_it_is_known_at_which_sides_the_picture_goes_on_and_nothing_moves_at_any(full, sides):
+def test_it_is_known_at_which_sides_the_picture_goes_on_and_nothing_moves_there(full, sides):
     assert {side for side, goes_on in full.goes_on.items() if goes_on} == sides
-    assert set(full.portrait.still_sides) == {"left", "top", "right", "bottom"}
+    assert set(full.portrait.still_sides) == sides
+    outside = dict(zip(("left", "top", "right", "bottom"), full.portrait.outside, strict=True))
+    assert all((outside[side] == 0) for side in sides)
 
 
 @pytest.mark.parametrize("full", PLACES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from openloopy.puppet.drawn import DrawnFace, draw_face
+from openloopy.rig.beard import hairiness
 from openloopy.rig.eyes import EyeRegion, Lashes
 from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head, smoothstep
 from openloopy.rig.mouth import Texture
@@ -175,7 +176,90 @@ def test_features_keep_their_size_and_colour_at_other_resolutions() -> None:
     assert np.abs(inside.mean(0) - inside_big.mean(0)).max() < 6
 
 
+def test_pursed_lips_are_narrower_and_fuller_and_open_in_the_middle_alone() -> None:
+    rig = drawn_rig(0)
+    spread, pursed = (rig.landmarks(in_state(jaw=0.25, wide=wide), OUT) for wide in (0.0, -1.0))
+
+    def width(mesh: np.ndarray) -> float:
+        return float(np.linalg.norm(mesh[291] - mesh[61]))
+
+    def gap(mesh: np.ndarray, column: int) -> float:
+        return float(mesh[LIP_INNER_LOWER[column], 1] - mesh[LIP_INNER_UPPER[column], 1])
+
+    assert width(pursed) < 0.82 * width(spread)
+    assert gap(pursed, 1) < 0.25 * gap(spread, 1) and gap(pursed, 5) > 0.6 * gap(spread, 5)
+    red = [mesh[14, 1] - mesh[17, 1] for mesh in (spread, pursed)]
+    assert abs(red[1]) > 1.05 * abs(red[0])
+
+
+def test_pursed_lips_shade_the_teeth() -> None:
+    rig = drawn_rig(0)
+    spread, pursed = (
+        np.percentile(between_lips(*rig.frame(in_state(jaw=0.6, upper_lip=0.6, wide=wide), OUT)) @ LUMA, 90)
+        for wide in (0.0, -1.0)
+    )
+    assert pursed < 0.92 * spread
+
+
+def test_closed_lips_keep_no_line_of_the_teeth_they_showed() -> None:
+    face = person(0)
+    mesh = face.mesh.copy()
+    mesh[LIP_INNER_LOWER[2:-2], 1] += 0.5 * fit_head(mesh).scale_px
+    rgb, unit = face.rgb.copy(), fit_head(mesh).scale_px
+    # teeth reach a little below the edge that the mesh has
+    low = mesh[LIP_INNER_LOWER[2:-2], :2] + [0, 0.07 * unit]
+    outline = np.concatenate([mesh[LIP_INNER_UPPER, :2], low[::-1]])
+    cv2.fillPoly(rgb, [np.round(outline).astype(np.int32)], (235, 235, 225))
+    rig = PortraitRig(rgb, mesh, face.mask, rng=np.random.default_rng(1))
+    frame, points = rig.frame(rig.own | {"jaw": 0.0, "upper_lip": 0.0, "lower_lip": 0.0, "close": 1.0}, SIZE)
+    steps = np.linspace(-0.05, 0.12, 8) * unit
+    seen = np.stack([sample(frame, points[LIP_INNER_LOWER[4:7]] + [0, step]) for step in steps])
+    assert (seen @ LUMA).max() < 180
+
+
+def test_a_moustache_is_seen_and_hangs_over_the_opening() -> None:
+    face = person(0)
+    head = fit_head(face.mesh)
+    assert hairiness(face.rgb, head, 0.0) == 0
+    hairy = face.rgb.astype(np.float32)
+    columns = 1 + 0.35 * np.sin(np.arange(SIZE) * 2 * np.pi / (0.22 * head.scale_px))[None]
+    area = np.zeros((SIZE, SIZE), np.float32)
+    outline = face.mesh[[206, 203, 423, 426, 291, 17, 61], :2]
+    cv2.fillConvexPoly(area, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
+    hairy = np.clip(hairy * (1 + (columns - 1) * area)[..., None], 0, 255).astype(np.uint8)
+    assert hairiness(hairy, head, 0.0) > 0.7
+    assert hairiness(hairy, head, 0.5) == 0  # a smile's folds
+    state = in_state(jaw=0.5, upper_lip=0.4)
+    bare, bearded = rig_of(hairy, face), rig_of(hairy, face)
+    bare.hairiness = 0.0
+    teeth = [np.percentile(between_lips(*rig.frame(state, OUT)) @ LUMA, 90) for rig in (bare, bearded)]
+    assert teeth[1] < 0.9 * teeth[0]
+    np.testing.assert_array_equal(bare.landmarks(state, OUT), bearded.landmarks(state, OUT))
+
+
+def test_folds_do_not_shade_what_lies_well_below_the_chin() -> None:
+    rig = drawn_rig(0)
+    state = in_state(jaw=1.0, press=1.0, tuck=1.0, close=1.0, wide=-1.0, smile_left=1.0, smile_right=1.0)
+    log = rig.shading.log_shade(state, rig.shape.express(state), np.eye(3))
+    chin_px = rig.head.to_px(rig.head.points_cm[152] + [0.0, 1.7, 0.0])[1]
+    row = int(np.ceil(chin_px * len(log) / SIZE))
+    assert row < len(log) and np.abs(log[row:]).max() < 0.01
+    assert log.min() < -0.1
+
+
 # ---------------------------------------------------------------- lids
+
+
+def test_a_shut_lid_reaches_up_to_the_fold_of_the_open_one() -> None:
+    rig = rig_of(person(0).rgb, person(0))
+    eye, unit = rig.eyes[0], rig.head.scale_px * OUT / SIZE
+    eye.lid[..., :3] = (255, 0, 255)
+    frame = rig.render(in_state(blink_left=1.0), OUT)
+    top = rig.landmarks(NEUTRAL, OUT)[eye.indices.upper[4]]
+    for above_cm, is_lid in ((eye.lid_top_cm[12] - 0.15, True), (eye.lid_top_cm[12] + 0.3, False)):
+        red, green, _ = sample(frame, (top - [0, above_cm * unit])[None])[0]
+        assert (green < 0.5 * red) == is_lid
+    assert eye.lid_top_cm[12] > 0.35
 
 
 @pytest.mark.parametrize("seed", SKIN_SEEDS)

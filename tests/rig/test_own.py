@@ -10,7 +10,7 @@ import pytest
 
 from openloopy.face.mesh import Pose, canonical_mesh, rotation_of
 from openloopy.puppet.drawn import draw_face
-from openloopy.rig.field import GRID, WarpField, free_point_operator, limit_slope
+from openloopy.rig.field import GRID, WarpField, free_point_operator, limit_slope, place_head
 from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, LOWER_LIP, UPPER_LIP, fit_head
 from openloopy.rig.own import PortraitFace, measure_own_state, neutral_shape, pose_within_reach, soft_limit
 from openloopy.rig.own_mouth import MouthMoves
@@ -90,7 +90,7 @@ def test_mean_face_is_neutral() -> None:
 def test_parted_lips_are_an_open_mouth_of_that_size(parted_cm: float) -> None:
     face = PortraitFace(mesh_of(parted_cm=parted_cm))
     assert np.abs(gap_of(face, **face.own)[5] - gap_of(face)[5]) == pytest.approx(parted_cm, rel=0.1)
-    assert any("parted" in note for note in face.notes)
+    assert any("parted" in note for note in face.notes) == (parted_cm > 0.5)
 
 
 def test_a_wide_mouth_is_a_smile_and_bares_the_teeth_with_the_upper_lip() -> None:
@@ -302,6 +302,38 @@ def test_given_sides_of_the_picture_stay_still(sides: tuple[str, ...]) -> None:
         assert is_still == (side in sides), side
     points = rig.landmarks(state, SIZE)
     assert np.abs(points - rig.landmarks(rig.own, SIZE)).max() > 5
+
+
+def test_hair_that_the_border_cuts_leaves_freely_and_is_stretched_when_drawn_in() -> None:
+    head = PortraitFace(mesh_of()).head
+    person = np.zeros((SIZE, SIZE), np.float32)
+    person[:, SIZE // 3 : 2 * SIZE // 3] = 1
+    cut, beside = WarpField(head, SIZE, (), person), WarpField(head, SIZE, (), np.zeros_like(person))
+    middle, still = GRID // 2, np.zeros((478, 3))
+
+    def along_top(field: WarpField, **pose: float) -> np.ndarray:
+        return field.displacements(still, place_head(head, NEUTRAL | pose))[0][0, middle]
+
+    down, aside = along_top(cut, shift_y=1.0), along_top(cut, shift_x=1.0)
+    assert abs(down[1]) < 0.1 * along_top(beside, shift_y=1.0)[1]
+    np.testing.assert_allclose(aside, along_top(beside, shift_x=1.0), atol=1e-4)
+    np.testing.assert_allclose(along_top(cut, shift_y=-1.0), along_top(beside, shift_y=-1.0), atol=1e-4)
+    # a picture that ends inside the square is held at its end
+    ends = WarpField(head, SIZE, (), person, (0.0, 0.1, 0.0, 0.0))
+    row = int(0.1 * GRID)
+    moved = ends.displacements(still, place_head(head, NEUTRAL | {"shift_y": 1.0}))[0][row, middle, 1]
+    assert abs(moved) < 0.1 * along_top(beside, shift_y=1.0)[1]
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_each_side_holds_its_own_movement(side: int) -> None:
+    head = PortraitFace(mesh_of()).head
+    person = np.zeros((SIZE, SIZE), np.float32)
+    np.rot90(person, side - 1)[: SIZE // 2] = 1  # a view: that half of the picture
+    hold = np.concatenate(WarpField(head, SIZE, (), person)._hold, -1)
+    edges = hold[GRID // 2, 0], hold[0, GRID // 2], hold[GRID // 2, -1], hold[-1, GRID // 2]
+    assert edges[side][side] < 0.1
+    assert edges[(side + 2) % 4].min() == 1
 
 
 def test_wrong_inputs_say_what_is_wrong() -> None:

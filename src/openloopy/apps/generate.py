@@ -266,7 +266,9 @@ def _scene(request: GenerateRequest, pipeline: LoopyPipeline, chosen: ChosenFace
     if request.frame == "crop":
         source_px, side = pipeline.source_px(options), pipeline.output_px(options)
         portrait = Portrait(
-            apply_crop(chosen.rgb, chosen.crop, source_px), chosen.crop.to_crop(chosen.face.mesh, source_px)
+            apply_crop(chosen.rgb, chosen.crop, source_px),
+            chosen.crop.to_crop(chosen.face.mesh, source_px),
+            outside=chosen.crop.outside((chosen.rgb.shape[1], chosen.rgb.shape[0])),
         )
         return Scene(portrait, chosen.crop, (side, side), options, lambda frame: frame)
     if not pipeline.model.codec.makes_any_size:

@@ -55,6 +55,13 @@ class Crop:
         origin = np.array([self.x0, self.y0, 0.0])[: points.shape[-1]]
         return ((points - origin) * (size_px / self.size)).astype(np.float32)
 
+    def outside(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """How much of it lies beyond a picture (width, height): shares of its side; left, top, right, bottom."""
+        width, height = image_size
+        beyond = -self.x0, -self.y0, self.x0 + self.size - width, self.y0 + self.size - height
+        left, top, right, bottom = (max(float(px) / self.size, 0.0) for px in beyond)
+        return left, top, right, bottom
+
     def to_source(self, points: np.ndarray, size_px: int) -> np.ndarray:
         """The inverse of `to_crop`."""
         origin = np.array([self.x0, self.y0, 0.0])[: points.shape[-1]]

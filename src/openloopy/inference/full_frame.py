@@ -56,7 +56,12 @@ class FullFrame:
     def portrait(self) -> Portrait:
         """The square as the portrait to animate."""
         crop = Crop(self.x0, self.y0, self.size_px)
-        return Portrait(apply_crop(self.rgb, crop, self.size_px), crop.to_crop(self.mesh, self.size_px))
+        return Portrait(
+            apply_crop(self.rgb, crop, self.size_px),
+            crop.to_crop(self.mesh, self.size_px),
+            still_sides=tuple(side for side, goes_on in self.goes_on.items() if goes_on),
+            outside=crop.outside((self.rgb.shape[1], self.rgb.shape[0])),
+        )
 
     @property
     def goes_on(self) -> dict[str, bool]:

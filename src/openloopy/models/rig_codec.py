@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openloopy.rig.field import NOTHING_OUTSIDE
 from openloopy.rig.from_picture import rig_of
-from openloopy.rig.portrait_rig import ALL_SIDES, PortraitRig
+from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import INDEX, NAMES, PARTS, STATE_VERSION, TOKEN_WIDTH, from_tokens, to_tokens
 
 HEAD = [INDEX[value.name] for value in PARTS["head"]]
@@ -43,12 +44,14 @@ class Portrait:
         rgb: `S S 3` uint8, the crop about the face (`face.crop`).
         mesh: its face mesh in px of rgb, `478 3`; None: it is looked for, where it is needed.
         still_sides: sides at which nothing moves, of "left", "top", "right", "bottom": where the picture goes on, a
-            seam would show; where it ends, what comes in from outside is not known.
+            seam would show.
+        outside: how much of the square lies beyond the picture that it was cut from (`Crop.outside`).
     """
 
     rgb: np.ndarray
     mesh: np.ndarray | None = None
-    still_sides: tuple[str, ...] = ALL_SIDES
+    still_sides: tuple[str, ...] = ()
+    outside: tuple[float, float, float, float] = NOTHING_OUTSIDE
 
     def __post_init__(self) -> None:
         side = self.rgb.shape[0]
@@ -128,7 +131,7 @@ class RigCodec(nn.Module):
 
     def prepare(self, portrait: Portrait, size_px: int) -> PreparedRig:
         """The portrait's rig, and its own state as the reference, the head in its middle."""
-        rig = rig_of(portrait.rgb, portrait.mesh, still_sides=portrait.still_sides)
+        rig = rig_of(portrait.rgb, portrait.mesh, still_sides=portrait.still_sides, outside=portrait.outside)
         own = np.array([[rig.own[name] for name in NAMES]], np.float32)
         own[:, HEAD] = 0
         deviation = (own - _array(self.state_mean)) / _array(self.state_scale)

@@ -33,6 +33,10 @@ JAW_TRAVEL_CM = 1.55
 UPPER_LIP_RAISE_CM = 0.56
 TUCK_GAP_CM, TUCK_LIFT_CM = 0.34, 0.20
 """At f and v: what shows of the upper teeth, and how far both lips rise for it."""
+POUT_CM = 0.12
+"""By how much pursed lips hang lower over the teeth."""
+PURSED_ACROSS = (0.35, 0.85)
+"""Between these shares of the way to its corner, the opening of pursed lips ends."""
 JAW_SLIDE = 0.25
 """Share of the jaw's drop that is a slide straight down; the rest turns about the hinge."""
 JAW_HINGE_CM = np.array([0.0, -0.3, -5.5])
@@ -143,7 +147,7 @@ class FaceShape:
 
     def _move_lips(self, moved: np.ndarray, state: State, jaw: float, jaw_angle: float) -> None:
         upper, lower = self._free_lips(state, jaw)
-        sag = 1 - np.abs(self.lower_across) ** _sag_power(max(-state["wide"], 0))
+        sag = 1 - np.abs(self.lower_across) ** _sag_power(rounding_of(state))
         lower[..., 2] -= jaw_angle * (self.points[LOWER_LIP, 1] - JAW_HINGE_CM[1]) * sag
         self._make_contact(upper, lower, state)
         moved[UPPER_LIP] = upper
@@ -164,23 +168,25 @@ class FaceShape:
     def _opening_by_rules(self, state: State) -> np.ndarray:
         """`11` cm: by how much jaw and lips part the lips, before tuck."""
         upper, lower = self._free_lips(state, _jaw_drop(state))
-        return _after_contact(lower[0, :, 1] - upper[0, :, 1], state)
+        return _after_contact(lower[0, :, 1] - upper[0, :, 1], self.upper_across[0], state)
 
     def _make_contact(self, upper: np.ndarray, lower: np.ndarray, state: State) -> None:
         """Bring the inner edges (ring 0) to the gap that the sounds want; the outer rings follow less."""
-        across, tuck, press = self.upper_across[0], state["tuck"], state["press"]
+        across, rounding = self.upper_across[0], rounding_of(state)
+        tuck, press = state["tuck"], state["press"]
         parted = lower[0, :, 1] - upper[0, :, 1]
         excess = self.rest_gap + parted - self._wanted_gap(parted, state)
         drop_upper = 0.36 * excess * (1 - 0.6 * tuck)
         raise_lower = excess - drop_upper
-        lift = -TUCK_LIFT_CM * tuck * (1 - across**2)
+        lift = (POUT_CM * rounding - TUCK_LIFT_CM * tuck) * (1 - across**2)
         for lip, lip_across, change, up, fade in (
             (upper, self.upper_across, lift + drop_upper, 1, 0.15),
             (lower, self.lower_across, lift - raise_lower, -1, 0.22),
         ):
             profile = np.interp(lip_across, across, change)
             roll_in = 0.10 * press if up > 0 else 0.13 * press + 0.32 * tuck
-            lip[..., 1] += profile * (1 - fade * LIP_DEPTH)
+            # the red of pursed lips swells where they meet
+            lip[..., 1] += profile * (1 - (fade + 0.35 * rounding) * LIP_DEPTH)
             lip[..., 1] += up * roll_in * LIP_DEPTH * (1 - lip_across**2)
             lip[..., 2] -= 0.1 * press
         lower[..., 1] -= 0.03 * press
@@ -191,7 +197,7 @@ class FaceShape:
 
         What the rules do not explain of the portrait's own gap goes as the lips close.
         """
-        opening = _after_contact(parted, state)
+        opening = _after_contact(parted, self.upper_across[0], state)
         kept = (
             min(float(opening.mean()) / self._own_opening, 1) if self._own_opening > _LEAST_OPENING_CM else 0
         )
@@ -205,11 +211,19 @@ def _jaw_drop(state: State) -> float:
     return state["jaw"] * JAW_TRAVEL_CM * (1 - 0.45 * state["close"]) * (1 - 0.35 * state["tuck"])
 
 
-def _after_contact(parted: np.ndarray, state: State) -> np.ndarray:
-    """What closing and rounding leave of an opening `11` cm."""
-    rounding = min(max(-state["wide"], 0), 1)
-    narrowed = 1 - 0.22 * rounding * (1 - 0.4 * min(state["jaw"], 1))
-    return np.maximum(parted, 0) * (1 - state["close"]) * narrowed
+def rounding_of(state: State) -> float:
+    """0 to 1 (pursed)."""
+    return min(max(-state["wide"], 0), 1)
+
+
+def _after_contact(parted: np.ndarray, across: np.ndarray, state: State) -> np.ndarray:
+    """What closing and rounding leave of an opening `11` cm at places `11` in -1..1.
+
+    Pursed lips meet from the corners inwards: what stays open is small and round.
+    """
+    rounding = rounding_of(state) * (1 - 0.4 * min(state["jaw"], 1))
+    meeting = smoothstep(np.abs(across), *PURSED_ACROSS)
+    return np.maximum(parted, 0) * (1 - state["close"]) * (1 - 0.22 * rounding) * (1 - rounding * meeting)
 
 
 def _of_eye(state: State, name: str, eye: EyeIndices) -> float:
@@ -225,7 +239,7 @@ def _sided(state: State, name: str, across: np.ndarray) -> np.ndarray:
 
 def _sag_power(rounding: float) -> float:
     """A rounded mouth opens as an ellipse, a spread one as a box."""
-    return 2.4 - 0.6 * min(rounding, 1)
+    return 2.4 - 0.6 * rounding
 
 
 def _corner_drop(jaw: float) -> float:
@@ -235,7 +249,7 @@ def _corner_drop(jaw: float) -> float:
 def _upper_lip_drop(across: np.ndarray, state: State, jaw: float) -> np.ndarray:
     """across: `rings points` in -1..1. Returns `rings points 3` cm."""
     a = np.abs(across)
-    sag = 1 - a ** _sag_power(max(-state["wide"], 0))
+    sag = 1 - a ** _sag_power(rounding_of(state))
     lip = np.zeros((*a.shape, 3))
     lip[..., 1] = _corner_drop(jaw) * a**3 - 0.03 * jaw * sag
     lip[..., 1] -= UPPER_LIP_RAISE_CM * state["upper_lip"] * (1 - a**2.5) * (1 - 0.25 * LIP_DEPTH)
@@ -245,7 +259,7 @@ def _upper_lip_drop(across: np.ndarray, state: State, jaw: float) -> np.ndarray:
 def _lower_lip_drop(across: np.ndarray, state: State, jaw: float) -> np.ndarray:
     """Like `_upper_lip_drop`, for the lip that hangs on the jaw."""
     a = np.abs(across)
-    sag = 1 - a ** _sag_power(max(-state["wide"], 0))
+    sag = 1 - a ** _sag_power(rounding_of(state))
     lip = np.zeros((*a.shape, 3))
     lip[..., 1] = _corner_drop(jaw) + (jaw - _corner_drop(jaw)) * sag
     lip[..., 1] += 0.30 * state["lower_lip"] * (1 - a**2.2) * (1 - 0.15 * LIP_DEPTH)
@@ -257,9 +271,9 @@ def _lip_shape(x: np.ndarray, across: np.ndarray, up: int, state: State) -> np.n
     a, smile = np.abs(across), _sided(state, "smile", across)
     rounding, spread = max(-state["wide"], 0), max(state["wide"], 0)
     lip = np.zeros((*a.shape, 3))
-    lip[..., 0] = x * (0.085 * spread - 0.21 * min(rounding, 1.1) - 0.06 * state["jaw"])
+    lip[..., 0] = x * (0.085 * spread - 0.24 * min(rounding, 1.1) - 0.06 * state["jaw"])
     lip[..., 0] += np.sign(x) * a**2 * 0.32 * smile
-    lip[..., 1] -= up * rounding * (0.07 * LIP_DEPTH * (1 - a**2) + 0.05 * (1 - a))
+    lip[..., 1] -= up * rounding * (0.12 * LIP_DEPTH * (1 - a**2) + 0.05 * (1 - a))
     lip[..., 1] += spread * (up * 0.05 * LIP_DEPTH * (1 - a) - 0.08 * a**2)
     lip[..., 1] += smile * (0.04 * (1 - a) - 0.30 * a**2)
     lip[..., 2] = 0.55 * rounding * (1 - 0.5 * a) - 0.12 * spread * a - 0.12 * smile * a**2

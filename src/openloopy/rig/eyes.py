@@ -34,6 +34,8 @@ _LEAST_CLOSURE = 0.02
 """Below this no lid is painted."""
 _LASHES_FADE_CM = (0.04, 0.22)
 """From the top of the open lid's lashes up, the painted lid gives way to the portrait's own skin."""
+_LID_ABOVE_LASHES_CM = 0.14
+"""So far above that it is laid over the portrait: a fold that hugs the lashes flattens as the lid closes."""
 _MAX_LASHES_CM = 0.32
 _LONG_LASHES_CM = 0.5
 _CHEEK_BELOW_CM = 1.1
@@ -85,7 +87,9 @@ class Eye:
         at = (
             np.linspace(-1, 1, NUM_EDGE_POINTS) * -indices.side
         )  # lids run from the outer corner to the inner one
-        self.lid_top_cm = np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] - 0.06
+        self.lid_top_cm = (
+            np.interp(at, columns, region.lash_top_cm) + _LASHES_FADE_CM[1] + _LID_ABOVE_LASHES_CM
+        )
         self.lid = _lid_texture(region, skin_grain(rgb, mesh), rng)
         self.lid_at = region.origin
         self.lashes = Lashes.measure(region, eye_sharpness(rgb, mesh)[0] / head.scale_px, rng)
@@ -100,10 +104,16 @@ class Eye:
         upper, lower = (
             smooth_curve(landmarks[i], NUM_EDGE_POINTS) for i in (self.indices.upper, self.indices.lower)
         )
-        slit = open_slit(upper, lower, 6 * scene.size_px / 256, 0.8, scene.size_px)
+        closure = scene.expression.lid_closures[0 if self.indices.side < 0 else 1]
+        margin_px = 6 * scene.size_px / 256
+        if closure > _LEAST_CLOSURE:
+            # a painted lid reaches up to where it was open
+            top = skin_landmarks[self.indices.upper, 1].min()
+            top -= (self.lid_top_cm.max() + 0.1) * self.head.scale_px * scene.scale
+            margin_px = max(margin_px, float(upper[:, 1].min() - top))
+        slit = open_slit(upper, lower, margin_px, 0.8, scene.size_px)
         if slit.box.is_empty:
             return slit.box, canvas[slit.box.slices]
-        closure = scene.expression.lid_closures[0 if self.indices.side < 0 else 1]
         edge = LidEdge.of(upper, slit.box, self.head.scale_px * scene.scale)
         here = canvas[slit.box.slices]
         skin = over(
@@ -323,10 +333,12 @@ def _lid_texture(region: EyeRegion, grain: float, rng: np.random.Generator) -> n
     skin += _cheek_detail(region, x, y)
     noise = cv2.GaussianBlur(rng.standard_normal(x.shape).astype(np.float32), (0, 0), 0.6)
     skin += (noise * (0.6 * grain / (noise.std() + 1e-6)))[..., None]
-    tidy, lashes = _without_long_lashes(region, x, y)
-    # above the open lid's edge the portrait's own skin, without its lashes
-    above = smoothstep(height, *_LASHES_FADE_CM)
-    return np.dstack([over(skin, tidy, above), lashes]).astype(np.float32)
+    # above the open lid's edge the portrait's own skin, without its lashes: they show as dark strokes once the lid
+    # is skin below them too
+    own = over(skin, region.picture.astype(np.float32), smoothstep(height, *_LASHES_FADE_CM))
+    return np.dstack(_without_long_lashes(region, np.clip(own, 0, 255).astype(np.uint8), x, y)).astype(
+        np.float32
+    )
 
 
 def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -337,9 +349,10 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     above = region.bright_skin(top - to_brow * np.linspace(0.4, 0.8, 7)[:, None], 0.5)
     below = region.bright_skin(bottom + np.linspace(0.25, 0.9, 9)[:, None], 0.6)
     own, above, below = (_smooth_along(colours) for colours in (own, above, below))
-    around = 0.25 * above + 0.75 * below
-    around = 0.5 * around + 0.5 * around.mean(0)
-    hue = 0.5 * _hue(own) + 0.5 * _hue(around)
+    # the skin under an eye is often bluish: for its hue it counts less
+    coloured, around = 0.6 * above + 0.4 * below, 0.25 * above + 0.75 * below
+    coloured, around = (0.5 * colours + 0.5 * colours.mean(0) for colours in (coloured, around))
+    hue = 0.5 * _hue(own) + 0.5 * _hue(coloured)
     light, lit = own @ LUMA, around @ LUMA
     fold, lid = (
         hue * (light + share * np.clip(least * lit - light, 0, None))[:, None]
@@ -368,19 +381,21 @@ def _cheek_detail(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> np.ndarray
     return np.clip(detail, -limit, limit)
 
 
-def _without_long_lashes(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The portrait without dark strokes above the lid, `h w 3`, and where there were any, `h w` in 0..1."""
+def _without_long_lashes(
+    region: EyeRegion, picture: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of the region, uint8, without dark strokes above the lid, `h w 3`, and where they were, 0 to 1."""
     columns, edge = region.upper_cm.T
-    radius = max(2, round(0.13 * region.head.scale_px))
+    radius = max(2, round(0.16 * region.head.scale_px))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    closed = cv2.morphologyEx(region.picture, cv2.MORPH_CLOSE, kernel).astype(np.float32)
+    closed = cv2.morphologyEx(picture, cv2.MORPH_CLOSE, kernel).astype(np.float32)
     closed = cv2.GaussianBlur(closed, (0, 0), 0.5 * radius)
-    luma, clear = region.picture.astype(np.float32) @ LUMA, closed @ LUMA
-    stroke = 0.9 * smoothstep((clear - luma) / (clear + 1e-3), 0.06, 0.2)
+    luma, clear = picture.astype(np.float32) @ LUMA, closed @ LUMA
+    stroke = 0.9 * smoothstep((clear - luma) / (clear + 1e-3), 0.03, 0.14)
     height = np.interp(x, columns, edge) - y
-    wide = 0.15 * np.ptp(columns)
+    wide = 0.1 * np.ptp(columns)
     zone = smoothstep(_LONG_LASHES_CM - height, 0.0, 0.15) * (height > -0.05) * (y > region.brow_cm + 0.15)
     zone = zone * smoothstep(np.minimum(x - columns[0], columns[-1] - x), 0.0, wide)
     stroke = cv2.dilate((stroke * zone).astype(np.float32), np.ones((3, 3)))
     stroke = cv2.GaussianBlur(stroke, (0, 0), 0.8)
-    return over(region.picture.astype(np.float32), closed, stroke), stroke
+    return over(picture.astype(np.float32), closed, stroke), stroke

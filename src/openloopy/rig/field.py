@@ -10,7 +10,7 @@ and lids, `lower` not the upper ones. They agree away from the slits.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,9 @@ from openloopy.rig.mesh import (
 from openloopy.rig.state import NEUTRAL, State
 
 Side = Literal["left", "right", "top", "bottom"]
+Outside = tuple[float, float, float, float]
+"""At the left, top, right and bottom, as shares of the side."""
+NOTHING_OUTSIDE: Outside = (0.0, 0.0, 0.0, 0.0)
 GRID = 96
 """Points of the field along each side of the picture."""
 NECK_PIVOT_CM = np.array([0.0, 4.5, -8.0])
@@ -59,6 +62,10 @@ NEWTON_STEPS, MOST_NEWTON_STEPS = 4, 16
 _AT_PLACE, _SAME_PLACE = 0.03, 0.002
 """Places this near one another count as one, in the grid's units: OpenCV interpolates at 32 places between points."""
 _LINEAR = (cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+CUT_SHARE = 0.2
+"""Over this share of the picture's side what the border cuts is stretched, as it is drawn inwards."""
+CUT_MARGIN = 10
+"""Points of the grid by which the stretched part is wider than the cut: hair that is cut keeps its width."""
 LEAST_DETERMINANT = 0.3
 """Where the field shrinks the picture more than this, or folds it, a full step would jump away."""
 
@@ -156,12 +163,22 @@ class InverseMaps:
 class WarpField:
     """Everything about the warp that depends on the portrait alone."""
 
-    def __init__(self, head: HeadFrame, size_px: int, still_sides: Collection[Side] = ()) -> None:
+    def __init__(
+        self,
+        head: HeadFrame,
+        size_px: int,
+        still_sides: Collection[Side] = (),
+        person: np.ndarray | None = None,
+        outside: Outside = NOTHING_OUTSIDE,
+    ) -> None:
         """
         Args:
             head: the head and its mesh in the picture.
             size_px: side of the square picture that `head.mesh_px` lies in.
             still_sides: sides of the picture towards which all movement fades to nothing.
+            person: where the person is, `S S` in 0..1: what the border cuts is not drawn in from there; None: nothing
+                is held.
+            outside: how much of the square lies beyond the picture that it was cut from.
         """
         self.head, self.size_px = head, size_px
         line = (np.arange(GRID) + 0.5) * size_px / GRID - 0.5
@@ -177,6 +194,10 @@ class WarpField:
         self._both_stillness = None if self.stillness is None else np.repeat(self.stillness, 2, -1)
         self._per_px = np.float32(GRID / size_px)
         """Of the grid's units."""
+        self._hold = None if person is None else _hold_at_cuts(self.grid, size_px, person, outside)
+        self._landmark_hold = (
+            None if self._hold is None else [self._at_landmarks(share) for share in self._hold]
+        )
         self._rows, self._columns = _face_box(head, size_px)
         window = _fade_to_border(self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self.upper_points = [i for i in CONTROL_POINTS if i not in LOWER_SLIT_POINTS]
@@ -218,6 +239,8 @@ class WarpField:
             moved, start = placement.place(*points, self.head_weight[box]), self.grid[box]
             for i in (0, 1):
                 displacement[box][..., i] = moved[i] - start[..., i]
+            if self._hold is not None:
+                displacement = _held(displacement, self._hold)
             if self.stillness is not None:
                 displacement *= self._both_stillness
             fields.append(self._unfold(displacement))
@@ -253,8 +276,10 @@ class WarpField:
         points = self.head.mesh_px + moves_px
         points[:, 2] = self.landmark_depth + moves_px[:, 2]
         placed = placement(points, self.landmark_weight)
+        start = self.head.mesh_px[:, :2]
+        if self._hold is not None:
+            placed = start + _held(placed - start, self._landmark_hold)
         if self.stillness is not None:
-            start = self.head.mesh_px[:, :2]
             placed = start + (placed - start) * self._at_landmarks(self.stillness)[:, None]
         return placed
 
@@ -418,6 +443,31 @@ def _stillness(grid: np.ndarray, size_px: int, sides: Collection[Side]) -> np.nd
     for side in sides:
         share = share * smoothstep(inward[side], 1.5 / GRID, STILL_SHARE)
     return share[..., None].astype(np.float32)
+
+
+def _hold_at_cuts(grid: np.ndarray, size_px: int, person: np.ndarray, outside: Outside) -> np.ndarray:
+    """Shares that are left of movement right and down, and of movement left and up, `2 GRID GRID 2`.
+
+    Where the border cuts a person, hair and cloth may leave the picture and slide along the border; towards the middle
+    they are stretched, since what would follow is not known.
+    """
+    x, y = np.moveaxis((grid + 0.5) / size_px, -1, 0)
+    shares = []
+    for side, inward in enumerate((x, y, 1 - x, 1 - y)):
+        turned = np.rot90(person, side - 1)  # that side up
+        first = min(round(outside[side] * len(person)), len(person) - 1)
+        cut = turned[first : first + max(1, len(person) // 64)].max(0)[None].astype(np.float32)
+        cut = cv2.resize(cut, (GRID, 1), interpolation=cv2.INTER_AREA)
+        cut = cv2.dilate(cut, np.ones((1, 2 * CUT_MARGIN + 1)), borderType=cv2.BORDER_REPLICATE)
+        cut = cv2.GaussianBlur(cut, (0, 0), CUT_MARGIN / 2, borderType=cv2.BORDER_REPLICATE)
+        along = np.rot90(np.repeat(cut, GRID, 0), 1 - side)
+        shares.append(1 - along * (1 - smoothstep(inward - outside[side], 1.0 / GRID, CUT_SHARE)))
+    return np.stack([np.stack(shares[:2], -1), np.stack(shares[2:], -1)]).astype(np.float32)
+
+
+def _held(moves: np.ndarray, hold: Sequence[np.ndarray]) -> np.ndarray:
+    """Moves `... 2` px with the shares of `_hold_at_cuts`."""
+    return moves * np.where(moves > 0, *hold)
 
 
 def _head_weight(head: HeadFrame, grid: np.ndarray) -> np.ndarray:

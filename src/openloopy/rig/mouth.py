@@ -39,6 +39,8 @@ _ADULT_IRIS_CM, _CHILD_IRIS_CM = 1.24, 1.42
 _LEAST_OWN_GAP_CM = 0.14
 _LEAST_OWN_ENAMEL = 0.75
 """What is darker than this share of the expected enamel is not a row of teeth."""
+_SHARP_CONTRAST = 0.7
+"""Of the eyes: in softer pictures no shadow between the lips is deep."""
 _LEVELS_PER_OCTAVE = 3
 _SIDE_LIGHT = 0.8
 """How much of the difference in light between the sides of the face reaches between the lips."""
@@ -306,13 +308,18 @@ class MouthInterior:
         top = edge - self.upper_teeth.heights_cm[:, 0].mean() - _GUM_CM
         picture = self._paint_row(picture, self.upper_row, upper_u, upper_v - top, view.cm_per_px)
         light = opening.light(view)
+        if self.tones.contrast < _SHARP_CONTRAST:
+            light = 1 - (1 - light) * np.float32(max(self.tones.contrast / _SHARP_CONTRAST, 0.5))
+        has_tip = tip > 0.7 and jaw_cm > 0.08
         if self.own_teeth is not None:
+            if has_tip:  # before a painted edge it would look like a patch: own teeth are longer and brighter
+                picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
             picture = self._paint_own_teeth(picture, view, self.own_teeth)
         else:
             # the lit side is as bright as the face allows, the other is in shadow
             light = light * np.exp(np.minimum(_SIDE_LIGHT * self.tones.side_light * view.u, 0.08))
-        if tip > 0.7 and jaw_cm > 0.08:
-            picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
+            if has_tip:
+                picture = self._paint_tongue_tip(picture, view, tip, lower_edge)
         return picture * light[..., None] ** self.shadow_power + self.cavity * (0.3 * (1 - light))[..., None]
 
     def _plane(self, box: Box, scene: Scene) -> MouthPlane:

@@ -28,7 +28,7 @@ STAYS_SHUT = 0.8
 """Eyes that are shut by this much in the portrait are never opened."""
 CLOSED_MOUTH_CM, SMILING_MOUTH_CM = 5.7, 7.0
 """Width of the mouth, of a face of average size: half of the closed mouths are below 5.3, bared teeth above 6.8."""
-PARTED_CM = 0.1
+PARTED_CM = 0.5
 """Lips further apart than this are worth a note."""
 TURNED_DEGREES = 20.0
 _FIXPOINT_ROUNDS = 16
@@ -74,9 +74,7 @@ class PortraitFace:
                 notes.append(f"the eye on the {side} is half shut in the portrait and opens no further")
         gap_cm = float(np.median(_lip_gap(self.head.points_cm)))
         if gap_cm > PARTED_CM:
-            notes.append(
-                f"the lips are parted by {gap_cm:.1f} cm in the portrait; they close in a neutral state"
-            )
+            notes.append(f"the lips are parted by {gap_cm:.1f} cm in the portrait and close at rest")
         return tuple(notes)
 
     def express(self, state: State) -> Expression:

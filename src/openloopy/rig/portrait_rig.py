@@ -16,9 +16,10 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
-from openloopy.rig.expression import Expression
+from openloopy.rig.beard import hair_over, hairiness
+from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
-from openloopy.rig.field import GRID, Placement, Side, WarpField
+from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
 from openloopy.rig.mesh import (
     EYES,
     LIP_INNER_LOWER,
@@ -30,7 +31,7 @@ from openloopy.rig.mesh import (
 )
 from openloopy.rig.mouth import MouthInterior
 from openloopy.rig.own import PortraitFace, checked, eye_opening
-from openloopy.rig.own_mouth import MouthMoves, OwnMouth
+from openloopy.rig.own_mouth import MouthMoves, OwnMouth, without_rims
 from openloopy.rig.paint import (
     Box,
     Scene,
@@ -45,7 +46,7 @@ from openloopy.rig.paint import (
     to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
-from openloopy.rig.state import NEUTRAL, State
+from openloopy.rig.state import NEUTRAL, State, mean_of
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -65,6 +66,14 @@ _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
 _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
+_PURSED_SHADE = 0.3
+"""Lips that are pushed forward take this much of the light from the teeth behind them."""
+_ROLLING_CM = (0.05, 0.5)
+"""Parted lips that close by the first begin to roll in their rims; by the second they have."""
+_EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
+"""The edges of the opening are nearly as soft as the portrait's own."""
+_HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
+"""A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
@@ -101,6 +110,7 @@ class PortraitRig:
         background: np.ndarray | None = None,
         own: State | None = None,
         still_sides: Collection[Side] = (),
+        outside: Outside = NOTHING_OUTSIDE,
     ) -> None:
         """
         Args:
@@ -112,17 +122,20 @@ class PortraitRig:
             background: what to show behind the person, square, uint8; None: the portrait's own.
             own: the state that the portrait shows; None: measured from its mesh.
             still_sides: sides at which the picture must not move, since more of it follows there.
+            outside: how much of the square lies beyond the picture that it was cut from: shares of its side at the
+                left, top, right and bottom.
         """
         _check_inputs(rgb, mesh, mask, background)
         self.source = rgb
         self.face = PortraitFace(mesh - _PIXEL_CENTRE, own, _STILL_REACH if still_sides else 1.0)
         self.head, self.shape = self.face.head, self.face.shape
-        self.field = WarpField(self.head, len(rgb), still_sides)
+        self.mask = refine_mask(mask, rgb, self.head.mesh_px)
+        self.field = WarpField(self.head, len(rgb), still_sides, self.mask, outside)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
+        self.hairiness = hairiness(rgb, self.head, mean_of(self.face.own, "smile"))
         self.eyes = [Eye(rgb, self.head, indices, rng) for indices in EYES]
-        self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self._has_own_background = background is None
         if background is None:
             person, alpha, background = (
@@ -276,12 +289,25 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
+        px_per_cm, wider_cm = self.head.scale_px * scene.scale, _wider_cm(scene.expression)
+        if wider_cm < -_ROLLING_CM[0]:
+            rolled = float(smoothstep(-wider_cm, *_ROLLING_CM))
+            above, below = without_rims((above, below), slit, px_per_cm, rolled)
         skin = over(canvas[slit.box.slices], over(above, below, slit.below), slit.box.feather(4))
         if slit.opening.any():
             jaw_cm = scene.expression.jaw_cm - self.face.own_expression.jaw_cm
-            moves = MouthMoves(_wider_cm(scene.expression), jaw_cm)
+            moves = MouthMoves(wider_cm, jaw_cm)
             inside = self.own_mouth.keep(self.mouth.paint(slit, scene), slit, scene, moves)
-            skin = over(skin, inside, slit.opening)
+            pursed = max(rounding_of(scene.state) - rounding_of(self.face.own), 0)
+            hair = self.hairiness * float(smoothstep(moves.wider, 0, _HAIR_FROM_CM))
+            light = (1 - _PURSED_SHADE * pursed) * (1 - _HAIR_SHADE * hair)
+            inside *= np.float32(light) ** self.mouth.shadow_power
+            opening, blur_px = slit.opening, _EDGE_BLUR * self.mouth.tones.blur_cm * px_per_cm
+            if blur_px > _LEAST_BLUR_PX:
+                opening = cv2.GaussianBlur(opening, (0, 0), blur_px)
+            if hair:
+                opening = opening * (1 - hair_over(slit, px_per_cm, hair))
+            skin = over(skin, inside, opening)
         _lay(canvas, slit.box, skin, share)
 
 
@@ -386,10 +412,8 @@ def check_portrait(face: Face, rgb: np.ndarray) -> str | None:
 
 def _share_outside(face: Face, rgb: np.ndarray) -> float:
     """How far the portrait crop reaches beyond the picture's worst side, as a share of the crop's side."""
-    height, width = rgb.shape[:2]
-    crop = portrait_crop(face, (width, height))
-    beyond = (-crop.x0, -crop.y0, crop.x0 + crop.size - width, crop.y0 + crop.size - height)
-    return max(0.0, *beyond) / crop.size
+    image_size = rgb.shape[1], rgb.shape[0]
+    return max(portrait_crop(face, image_size).outside(image_size))
 
 
 def _check_inputs(rgb: np.ndarray, mesh: np.ndarray, mask: np.ndarray, background: np.ndarray | None) -> None:

@@ -60,10 +60,11 @@ class Shading:
         flat = np.concatenate([field.grid, np.zeros((*field.grid.shape[:2], 1), np.float32)], -1)
         self._at = ((flat - head.origin_px) @ head.rotation[:, :2] / head.scale_px).astype(np.float32)
         self._points = head.points_cm
+        on_face = 1 - smoothstep(self._below_jaw(), -0.4, 0.1)
         folds = [
-            self._smile_folds(),
-            self._below_lip(),
-            self._chin_crease(),
+            self._smile_folds() * on_face,
+            self._below_lip() * on_face,
+            self._chin_crease() * on_face,
             self._throat(),
             self._furrows(),
             self._forehead_lines(),
@@ -89,9 +90,9 @@ class Shading:
         spread, rounding = max(state["wide"], 0.0), max(-state["wide"], 0.0)
         folds = [
             0.9 * smile + 0.45 * max(state["upper_lip"], 0.0) + 0.35 * spread + 0.12 * min(jaw_cm, 1.5),
-            0.18 * state["press"] + 0.2 * state["tuck"] + 0.16 * min(jaw_cm, 1.5) + 0.2 * rounding,
-            0.2 * state["press"] + 0.12 * state["tuck"] + 0.08 * state["close"],
-            0.3 * min(jaw_cm, 1.8),
+            0.12 * state["press"] + 0.16 * state["tuck"] + 0.16 * min(jaw_cm, 1.5) + 0.2 * rounding,
+            0.08 * state["press"] + 0.06 * state["tuck"] + 0.03 * state["close"],
+            0.2 * min(jaw_cm, 1.8),
             max(state["frown"], 0.0),
             max(mean_of(state, "brow"), 0.0),
             smile + max(state["squint"], 0.0) + 0.4 * mean_of(state, "blink"),
@@ -122,12 +123,16 @@ class Shading:
         return crease + 0.10 * self._spot(chin + [0.0, 0.7], 0.6)
 
     def _throat(self) -> np.ndarray:
-        """The shadow of the jaw on the neck, which deepens as the jaw drops."""
+        """The shadow of the jaw on the neck, which deepens as the jaw drops: narrow, for cloth may follow soon."""
+        below = self._below_jaw()
+        depth = smoothstep(below, -0.05, 0.4) * (1 - smoothstep(below, 0.4, 1.5))
+        return -depth * self._fade_aside(5.5)
+
+    def _below_jaw(self) -> np.ndarray:
+        """By how many cm each point of the grid lies below the jaw's outline."""
         line = self._points[_JAW_LINE, :2]
         line = line[np.argsort(line[:, 0])]
-        below = self._at[..., 1] - np.interp(self._at[..., 0], line[:, 0], line[:, 1])
-        depth = smoothstep(below, -0.05, 0.7) * (1 - smoothstep(below, 1.2, 4.0))
-        return -depth * self._fade_aside(5.5)
+        return self._at[..., 1] - np.interp(self._at[..., 0], line[:, 0], line[:, 1])
 
     def _furrows(self) -> np.ndarray:
         """Two upright lines between the brows, and the shade over the inner eye corners."""
