@@ -165,7 +165,7 @@ def generate(
     frame: Annotated[
         Frame, typer.Option(help="crop: a square about the face; full: the whole picture, its head moving.")
     ] = Frame.crop,
-    crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality: lower is better and larger.")] = 16,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality: lower is better and larger.")] = 18,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
 ) -> None:
     """Make a talking video of a portrait. What is not given is the model's own default."""
