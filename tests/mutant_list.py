@@ -63,6 +63,8 @@ AHEAD = (
     "tests/inference/test_pipeline.py::test_one_ahead_keeps_the_order_and_makes_one_more_than_was_asked_for",
 )
 FULL_FRAME = ("tests/inference/test_full_frame.py",)
+FIT = ("tests/rig/test_fit.py",)
+OWN = ("tests/rig/test_own.py",)
 STATES = ("tests/training/test_state_features.py",)
 CONTINUED = ("tests/inference/test_last_frame.py",)
 
@@ -1426,5 +1428,57 @@ MUTANTS: tuple[Mutant, ...] = (
         "weights if seen is None else weights * seen[:, None]",
         "weights",
         STATES,
+    ),
+    # Steps from frame to frame.
+    Mutant(
+        "steps.past_does_not_count",
+        "diffusion/loss.py",
+        "steps = torch.cat([first, error.diff(dim=1)], dim=1)",
+        "steps = torch.cat([0 * first, error.diff(dim=1)], dim=1)",
+        LOSS,
+    ),
+    Mutant(
+        "steps.past_counts_where_it_is_not_known",
+        "diffusion/loss.py",
+        "first = error[:, :1] * past_is_known.float().reshape(-1, *[1] * (error.ndim - 1))",
+        "first = error[:, :1]",
+        LOSS,
+    ),
+    Mutant(
+        "steps.of_all_values_alike",
+        "diffusion/loss.py",
+        "0.5 / step_variance.clamp(min=MIN_STEP_VARIANCE)",
+        "0.5",
+        LOSS,
+    ),
+    # Fitting face states.
+    Mutant(
+        "fit.says_that_it_sees_the_tongue",
+        "rig/fit.py",
+        'UNSEEN = ("tongue_tip", "tongue", "breath")',
+        'UNSEEN = ("breath",)',
+        FIT,
+    ),
+    Mutant(
+        "fit.long_gaps_are_bridged",
+        "rig/fit.py",
+        "if last - first - 1 <= MAX_GAP_FRAMES:",
+        "if last > first:",
+        FIT,
+    ),
+    Mutant(
+        "fit.holds_on_and_never_lets_go",
+        "rig/fit.py",
+        "return relative**2 * loosened * np.ones_like(change)",
+        "return 20 * relative**2 * np.ones_like(change)",
+        FIT,
+    ),
+    # The portrait's own state.
+    Mutant(
+        "own.state_is_absolute_no_more",
+        "rig/own.py",
+        "return self.shape.express(self._inside(state)).since(self.own_expression)",
+        "return self.shape.express(self._inside(state))",
+        OWN,
     ),
 )
