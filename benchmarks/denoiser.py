@@ -50,7 +50,7 @@ def main() -> None:
         branches = guidance_branches(replace(conditions, reference=cache), GUIDANCE)
         ways: dict[str, Callable[[], Tensor]] = {
             "usual": lambda: usual_step(model, conditions, features, x_t, t),
-            "ours": lambda: denoise_batched(model.denoiser, branches, GUIDANCE, x_t, t),
+            "ours": lambda: denoise_batched(model.denoiser, branches, GUIDANCE)(x_t, t),
         }
         outputs, operations = {}, {}
         for name, way in ways.items():

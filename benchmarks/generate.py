@@ -77,17 +77,25 @@ def measure_video(options: argparse.Namespace) -> dict[str, Any]:
         "output_px": [made.width, made.height],
         "device": made.device,
         "dtype": made.dtype,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "drawing_processes": shares.num_processes,
+        "peak_rss_mb": peak_rss_mb(shares.num_processes),
     }
 
 
+def peak_rss_mb(num_processes: int) -> float:
+    """Of this process at its peak, and of each that draws beside it as much as the largest of them had."""
+    own, one = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (own + num_processes * one) / 1024
+
+
 class Shares:
-    """CPU time of the parts of generation, each in whichever threads do it."""
+    """CPU time of the parts of generation, each in whichever threads and processes do it."""
 
     def __init__(self) -> None:
         self._spent_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._begun_s = 0.0
+        self.num_processes = 0
 
     @staticmethod
     def watching() -> Shares:
@@ -95,6 +103,7 @@ class Shares:
         from openloopy.inference.full_frame import Paster
         from openloopy.inference.pipeline import LoopyPipeline
         from openloopy.models.audio_encoder import AudioFeatureReader
+        from openloopy.rig import drawing
         from openloopy.rig.portrait_rig import PortraitRig
 
         shares = Shares()
@@ -105,14 +114,19 @@ class Shares:
             (Paster, "__call__", "pasting"),
         ):
             setattr(owner, method, shares._timed(getattr(owner, method), part))
+        drawing._Process.started = shares._counted(drawing._Process.started)
         # the first thing that happens after loading
         LoopyPipeline._frames = shares._from_here(LoopyPipeline._frames)
         return shares
 
     def per_second(self, video_s: float) -> dict[str, float]:
         """Seconds of CPU per second of video. `encoding` is what no other part spent, x264's own threads above all."""
-        total_s = time.process_time() - self._begun_s
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processes_s = children.ru_utime + children.ru_stime
+        total_s = time.process_time() - self._begun_s + processes_s
         parts = dict(self._spent_s)
+        # processes that draw, from their start on
+        parts["drawing"] = parts.get("drawing", 0.0) + processes_s
         # the sound is heard while a clip is sampled
         parts["sampling"] = parts.get("sampling", 0.0) - parts.get("sound", 0.0)
         parts["encoding"] = total_s - sum(parts.values())
@@ -128,6 +142,14 @@ class Shares:
                 with self._lock:
                     spent_s = time.thread_time() - begun_s
                     self._spent_s[part] = self._spent_s.get(part, 0.0) + spent_s
+
+        return run
+
+    def _counted(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            process = start(*args)
+            self.num_processes += process is not None
+            return process
 
         return run
 
@@ -235,7 +257,7 @@ def frame_gflop(pipeline: LoopyPipeline, options: argparse.Namespace) -> float:
     with FlopCounterMode(display=False) as counter:
         for latents in pipeline._clips(prepared, speech(total_frames / FPS), total_frames, plan):
             if isinstance(codec, KLCodec):
-                list(pipeline._decode(latents, prepared))
+                list(codec.decode([latents], prepared, pipeline.decoded_at_once))
             counts.append(counter.get_total_flops())
     return (counts[last_clip] - counts[last_clip - 1]) / config.clip_frames / 1e9
 

@@ -183,7 +183,7 @@ def _sampled(
     """One clip of all, `p f c h w`."""
     branches = guidance_branches(conditions, guidance)
     return sample(
-        lambda x_t, t: denoise_batched(network.denoiser, branches, guidance, x_t, t),
+        denoise_batched(network.denoiser, branches, guidance),
         noise,
         config=sampler,
         schedule=network.config.schedule,

@@ -66,5 +66,5 @@ class Listener:
 )
 def test_every_condition_counts_by_its_own_scale(denoise, guidance, expected):
     branches = guidance_branches(full_conditions(), guidance)
-    guided = denoise(Listener(), branches, guidance, torch.zeros(1, 4, 2, 3, 3), torch.tensor([500]))
+    guided = denoise(Listener(), branches, guidance)(torch.zeros(1, 4, 2, 3, 3), torch.tensor([500]))
     torch.testing.assert_close(guided, torch.full((1, 4, 2, 3, 3), float(expected)))

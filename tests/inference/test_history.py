@@ -1,9 +1,12 @@
 """What one clip leaves to the next, and which frames of the last one are shown. The clips are drawn, not sampled."""
 
+from itertools import chain
+
 import pytest
 import torch
 
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.models.codec import KLCodec
 from openloopy.models.loopy import LoopyModel
 from tests.tiny import tiny_model, tiny_portrait, tiny_sound
 
@@ -53,6 +56,6 @@ def test_finished_latents_are_the_next_clips_history_bit_by_bit(drawn, pasts):
 
 
 def test_of_the_last_clip_the_first_frames_are_shown(drawn, monkeypatch):
-    monkeypatch.setattr(LoopyPipeline, "_decode", lambda self, latents, picture: iter(latents))
+    monkeypatch.setattr(KLCodec, "decode", lambda self, clips, prepared, at_once: chain.from_iterable(clips))
     shown = generate(LoopyPipeline(tiny_model()), CLIP + 5)
     assert torch.equal(torch.stack(shown), torch.cat(drawn, dim=1)[0, : CLIP + 5])

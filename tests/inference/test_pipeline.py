@@ -110,8 +110,8 @@ def test_guidance_in_one_batch_equals_guidance_in_turn(pipeline, conditions, aud
     x_t = torch.randn(1, 12, 4, 4, 4, generator=torch.Generator().manual_seed(2))
     t = torch.tensor([500])
     with torch.inference_mode():
-        batched = denoise_batched(pipeline.model.loopy.denoiser, branches, guidance, x_t, t)
-        in_turn = denoise_in_turn(pipeline.model.loopy.denoiser, branches, guidance, x_t, t)
+        batched = denoise_batched(pipeline.model.loopy.denoiser, branches, guidance)(x_t, t)
+        in_turn = denoise_in_turn(pipeline.model.loopy.denoiser, branches, guidance)(x_t, t)
     torch.testing.assert_close(batched, in_turn, atol=1e-4, rtol=1e-4)
 
 
@@ -234,6 +234,26 @@ def test_a_codec_that_computes_apart_gives_the_same_frames(pipeline, monkeypatch
     expected = run(pipeline, 1.1)
     monkeypatch.setattr(KLCodec, "computes_apart", True)
     assert np.array_equal(run(pipeline, 1.1), expected)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_beside_a_codec_that_computes_apart_clips_are_sampled_in_one_thread(pipeline, monkeypatch, apart):
+    seen, sample_clip = [], LoopyPipeline._clip_latents
+    monkeypatch.setattr(KLCodec, "computes_apart", apart)
+
+    def listening(*args):
+        seen.append(torch.get_num_threads())
+        return sample_clip(*args)
+
+    monkeypatch.setattr(LoopyPipeline, "_clip_latents", listening)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(pipeline, 0.6)
+        assert set(seen) == {1 if apart else 3}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_a_portrait_s_user_should_know_is_said_before_the_first_frame(pipeline, monkeypatch):

@@ -44,7 +44,7 @@ def test_a_portrait_is_encoded_as_a_frame_of_training_is():
 def test_frames_are_the_rounded_pixels_however_many_at_once(at_once):
     codec = tiny_codec()
     latents = codec.encode(pictures(3))
-    frames = list(codec.decode(latents, codec.prepare(Portrait(tiny_portrait()), SIZE_PX), at_once))
+    frames = list(codec.decode([latents], codec.prepare(Portrait(tiny_portrait()), SIZE_PX), at_once))
     assert len(frames) == 3
     expected = (codec.to_pixels(latents).permute(0, 2, 3, 1).numpy() + 1) * 127.5
     for frame, wanted in zip(frames, expected, strict=True):
@@ -60,7 +60,7 @@ def test_in_half_precision_it_takes_and_gives_single_precision():
     prepared, exact = (each.prepare(Portrait(tiny_portrait()), SIZE_PX) for each in (half, codec))
     assert prepared.latents.dtype == torch.float32
     assert (prepared.latents - exact.latents).abs().max() < 0.05 * exact.latents.std()
-    (frame,), (wanted,) = (list(each.decode(exact.latents, prepared, 1)) for each in (half, codec))
+    (frame,), (wanted,) = (list(each.decode([exact.latents], prepared, 1)) for each in (half, codec))
     assert np.abs(frame.astype(int) - wanted).mean() < 2
 
 

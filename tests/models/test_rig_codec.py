@@ -140,7 +140,7 @@ def test_without_a_face_there_is_no_rig():
 
 def test_the_portrait_s_own_latents_give_its_picture_back(portrait, prepared):
     codec = measured_codec()
-    (frame,) = codec.decode(prepared.latents, prepared, 1)
+    (frame,) = codec.decode([prepared.latents], prepared, 1)
     own = prepared.rig.render(prepared.rig.own, SIZE_PX)
     assert frame.shape == (SIZE_PX, SIZE_PX, 3) and frame.dtype == np.uint8
     assert np.abs(frame.astype(int) - own).max() <= 1
@@ -152,22 +152,22 @@ def test_the_portrait_s_own_latents_give_its_picture_back(portrait, prepared):
 def test_pictures_have_the_size_asked_for_and_are_the_rig_s(portrait, size_px):
     codec = measured_codec()
     prepared = codec.prepare(portrait, size_px)
-    frames = list(codec.decode(prepared.latents.repeat(2, 1, 1, 1), prepared, 4))
+    frames = list(codec.decode([prepared.latents.repeat(2, 1, 1, 1)], prepared, 4))
     assert [frame.shape for frame in frames] == [(size_px, size_px, 3)] * 2
     assert codec.source_px(size_px) == round(1.5 * size_px)
 
 
-def test_frames_do_not_depend_on_how_many_are_drawn_at_once(prepared):
+def test_frames_do_not_depend_on_the_clips_they_come_in(prepared):
     codec = measured_codec()
     states = codec.decode_states(prepared.latents).repeat(5, 0)
     states[:, INDEX["jaw"]] = np.linspace(0, 1, 5)
     states[:, INDEX["yaw"]] = np.linspace(-8, 8, 5)
     latents = torch.from_numpy(codec.encode_states(states, np.zeros(4)))
-    one, four = (list(codec.decode(latents, prepared, at_once)) for at_once in (1, 4))
-    assert len(one) == 5 and all(np.array_equal(a, b) for a, b in zip(one, four, strict=True))
+    one, three = (list(codec.decode(clips, prepared, 4)) for clips in ([latents], latents.split(2)))
+    assert len(one) == 5 and all(np.array_equal(a, b) for a, b in zip(one, three, strict=True))
     assert all(np.abs(a.astype(int) - b).mean() > 0.3 for a, b in zip(one, one[1:], strict=False))
     # Asked for in another order, each state gives the same picture.
-    backwards = list(codec.decode(latents.flip(0), prepared, 2))
+    backwards = list(codec.decode([latents.flip(0)], prepared, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, backwards[::-1], strict=True))
 
 
@@ -176,6 +176,6 @@ def test_the_head_moves_about_the_portrait_s_own_pose(prepared):
     codec, rig = measured_codec(), prepared.rig
     states = codec.decode_states(prepared.latents)
     states[:, INDEX["yaw"]] = 6.0
-    (frame,) = codec.decode(torch.from_numpy(codec.encode_states(states, np.zeros(4))), prepared, 1)
+    (frame,) = codec.decode([torch.from_numpy(codec.encode_states(states, np.zeros(4)))], prepared, 1)
     wanted = rig.render({**rig.own, "yaw": rig.own["yaw"] + 6.0}, SIZE_PX)
     assert np.abs(frame.astype(int) - wanted).max() <= 1

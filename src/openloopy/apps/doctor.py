@@ -17,6 +17,7 @@ from openloopy.inference.memory import counts_of, needed_bytes, pick_tier
 from openloopy.models.folder import EMBEDDED_MINI, load_config
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
+from openloopy.rig.drawing import cpu_cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -107,11 +108,6 @@ def versions() -> dict[str, str]:
     """Of this package, of Python and of the libraries that decide what comes out."""
     found = {"openloopy": __version__, "python": platform.python_version(), "platform": platform.platform()}
     return found | {library: importlib.metadata.version(library) for library in LIBRARIES}
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _choose_device(name: str) -> torch.device:

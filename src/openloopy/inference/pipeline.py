@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -32,6 +32,8 @@ from openloopy.models.rig_codec import Portrait
 
 T = TypeVar("T")
 BranchOrder = Literal["auto", "batched", "in_turn"]
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""x_t `1 f c h w` and t `1` -> guided prediction `1 f c h w`."""
 DECODED_AT_ONCE = 4
 """Frames per call of the picture decoder."""
 MAPS_ALIVE = 64
@@ -188,8 +190,14 @@ class LoopyPipeline:
         clips = self._clips(prepared, waveform, total_frames, plan)
         if codec.computes_apart:
             clips = one_ahead(clips)
-        for latents in clips:
-            yield from self._decode(latents, prepared)
+        frames = codec.decode(clips, prepared, self.decoded_at_once)
+        while True:
+            # Entered frame by frame: between them, the mode is the caller's.
+            with torch.inference_mode():
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
 
     def _clips(
         self, prepared: Prepared, waveform: np.ndarray, total_frames: int, plan: ClipPlan
@@ -200,7 +208,7 @@ class LoopyPipeline:
         history = MotionHistory(config.segments.span, prepared.latents.shape[1:], self.model.device)
         for window in clip_windows(total_frames, clip_frames=config.clip_frames):
             # Entered clip by clip: inference mode belongs to a thread, and clips may be asked for by another.
-            with torch.inference_mode():
+            with torch.inference_mode(), one_thread(if_true=self.model.codec.computes_apart):
                 latents = self._clip_latents(prepared, sound, history, window, plan)
                 history.append(latents)
             yield latents[: window.num_kept]
@@ -220,12 +228,7 @@ class LoopyPipeline:
         conditions = self._conditions(portrait, sound, history, window, generator)
         denoise = denoise_batched if plan.is_batched else denoise_in_turn
         made = sample(
-            partial(
-                denoise,
-                self.model.loopy.denoiser,
-                guidance_branches(conditions, plan.guidance),
-                plan.guidance,
-            ),
+            denoise(self.model.loopy.denoiser, guidance_branches(conditions, plan.guidance), plan.guidance),
             noise.to(self.model.device) * plan.temperature,
             config=plan.sampler,
             schedule=config.schedule,
@@ -269,14 +272,19 @@ class LoopyPipeline:
         tokens = loopy.audio_projection(states[None])
         return tokens, None if loopy.a2l is None else loopy.a2l(AudioCondition(tokens))
 
-    def _decode(self, latents: Tensor, prepared: Prepared) -> Iterator[np.ndarray]:
-        frames = self.model.codec.decode(latents, prepared, self.decoded_at_once)
-        while True:
-            with torch.inference_mode():
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame
+
+@contextmanager
+def one_thread(*, if_true: bool) -> Iterator[None]:
+    """torch computes in one thread of the CPU meanwhile: where frames are drawn beside it, a second one only waits."""
+    before = torch.get_num_threads()
+    if not if_true or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -345,23 +353,27 @@ def guidance_branches(conditions: Conditions, guidance: Guidance) -> dict[Branch
     return {branch: views[branch]() for branch in branches_needed(guidance)}
 
 
-def denoise_batched(
-    denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance, x_t: Tensor, t: Tensor
-) -> Tensor:
-    """Guided prediction, all branches in one call. x_t: `1 f c h w`; t: `1`."""
-    num = len(branches)
-    x_t = x_t.to(denoiser.conv_in.weight.dtype).repeat(num, 1, 1, 1, 1)
-    output = denoiser(x_t, t.repeat(num), Conditions.cat(list(branches.values()))).float()
-    return _combine(dict(zip(branches, output.chunk(num), strict=True)), guidance)
+def denoise_batched(denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance) -> Denoise:
+    """Guided prediction, all branches in one call, put together once for all steps."""
+    num, together = len(branches), Conditions.cat(list(branches.values()))
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        x_t = x_t.to(denoiser.conv_in.weight.dtype).repeat(num, 1, 1, 1, 1)
+        output = denoiser(x_t, t.repeat(num), together).float()
+        return _combine(dict(zip(branches, output.chunk(num), strict=True)), guidance)
+
+    return denoise
 
 
-def denoise_in_turn(
-    denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance, x_t: Tensor, t: Tensor
-) -> Tensor:
-    """Guided prediction, one branch after the other. x_t: `1 f c h w`; t: `1`."""
-    x_t = x_t.to(denoiser.conv_in.weight.dtype)
-    outputs = {branch: denoiser(x_t, t, conditions).float() for branch, conditions in branches.items()}
-    return _combine(outputs, guidance)
+def denoise_in_turn(denoiser: Denoiser, branches: dict[Branch, Conditions], guidance: Guidance) -> Denoise:
+    """Guided prediction, one branch after the other."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        x_t = x_t.to(denoiser.conv_in.weight.dtype)
+        outputs = {branch: denoiser(x_t, t, conditions).float() for branch, conditions in branches.items()}
+        return _combine(outputs, guidance)
+
+    return denoise
 
 
 def _combine(outputs: dict[Branch, Tensor], guidance: Guidance) -> Tensor:

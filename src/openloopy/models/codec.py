@@ -8,7 +8,7 @@ size (Loopy sec. 3.1: Stable Diffusion's autoencoder).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,8 +50,8 @@ class LatentCodec(Protocol):
     def prepare(self, portrait: Portrait, size_px: int) -> Prepared:
         """What is needed of the portrait, for pictures of a size."""
 
-    def decode(self, latents: Tensor, prepared: Prepared, at_once: int) -> Iterator[np.ndarray]:
-        """Pictures `size size 3` uint8 of latents `f c h w`, at_once at a time."""
+    def decode(self, clips: Iterable[Tensor], prepared: Prepared, at_once: int) -> Iterator[np.ndarray]:
+        """Pictures `size size 3` uint8 of clips of latents `f c h w`, at_once at a time."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,12 @@ class KLCodec(nn.Module):
         with self._autocast(parameter):
             return PreparedLatents(self.encode(pixels).float())
 
-    def decode(self, latents: Tensor, prepared: PreparedLatents, at_once: int) -> Iterator[np.ndarray]:
+    def decode(
+        self, clips: Iterable[Tensor], prepared: PreparedLatents, at_once: int
+    ) -> Iterator[np.ndarray]:
         """Pictures `H W 3` uint8, decoded at_once at a time."""
         parameter = next(self.parameters())
-        for few in latents.split(at_once):
+        for few in (few for latents in clips for few in latents.split(at_once)):
             with self._autocast(parameter):
                 pixels = self.to_pixels(few).float()
             frames = ((pixels + 1) * 127.5).round().clamp(0, 255).byte()

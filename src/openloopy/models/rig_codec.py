@@ -7,8 +7,7 @@ is that about the middle of the clip, or about the portrait's own: people move a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openloopy.rig.drawing import Drawing
 from openloopy.rig.field import NOTHING_OUTSIDE
 from openloopy.rig.from_picture import rig_of
 from openloopy.rig.portrait_rig import PortraitRig
-from openloopy.rig.state import INDEX, NAMES, PARTS, STATE_VERSION, TOKEN_WIDTH, from_tokens, to_tokens
+from openloopy.rig.state import INDEX, NAMES, PARTS, STATE_VERSION, TOKEN_WIDTH, State, from_tokens, to_tokens
 
 HEAD = [INDEX[value.name] for value in PARTS["head"]]
 SHAPE_NAMES = ("face_width", "mouth_width", "nose_length", "lip_height")
@@ -33,7 +33,6 @@ MAX_DEVIATION = 4.0
 """A portrait's own state and shape are kept within so many standard deviations of the training data."""
 SOURCE_SHARE = 1.5
 """Pixels of the portrait along each side, per pixel of the pictures: what is enlarged a little stays sharp."""
-RENDER_THREADS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,17 +140,18 @@ class RigCodec(nn.Module):
         latents = torch.from_numpy(self.encode_states(own, person_shape(rig.neutral_points68[None])))
         return PreparedRig(latents.to(self.state_mean.device), rig, size_px)
 
-    def decode(self, latents: Tensor, prepared: PreparedRig, at_once: int) -> Iterator[np.ndarray]:
-        """Pictures `size size 3` uint8 of latents `f c 1 3`; several frames are drawn side by side."""
+    def decode(self, clips: Iterable[Tensor], prepared: PreparedRig, at_once: int) -> Iterator[np.ndarray]:
+        """Pictures `size size 3` uint8 of clips of latents `f c 1 3`; up to at_once are drawn side by side."""
+        states = (state for latents in clips for state in self._states(latents, prepared))
+        with Drawing(prepared.rig, prepared.size_px, at_once) as drawing:
+            yield from drawing.frames(states)
+
+    def _states(self, latents: Tensor, prepared: PreparedRig) -> Iterator[State]:
+        """The states of latents `f c 1 3`, the head's pose about the portrait's own."""
         states = self.decode_states(latents)
-        own = np.array([prepared.rig.own[name] for name in NAMES], np.float32)
-        states[:, HEAD] += own[HEAD]
-
-        def draw(values: np.ndarray) -> np.ndarray:
-            return prepared.rig.render(dict(zip(NAMES, map(float, values), strict=True)), prepared.size_px)
-
-        with ThreadPoolExecutor(min(at_once, RENDER_THREADS)) as pool:
-            yield from pool.map(draw, states)
+        states[:, HEAD] += np.array([prepared.rig.own[name] for name in NAMES], np.float32)[HEAD]
+        for values in states:
+            yield dict(zip(NAMES, map(float, values), strict=True))
 
 
 def person_shape(points68: np.ndarray) -> np.ndarray:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from openloopy.face.crop import portrait_crop
-from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.beard import hair_over, hairiness
 from openloopy.rig.expression import Expression, rounding_of
@@ -47,6 +47,9 @@ from openloopy.rig.paint import (
 )
 from openloopy.rig.shade import Lamp, Shading
 from openloopy.rig.state import NEUTRAL, State, mean_of
+
+if TYPE_CHECKING:
+    from openloopy.face.landmarks import Face  # which needs torch; drawing does not
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
