@@ -62,6 +62,10 @@ UNET = ("tests/models/test_unet.py",)
 AHEAD = (
     "tests/inference/test_pipeline.py::test_one_ahead_keeps_the_order_and_makes_one_more_than_was_asked_for",
 )
+DRAWING = ("tests/rig/test_drawing.py",)
+THREAD = (
+    "tests/inference/test_pipeline.py::test_beside_a_codec_that_computes_apart_clips_are_sampled_in_one_thread",
+)
 FULL_FRAME = ("tests/inference/test_full_frame.py",)
 FIT = ("tests/rig/test_fit.py",)
 OWN = ("tests/rig/test_own.py",)
@@ -1323,6 +1327,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "            waiting = pool.submit(next, items, None)\n            yield item\n",
         "            yield item\n            waiting = pool.submit(next, items, None)\n",
         AHEAD,
+    ),
+    Mutant(
+        "pipeline.sampled_in_all_threads",
+        "inference/pipeline.py",
+        "torch.set_num_threads(1)",
+        "torch.set_num_threads(before)",
+        THREAD,
+    ),
+    Mutant(
+        "drawing.last_come_first_shown",
+        "rig/drawing.py",
+        "        while waiting:\n            yield waiting.popleft().result()",
+        "        while waiting:\n            yield waiting.pop().result()",
+        DRAWING,
+    ),
+    Mutant(
+        "drawing.lost_frames_stay_lost",
+        "rig/drawing.py",
+        "                process.close()\n                process = None\n",
+        "                pass\n",
+        DRAWING,
+    ),
+    Mutant(
+        "drawing.processes_outlive_it",
+        "rig/drawing.py",
+        "            if (process := self._idle.get()) is not None:\n                process.close()",
+        "            self._idle.get()",
+        DRAWING,
     ),
     Mutant(
         "full_frame.seam_on_all_sides",
