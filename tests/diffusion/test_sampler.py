@@ -11,6 +11,50 @@ def test_timesteps_by_hand():
     assert timesteps(SamplerConfig(steps=4, spacing="trailing"), ScheduleConfig()) == [999, 749, 499, 249]
 
 
+@pytest.mark.parametrize("zero_terminal_snr", [True, False])
+def test_steps_of_the_same_angle(zero_terminal_snr):
+    schedule = ScheduleConfig(zero_terminal_snr=zero_terminal_snr)
+    visited = timesteps(SamplerConfig(steps=6, spacing="angle"), schedule)
+    angles = alpha_bars(schedule)[visited].sqrt().acos()
+    assert visited[0] == 999
+    torch.testing.assert_close(angles, angles[0] * torch.arange(6, 0, -1) / 6, atol=2e-3, rtol=0)
+
+
+def shrunk(config: SamplerConfig, std: float) -> float:
+    """What becomes of the standard deviation of normally distributed data, whose best denoiser is known."""
+    schedule = ScheduleConfig(zero_terminal_snr=True)
+    levels = alpha_bars(schedule)
+
+    def denoise(x_t, t):
+        signal, noise = levels[t].sqrt(), (1 - levels[t]).sqrt()
+        return x_t * signal * std**2 / (signal**2 * std**2 + noise**2)
+
+    made = sample(denoise, torch.ones(1), config=config, schedule=schedule, prediction="x0")
+    return made.item() / std
+
+
+@pytest.mark.parametrize(("std", "left"), [(1.0, 1.0), (0.7, 1.0), (0.5, 0.98), (0.3, 0.91)])
+def test_second_order_keeps_the_spread_of_what_is_left_open(std, left):
+    assert shrunk(SamplerConfig(steps=8, spacing="angle", order=2), std) == pytest.approx(left, abs=0.01)
+    assert shrunk(SamplerConfig(steps=8, spacing="angle"), std) < left - 0.14
+    assert shrunk(SamplerConfig(steps=8, spacing="trailing"), std) < left - 0.16
+
+
+def test_the_last_two_predictions_are_carried_on_to_the_middle_of_the_step():
+    """By hand: three equal angles; what is predicted grows by 1 each time."""
+    schedule, predictions = ScheduleConfig(zero_terminal_snr=True), iter([1.0, 2.0, 3.0])
+    config = SamplerConfig(steps=3, spacing="angle", order=2)
+    made = sample(
+        lambda x_t, t: torch.full_like(x_t, next(predictions)),
+        torch.zeros(1),
+        config=config,
+        schedule=schedule,
+        prediction="x0",
+    )
+    # the last step ends without noise: in the prediction, carried on by half of what it grew by
+    torch.testing.assert_close(made, torch.tensor([3.5]), atol=5e-3, rtol=0)
+
+
 def test_ddim_step_by_hand():
     stepped = ddim_step(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor(0.64))
     torch.testing.assert_close(stepped, torch.tensor([0.8 * 2 + 0.6 * 1]))
@@ -18,7 +62,8 @@ def test_ddim_step_by_hand():
 
 @pytest.mark.parametrize("prediction", ["v", "x0"])
 @pytest.mark.parametrize("steps", [1, 3, 8])
-def test_a_perfect_denoiser_arrives_at_the_truth(prediction, steps):
+@pytest.mark.parametrize(("spacing", "order"), [("trailing", 1), ("angle", 1), ("trailing", 2), ("angle", 2)])
+def test_a_perfect_denoiser_arrives_at_the_truth(prediction, steps, spacing, order):
     schedule = ScheduleConfig(zero_terminal_snr=True)
     levels = alpha_bars(schedule)
     x_0, noise = torch.randn(2, 2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -31,7 +76,7 @@ def test_a_perfect_denoiser_arrives_at_the_truth(prediction, steps):
     got = sample(
         denoise,
         noise,
-        config=SamplerConfig(steps=steps, spacing="trailing"),
+        config=SamplerConfig(steps=steps, spacing=spacing, order=order),
         schedule=schedule,
         prediction=prediction,
     )
@@ -91,3 +136,9 @@ def test_more_steps_than_timesteps_are_refused():
         timesteps(SamplerConfig(steps=10, spacing="leading"), ScheduleConfig(num_timesteps=10))
     with pytest.raises(ValueError, match="at least 1 step"):
         SamplerConfig(steps=0)
+    with pytest.raises(ValueError, match="spacing must be one of"):
+        SamplerConfig(spacing="log")
+    with pytest.raises(ValueError, match="order must be 1 or 2"):
+        SamplerConfig(order=3)
+    with pytest.raises(ValueError, match="do not fit"):
+        timesteps(SamplerConfig(steps=400, spacing="angle"), ScheduleConfig())

@@ -299,7 +299,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.device) -> ClipPlan:
     """The options with the model's defaults filled in."""
     defaults = config.defaults
-    sampler = SamplerConfig(steps=defaults.steps, spacing=defaults.spacing)
+    sampler = defaults.sampler
     guidance = Guidance(audio=defaults.audio_guidance, reference=defaults.reference_guidance)
     if options.steps is not None:
         sampler = replace(sampler, steps=options.steps)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.diffusion.prediction import Prediction
-from openloopy.diffusion.sampler import SamplerConfig, Spacing
+from openloopy.diffusion.sampler import Order, SamplerConfig, Spacing
 from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_projection import AudioProjection
 from openloopy.models.audio_to_latents import A2LConfig, AudioToLatents
@@ -35,13 +35,19 @@ class GenerationDefaults:
 
     steps: int = 25
     spacing: Spacing = "leading"
+    order: Order = 1
     audio_guidance: float = 5.0
     reference_guidance: float = 3.0
     temperature: float = 1.0
     """Standard deviation of the noise that sampling starts from; below 1 a small model is calmer. Not in the paper."""
 
+    @property
+    def sampler(self) -> SamplerConfig:
+        """Its steps."""
+        return SamplerConfig(steps=self.steps, spacing=self.spacing, order=self.order)
+
     def __post_init__(self) -> None:
-        SamplerConfig(steps=self.steps, spacing=self.spacing)
+        self.sampler  # noqa: B018  (checks the steps)
         if self.temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
 

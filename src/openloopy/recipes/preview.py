@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from openloopy.data.cache import LatentCache, PixelCache
-from openloopy.diffusion.sampler import SamplerConfig, sample
+from openloopy.diffusion.sampler import sample
 from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.image import write_image
@@ -105,7 +105,7 @@ def _draw_frames(network: nn.Module, latents: Tensor) -> Tensor:
         keep_motion=ones,
     )
     noise = torch.randn(latents[:, None].shape, generator=torch.Generator().manual_seed(0)).to(latents.device)
-    sampler = SamplerConfig(steps=config.defaults.steps, spacing=config.defaults.spacing)
+    sampler = config.defaults.sampler
     drawn = sample(
         lambda x_t, t: network.denoiser(x_t, t, conditions),
         noise,
