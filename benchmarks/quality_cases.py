@@ -137,14 +137,16 @@ def read_pairs(
         except ValueError as error:
             refuse(Refused(f"{portrait.name} + {sound.name}", str(error).replace(f"{portrait.parent}/", "")))
             continue
+        crop = portrait_crop(chosen.face, chosen.image_size, stays_inside=True)
         yield Case(
             person=portrait.stem,
             clip=f"{portrait.stem}__{sound.stem}",
-            portrait=apply_crop(chosen.rgb, chosen.crop, size_px),
-            portrait_points=chosen.crop.to_crop(chosen.face.points68, size_px),
+            portrait=apply_crop(chosen.rgb, crop, size_px),
+            portrait_points=crop.to_crop(chosen.face.points68, size_px),
             source=Portrait(
-                apply_crop(chosen.rgb, chosen.crop, source_px),
-                chosen.crop.to_crop(chosen.face.mesh, source_px),
+                apply_crop(chosen.rgb, crop, source_px),
+                crop.to_crop(chosen.face.mesh, source_px),
+                outside=crop.outside(chosen.image_size),
             ),
             waveform=waveform,
         )

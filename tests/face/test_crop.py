@@ -101,6 +101,22 @@ def test_portrait_crop_gives_way_at_the_edge_but_only_so_far():
     assert portrait_crop(face_at(100, 100, 180), (200, 200)).size == pytest.approx(1.7 * 180)
 
 
+def test_a_crop_that_stays_inside_gives_way_as_far_as_it_takes():
+    aside = portrait_crop(face_at(500, 100, 200), (1000, 900), stays_inside=True)
+    assert aside.size == pytest.approx(380) and aside.y0 == 0
+    assert aside.x0 == pytest.approx(500 - 190, abs=4)
+    close = portrait_crop(face_at(150, 130, 200), (300, 400), stays_inside=True)
+    assert (close.x0, close.y0, close.size) == (0, pytest.approx(0), 300)
+    # hardly larger than the face: the same room on both sides of the picture
+    narrow = portrait_crop(face_at(100, 300, 200), (220, 900), stays_inside=True)
+    assert narrow.size == pytest.approx(1.25 * 200)
+    assert narrow.outside((220, 900))[1] == narrow.outside((220, 900))[3] == 0
+    # where it can, it frames the face as always
+    assert portrait_crop(face_at(500, 400, 200), (1000, 900), stays_inside=True) == portrait_crop(
+        face_at(500, 400, 200), (1000, 900)
+    )
+
+
 def test_select_face_takes_the_largest_or_the_one_asked_for():
     faces = [face_at(300, 300, 200), face_at(700, 300, 120)]
     assert select_face(faces, (1000, 600)) is faces[0]

@@ -124,8 +124,12 @@ class ChosenFace:
 
     rgb: np.ndarray
     face: Face
-    crop: Crop
     num_faces: int
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return self.rgb.shape[1], self.rgb.shape[0]
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def check_output(request: GenerateRequest) -> None:
 
 
 def choose_face(request: GenerateRequest, landmarker: FaceLandmarker, say: Say) -> ChosenFace:
-    """The portrait's face and the square around it; says aloud when it had to choose."""
+    """The portrait's face; says aloud when it had to choose."""
     rgb = read_image(request.portrait)
     image_size = (rgb.shape[1], rgb.shape[0])
     faces = landmarker.detect(rgb)
@@ -208,7 +212,7 @@ def choose_face(request: GenerateRequest, landmarker: FaceLandmarker, say: Say) 
             f"{request.portrait} shows {len(faces)} faces: using the largest, around x={x:.0f} y={y:.0f}; "
             f"--face 0 to {len(faces) - 1} chooses (0 is the largest)"
         )
-    return ChosenFace(rgb, face, portrait_crop(face, image_size), len(faces))
+    return ChosenFace(rgb, face, len(faces))
 
 
 class _Clock:
@@ -265,12 +269,15 @@ def _scene(request: GenerateRequest, pipeline: LoopyPipeline, chosen: ChosenFace
     options = request.options
     if request.frame == "crop":
         source_px, side = pipeline.source_px(options), pipeline.output_px(options)
+        # Image latents were trained on faces in a certain place; one that itself moves may lie anywhere.
+        stays_inside = pipeline.model.codec.makes_any_size
+        crop = portrait_crop(chosen.face, chosen.image_size, stays_inside=stays_inside)
         portrait = Portrait(
-            apply_crop(chosen.rgb, chosen.crop, source_px),
-            chosen.crop.to_crop(chosen.face.mesh, source_px),
-            outside=chosen.crop.outside((chosen.rgb.shape[1], chosen.rgb.shape[0])),
+            apply_crop(chosen.rgb, crop, source_px),
+            crop.to_crop(chosen.face.mesh, source_px),
+            outside=crop.outside(chosen.image_size),
         )
-        return Scene(portrait, chosen.crop, (side, side), options, lambda frame: frame)
+        return Scene(portrait, crop, (side, side), options, lambda frame: frame)
     if not pipeline.model.codec.makes_any_size:
         raise ValueError(
             f"--frame full needs a model whose portrait itself moves, such as mini; "

@@ -26,6 +26,8 @@ FACE_CENTRE_Y = 0.49
 """Where the face's centre lies, as a share of the crop's height."""
 MAX_SHIFT = 0.06
 """A crop moves by this share of its side, at most, to stay inside the picture."""
+MIN_INSIDE_FACE_HEIGHTS = 1.25
+"""A crop that stays inside the picture is at least as large: with less around it a face has no room to move."""
 MIN_FACE_PX = 40
 MAX_YAW_DEG = 40.0
 
@@ -92,7 +94,7 @@ def warp(picture: np.ndarray, linear: np.ndarray, offset: np.ndarray, size_px: i
     return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def portrait_crop(face: Face, image_size: tuple[int, int]) -> Crop:
+def portrait_crop(face: Face, image_size: tuple[int, int], *, stays_inside: bool = False) -> Crop:
     """The square that a portrait is animated in: head and shoulders, the face a little above the middle.
 
     Near the picture's edge it gives way a little (smaller, then shifted) before it reaches outside.
@@ -100,14 +102,18 @@ def portrait_crop(face: Face, image_size: tuple[int, int]) -> Crop:
     Args:
         face: the face to frame.
         image_size: (width, height) of its picture, px.
+        stays_inside: whether it gives way as far as it takes, wherever the face then lies; only of a picture that is
+            hardly larger than the face does it reach outside.
     """
     height = face.height_px
-    size = float(np.clip(min(image_size), MIN_CROP_FACE_HEIGHTS * height, CROP_FACE_HEIGHTS * height))
+    least = MIN_INSIDE_FACE_HEIGHTS if stays_inside else MIN_CROP_FACE_HEIGHTS
+    size = float(np.clip(min(image_size), least * height, CROP_FACE_HEIGHTS * height))
+    max_shift = 1.0 if stays_inside else MAX_SHIFT
     ears = face.mesh[[EAR_LEFT, EAR_RIGHT], 0].mean()
     x = (ears + face.mesh[NOSE_BRIDGE, 0]) / 2  # between skull and nose, for turned heads
     y = face.mesh[[FOREHEAD, CHIN], 1].mean()
-    x0 = _shift_inside(x - size / 2, size, image_size[0])
-    y0 = _shift_inside(y - FACE_CENTRE_Y * size, size, image_size[1])
+    x0 = _shift_inside(x - size / 2, size, image_size[0], max_shift)
+    y0 = _shift_inside(y - FACE_CENTRE_Y * size, size, image_size[1], max_shift)
     return Crop(x0, y0, size)
 
 
@@ -156,7 +162,7 @@ def _cut_with_border(rgb: np.ndarray, x0: int, y0: int, size: int) -> np.ndarray
     return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
 
 
-def _shift_inside(start: float, size: float, length: int) -> float:
-    """Moves the interval into 0..length as far as `MAX_SHIFT` allows; centres what cannot fit."""
+def _shift_inside(start: float, size: float, length: int, max_shift: float) -> float:
+    """Moves the interval into 0..length by this share of its size at most; what cannot fit covers it."""
     wanted = np.clip(start, min(0.0, length - size), max(0.0, length - size))
-    return float(start + np.clip(wanted - start, -MAX_SHIFT * size, MAX_SHIFT * size))
+    return float(start + np.clip(wanted - start, -max_shift * size, max_shift * size))
