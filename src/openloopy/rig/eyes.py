@@ -48,6 +48,8 @@ _BELOW_CORNER_CM = 0.2
 _CHEEK_BELOW_CM = 1.1
 """The painted lid has the texture of skin this far below the eye."""
 _LID_MARGIN_CM = 0.9
+_COOLER = (0.04, 0.1)
+"""By so much more blue or less red than the skin under the eye, at equal luma, a lid may be and is painted."""
 _LEAST_LID_LIGHT = 0.96
 """A lid that is darker than this share of the skin around it is in the shade of its fold and lashes."""
 
@@ -366,15 +368,26 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     below = region.bright_skin(bottom + np.linspace(0.25, 0.9, 9)[:, None], 0.6)
     own, above, below = (_smooth_along(colours) for colours in (own, above, below))
     # the skin under an eye is often bluish: for its hue it counts less
-    coloured, around = 0.6 * above + 0.4 * below, 0.25 * above + 0.75 * below
-    coloured, around = (0.5 * colours + 0.5 * colours.mean(0) for colours in (coloured, around))
-    hue = 0.5 * _hue(own) + 0.5 * _hue(coloured)
+    around = 0.3 * above + 0.7 * below
+    around = 0.5 * around + 0.5 * around.mean(0)
+    painted = _painted_share(own, below)
+    own_share = 0.5 + 0.4 * painted
+    hue = own_share * _hue(own) + (1 - own_share) * _hue(around)
     light, lit = own @ LUMA, around @ LUMA
     fold, lid = (
-        hue * (light + share * np.clip(least * lit - light, 0, None))[:, None]
+        hue * (light + (1 - 0.7 * painted) * share * np.clip(least * lit - light, 0, None))[:, None]
         for share, least in ((0.6, 0.9), (0.9, _LEAST_LID_LIGHT))
     )
     return np.clip(fold, 0, 255), np.clip(lid, 0, 255), np.clip(below, 0, 255)
+
+
+def _painted_share(lid: np.ndarray, skin: np.ndarray) -> float:
+    """How sure it is that a lid wears make-up, 0 to 1: shade makes skin redder, only paint makes it cooler.
+
+    lid, skin: colours `9 3` along the lid's edge.
+    """
+    red, _, blue = np.median(_hue(lid) - _hue(skin), 0)
+    return float(smoothstep(float(max(blue, -red)), *_COOLER))
 
 
 def _hue(colours: np.ndarray) -> np.ndarray:

@@ -39,6 +39,8 @@ _ADULT_IRIS_CM, _CHILD_IRIS_CM = 1.24, 1.42
 _LEAST_OWN_GAP_CM = 0.14
 _LEAST_OWN_ENAMEL = 0.75
 """What is darker than this share of the expected enamel is not a row of teeth."""
+_ARC_ROUNDS, _OVER_ARC_CM = 5, 0.08
+"""The edge of a row is an arc, and no tooth reaches further below it."""
 _SHARP_CONTRAST = 0.7
 """Of the eyes: in softer pictures no shadow between the lips is deep."""
 _LEVELS_PER_OCTAVE = 3
@@ -481,9 +483,7 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     if len(columns) < 0.8 * scale_px or enamel @ LUMA < least_luma:
         return None
     rows = np.arange(len(rgb), dtype=np.float32)[:, None]
-    teeth = bright[:, columns] > 0.5
-    lowest = (len(rgb) - 1 - np.argmax(teeth[::-1], 0)).astype(np.float32)
-    lowest = cv2.GaussianBlur(lowest[None], (0, 0), 1.5)
+    lowest = _upper_edge(bright[:, columns] > 0.5, scale_px)[None]
     alpha = np.zeros(bright.shape, np.float32)
     gum_row = lowest - 0.95 * scale_px
     alpha[:, columns] = np.clip(lowest + 0.5 - rows, 0, 1) * np.clip((rows - gum_row) / 3, 0, 1)
@@ -495,6 +495,24 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     alpha = cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32)
     colour = _extended_teeth(rgb, bright)
     return OwnTeeth(origin, colour, alpha, enamel.astype(np.float32), edge_px + origin)
+
+
+def _upper_edge(teeth: np.ndarray, scale_px: float) -> np.ndarray:
+    """The lowest row of the upper teeth in each column of a mask `h w`, float32.
+
+    Where a row of lower teeth shows below it the first gap ends it, and where none shows a smooth arc does.
+    """
+    rows = np.arange(len(teeth))[:, None]
+    top = np.argmax(teeth, 0)
+    ends = ~teeth & (rows > top)
+    edge = np.where(ends.any(0), np.argmax(ends, 0), len(teeth)) - 1.0
+    across = np.linspace(-1, 1, teeth.shape[1])
+    weight = np.ones(teeth.shape[1])
+    for _ in range(_ARC_ROUNDS):
+        arc = np.polyval(np.polyfit(across, edge, 2, w=weight), across)
+        weight = np.where(edge > arc + _OVER_ARC_CM * scale_px, 0.1, 1.0)
+    edge = np.minimum(edge, arc + _OVER_ARC_CM * scale_px).astype(np.float32)
+    return cv2.GaussianBlur(edge[None], (0, 0), max(1.5, 0.06 * scale_px))[0]
 
 
 def _extended_teeth(rgb: np.ndarray, bright: np.ndarray) -> np.ndarray:
