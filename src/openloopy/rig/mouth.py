@@ -33,6 +33,8 @@ _LOWER_DEPTH_CM = 0.25
 _JAW_TO_LOWER_TEETH = 0.97
 _TONGUE_HALF_WIDTH_CM = 1.9
 _TONGUE_TEXTURE_CM = (3.8, 1.6)
+_TIP_HALF_WIDTH_CM, _TIP_LIGHT = 1.15, 1.25
+"""Of the tongue's tip between the teeth, which the light reaches."""
 _USUAL_MOUTH_CM = 5.4
 _ADULT_IRIS_CM, _CHILD_IRIS_CM = 1.24, 1.42
 """Irises are equally large in children and adults: large in a face scaled to an adult's, they are a child's."""
@@ -364,14 +366,20 @@ class MouthInterior:
         """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
         top = min(self.upper_edge_cm, lower_edge) - 0.18 * amount
-        across = view.u / 1.25
-        dome = 0.4 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
+        across = view.u / _TIP_HALF_WIDTH_CM
+        dome = 0.45 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
         below = view.v - top - dome
         alpha = smoothstep(below, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
         alpha = alpha * np.clip((1 - np.abs(across)) / 0.2, 0, 1) * amount
-        shade = 1.0 - 0.25 * across**2 - 0.3 * (1 - smoothstep(below, 0.0, 0.14))
-        shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
-        return over(picture, shade[..., None] * self.mucosa, alpha)
+        # the front of the tongue, bent down: its light falls off where it turns under and to the sides
+        width, height = _TONGUE_TEXTURE_CM
+        colour, cover = self.tongue.at(
+            (0.75 * across + 1) * width / 2, (0.5 + 0.45 * below) * height, view.cm_per_px
+        )
+        roundness = 1 - 0.45 * (1 - smoothstep(below, -0.02, 0.16)) - 0.4 * smoothstep(below, 0.12, 0.6)
+        roundness = roundness * (1 - 0.35 * np.square(across))
+        lit = colour / np.maximum(cover, 0.5)[..., None]
+        return over(picture, (_TIP_LIGHT * roundness)[..., None] * lit, alpha)
 
     def _pull_own(self, texture: np.ndarray, view: MouthPlane, own: OwnTeeth) -> np.ndarray:
         """A texture that lies on the own teeth's box, seen in the mouth's plane."""

@@ -66,7 +66,7 @@ _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
 _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
-_PURSED_SHADE = 0.3
+_PURSED_SHADE = 0.55
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
 _ROLLING_CM = (0.05, 0.5)
 """Parted lips that close by the first begin to roll in their rims; by the second they have."""
