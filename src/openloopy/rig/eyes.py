@@ -38,10 +38,10 @@ _LID_ABOVE_LASHES_CM = 0.14
 """So far above that it is laid over the portrait: a fold that hugs the lashes flattens as the lid closes."""
 _MAX_LASHES_CM = 0.32
 _LONG_LASHES_CM, _OUTER_LASHES_CM = 0.5, 0.3
-"""So high above the lid its lashes are looked for; by the second more towards the outer corner, where they are longest."""
+"""So high above the lid its lashes are looked for; the second is added towards the outer corner."""
 _STROKE_CM = 0.2
 """Half the width of a dark stroke: what is wider is shade."""
-_PAST_CORNER_CM = (0.35, 0.6)
+_PAST_CORNER_CM = (0.45, 0.7)
 """So far beyond the outer corner they and the eye's liner are looked for."""
 _BELOW_CORNER_CM = 0.2
 """And there so far below it: lids meet in a dark wedge that goes on outwards."""
@@ -50,6 +50,7 @@ _CHEEK_BELOW_CM = 1.1
 _LID_MARGIN_CM = 0.9
 _COOLER = (0.04, 0.1)
 """By so much more blue or less red than the skin under the eye, at equal luma, a lid may be and is painted."""
+_FADES_BY = 0.06
 _LEAST_LID_LIGHT = 0.96
 """A lid that is darker than this share of the skin around it is in the shade of its fold and lashes."""
 
@@ -172,10 +173,10 @@ class Eye:
         soft = cv2.GaussianBlur(area, (0, 0), edge.px_per_cm * 0.08)
         near = cv2.GaussianBlur(area, (0, 0), max(edge.px_per_cm * 0.04, 0.5))
         high = smoothstep(edge.below_cm, -0.05, -0.2)
-        area = near + high * (soft - near)
         lashes = cv2.extractChannel(lid, 3)
-        lashes = lashes * smoothstep(edge.below_cm, 0.0, -0.1) + np.maximum(lashes - 1, 0)
-        area = np.maximum(area, np.minimum(lashes, 1))
+        area = near + high * (np.maximum(soft, np.minimum(lashes, 1)) - near)
+        # past the corner they are beside the lid
+        area = np.maximum(area, lashes - 1)
         area *= smoothstep(closure, _LEAST_CLOSURE, 0.16)
         # a ball under the skin: lit in its middle, darker where it turns away and above the lashes
         turn = np.square(np.square(np.minimum(np.abs(edge.across), 1)))
@@ -213,7 +214,9 @@ class EyeRegion:
         upper, lower = ((points[i] - centre)[:, :2] for i in (indices.upper, indices.lower))
         upper, lower = (edge[np.argsort(edge[:, 0])] for edge in (upper, lower))
         brow = float(np.max(points[indices.brow[5:], 1]) - centre[1])
-        return cls(rgb[box.slices], (box.x0, box.y0), head, head.to_px(centre)[:2], upper, lower, brow, indices.side)
+        return cls(
+            rgb[box.slices], (box.x0, box.y0), head, head.to_px(centre)[:2], upper, lower, brow, indices.side
+        )
 
     def to_px(self, x_cm: np.ndarray, y_cm: np.ndarray) -> np.ndarray:
         """Places in cm from the eye's centre in px of `picture`, `... 2`."""
@@ -370,7 +373,7 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     # the skin under an eye is often bluish: for its hue it counts less
     around = 0.3 * above + 0.7 * below
     around = 0.5 * around + 0.5 * around.mean(0)
-    painted = _painted_share(own, below)
+    painted = _painted_share(own, above, below)
     own_share = 0.5 + 0.4 * painted
     hue = own_share * _hue(own) + (1 - own_share) * _hue(around)
     light, lit = own @ LUMA, around @ LUMA
@@ -381,13 +384,18 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return np.clip(fold, 0, 255), np.clip(lid, 0, 255), np.clip(below, 0, 255)
 
 
-def _painted_share(lid: np.ndarray, skin: np.ndarray) -> float:
+def _painted_share(lid: np.ndarray, above: np.ndarray, skin: np.ndarray) -> float:
     """How sure it is that a lid wears make-up, 0 to 1: shade makes skin redder, only paint makes it cooler.
 
-    lid, skin: colours `9 3` along the lid's edge.
+    lid, above, skin: colours `9 3` right above the lid's edge, below the brow and under the eye.
     """
-    red, _, blue = np.median(_hue(lid) - _hue(skin), 0)
-    return float(smoothstep(float(max(blue, -red)), *_COOLER))
+
+    def cooler(colours: np.ndarray) -> float:
+        red, _, blue = np.median(_hue(colours) - _hue(skin), 0)
+        return float(max(blue, -red))
+
+    # an iris that a mesh counts as lid is cool as well, but paint fades out upwards
+    return float(smoothstep(min(cooler(lid), cooler(above) + _FADES_BY), *_COOLER))
 
 
 def _hue(colours: np.ndarray) -> np.ndarray:

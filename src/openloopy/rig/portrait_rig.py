@@ -70,6 +70,7 @@ _PURSED_SHADE = 0.55
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
 _ROLLING_CM = (0.05, 0.5)
 """Parted lips that close by the first begin to roll in their rims; by the second they have."""
+_LEAST_ROLLED = 0.05
 _EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
 """The edges of the opening are nearly as soft as the portrait's own."""
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
@@ -289,9 +290,10 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
-        px_per_cm, wider_cm = self.head.scale_px * scene.scale, _wider_cm(scene.expression)
-        if wider_cm < -_ROLLING_CM[0]:
-            rolled = float(smoothstep(-wider_cm, *_ROLLING_CM))
+        px_per_cm, widening = self.head.scale_px * scene.scale, _widening_cm(scene.expression)
+        wider_cm = float(widening[4:7].mean())
+        rolled = smoothstep(-widening, *_ROLLING_CM)
+        if rolled.max() > _LEAST_ROLLED:
             above, below = without_rims((above, below), slit, px_per_cm, rolled)
         skin = over(canvas[slit.box.slices], over(above, below, slit.below), slit.box.feather(4))
         if slit.opening.any():
@@ -335,10 +337,10 @@ def _outward(landmarks: np.ndarray) -> np.ndarray:
     return (landmarks + _PIXEL_CENTRE[:2]).astype(np.float32)
 
 
-def _wider_cm(expression: Expression) -> float:
-    """By how much further than in the portrait the middle of the mouth is open."""
+def _widening_cm(expression: Expression) -> np.ndarray:
+    """By how much further than in the portrait the mouth is open, `11` from corner to corner."""
     moves = expression.landmarks[:, 1]
-    return float((moves[LIP_INNER_LOWER] - moves[LIP_INNER_UPPER])[4:7].mean())
+    return moves[LIP_INNER_LOWER] - moves[LIP_INNER_UPPER]
 
 
 def _eye_share(expression: Expression, eye: Eye) -> float:
