@@ -326,6 +326,22 @@ def test_a_dark_moustache_is_seen_in_a_smiling_face_too() -> None:
     assert hairiness(light, head, 0.8) == 0
 
 
+def test_a_mouth_behind_a_microphone_stays_as_it_is() -> None:
+    face, wide = person(1), in_state(jaw=0.9, smile_left=1.0)
+    rgb = face.rgb.copy()
+    x, y = np.round(face.mesh[13, :2]).astype(int)
+    radius = round(0.8 * float(np.linalg.norm(face.mesh[61, :2] - face.mesh[291, :2])))
+    cv2.circle(rgb, (int(x), int(y)), radius, (60, 60, 64), -1, cv2.LINE_AA)
+    rig = rig_of(rgb, face)
+    assert rig.mouth_covered and "covers the mouth" in rig.notes[-1]
+    frame, mesh = rig.frame(wide, SIZE)
+    np.testing.assert_array_equal(frame, rgb)
+    np.testing.assert_array_equal(mesh, rig.landmarks(wide, SIZE))
+    assert np.abs(rig.render(in_state(blink_left=1.0), SIZE).astype(int) - rgb).max() > 40
+    for seed in SKIN_SEEDS:
+        assert not drawn_rig(seed).mouth_covered
+
+
 def test_folds_do_not_shade_what_lies_well_below_the_chin() -> None:
     rig = drawn_rig(0)
     state = in_state(jaw=1.0, press=1.0, tuck=1.0, close=1.0, wide=-1.0, smile_left=1.0, smile_right=1.0)

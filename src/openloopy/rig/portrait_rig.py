@@ -17,6 +17,7 @@ from openloopy.face.crop import portrait_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.beard import hair_over, hairiness
+from openloopy.rig.covered import mouth_is_covered
 from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
 from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
@@ -46,7 +47,7 @@ from openloopy.rig.paint import (
     to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
-from openloopy.rig.state import NEUTRAL, State, mean_of
+from openloopy.rig.state import MOUTH, NEUTRAL, State, mean_of
 
 MAX_TURN_DEGREES = 12.0
 MIN_FACE_HEIGHT_PX = 110.0
@@ -76,8 +77,11 @@ _EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
 """A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
+_COLOURED = 0.5
+"""Pictures of less colour do not tell lips from what covers them."""
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
+_MOUTH_NAMES = (*(value.name for value in MOUTH), "smile_left", "smile_right")
 _LIPS = sorted({int(i) for i in (*UPPER_LIP.flat, *LOWER_LIP.flat)})
 
 
@@ -133,6 +137,7 @@ class PortraitRig:
         self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self.field = WarpField(self.head, len(rgb), still_sides, self.mask, outside)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
+        self.mouth_covered = self.mouth.tones.colour > _COLOURED and mouth_is_covered(rgb, self.head)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.hairiness = hairiness(rgb, self.head, mean_of(self.face.own, "smile"))
@@ -160,7 +165,9 @@ class PortraitRig:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided about the portrait, in plain sentences."""
-        return self.face.notes
+        if not self.mouth_covered:
+            return self.face.notes
+        return (*self.face.notes, "something covers the mouth in the portrait: it stays as it is")
 
     @property
     def neutral_points68(self) -> np.ndarray:
@@ -173,7 +180,7 @@ class PortraitRig:
 
     def landmarks(self, state: State, size_px: int) -> np.ndarray:
         """The mesh of the portrait in a state, `478 2` float32 px of a frame of this size."""
-        state = checked(state)
+        state = self._shown(state)
         moves_cm, placement = self.face.express(state).landmarks, self.face.place(state)
         return _outward(self._placed(moves_cm, placement, size_px))
 
@@ -181,9 +188,14 @@ class PortraitRig:
         """`render` and `landmarks` of one state."""
         if size_px < 1:
             raise ValueError(f"expected a size of at least 1 px, got {size_px}")
-        scene = self._scene(checked(state), size_px)
+        scene = self._scene(self._shown(state), size_px)
         landmarks = self._placed(scene.expression.landmarks, scene.placement, size_px)
         return self._paint(landmarks, scene), _outward(landmarks)
+
+    def _shown(self, state: State) -> dict[str, float]:
+        """What the portrait shows of a state: a covered mouth stays as it is."""
+        state = checked(state)
+        return state | {name: self.face.own[name] for name in _MOUTH_NAMES} if self.mouth_covered else state
 
     def _scene(self, state: State, size_px: int) -> Scene:
         expression, placement = self.face.express(state), self.face.place(state)
