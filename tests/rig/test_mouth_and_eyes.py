@@ -10,9 +10,13 @@ import pytest
 
 from openloopy.puppet.drawn import DrawnFace, draw_face
 from openloopy.rig.beard import hairiness
+from openloopy.rig.expression import FaceShape
 from openloopy.rig.eyes import EyeRegion, Lashes
-from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, fit_head, smoothstep
-from openloopy.rig.mouth import Texture
+from openloopy.rig.field import free_point_operator
+from openloopy.rig.mesh import EYES, LIP_INNER_LOWER, LIP_INNER_UPPER, LOWER_LIP, fit_head, smoothstep
+from openloopy.rig.mouth import Texture, _upper_edge
+from openloopy.rig.own_mouth import without_rims
+from openloopy.rig.paint import open_slit
 from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import NEUTRAL
 from openloopy.rig.tones import LUMA, Tones
@@ -149,6 +153,22 @@ def test_people_differ_in_their_teeth_and_seeds_repeat_them() -> None:
     assert away.mean() > 2
 
 
+def test_the_edge_of_own_teeth_is_an_arc_above_the_lower_row() -> None:
+    scale_px, width = 20.0, 80
+    across = np.linspace(-1, 1, width)
+    true_edge = 30 - 6 * across**2
+    rows = np.arange(50)[:, None]
+    upper = (rows > 12) & (rows <= true_edge)
+    with_gap = upper | ((rows > true_edge + 2) & (rows < 45))
+    assert np.abs(_upper_edge(with_gap, scale_px) - true_edge).max() < 1.5
+    # at some columns the line between the rows does not show
+    touching = with_gap.copy()
+    touching[13:45, 20:26] = True
+    touching[13:45, 50:54] = True
+    edge = _upper_edge(touching, scale_px)
+    assert (edge - true_edge).max() < 3
+
+
 def test_own_teeth_give_their_colour() -> None:
     face = person(3)
     teeth = np.array([205.0, 206.0, 140.0])
@@ -198,7 +218,43 @@ def test_pursed_lips_shade_the_teeth() -> None:
         np.percentile(between_lips(*rig.frame(in_state(jaw=0.6, upper_lip=0.6, wide=wide), OUT)) @ LUMA, 90)
         for wide in (0.0, -1.0)
     )
-    assert pursed < 0.92 * spread
+    assert pursed < 0.6 * spread
+
+
+def test_pursed_lips_of_a_portrait_that_bares_its_teeth_meet_at_the_corners() -> None:
+    points = fit_head(person(0).mesh - 0.5).points_cm.copy()
+    # a gap that the rules do not explain: as wide beside the middle as in it
+    points[LOWER_LIP, 1] += 0.8 * (1 - np.linspace(-1, 1, 11) ** 8)
+    own = in_state(jaw=0.4)
+    shape = FaceShape(points, free_point_operator(fit_head(points * 20)), own)
+
+    def gaps(wide: float) -> np.ndarray:
+        moved = points + shape.express(in_state(jaw=0.4, wide=wide)).landmarks
+        return moved[LIP_INNER_LOWER, 1] - moved[LIP_INNER_UPPER, 1]
+
+    left = gaps(-1.0) / (gaps(0.0) + 1e-6)
+    assert np.abs(shape.rest_gap[[1, 9]]).min() > 0.2
+    assert left[[1, 9]].max() < 0.5 * left[5], left
+
+
+def test_the_tip_of_the_tongue_is_round() -> None:
+    """Darker above, where it turns back between the teeth, and below, where it turns down."""
+    rig = drawn_rig(1)
+    state = in_state(jaw=0.55, tongue_tip=1.0, lower_lip=0.6, upper_lip=0.3)
+    blank = Texture(np.zeros((4, 4, 3)), np.zeros((4, 4)))
+    kept = rig.mouth.upper_row, rig.mouth.lower_row
+    rig.mouth.upper_row = rig.mouth.lower_row = blank
+    try:
+        frame, mesh = rig.frame(state, 2 * OUT)
+    finally:
+        rig.mouth.upper_row, rig.mouth.lower_row = kept
+    x, unit = round(float(mesh[13, 0] + 0.3 * rig.head.scale_px)), rig.head.scale_px * 2 * OUT / SIZE
+    top, bottom = mesh[13, 1], mesh[14, 1]
+    luma = frame[int(top) + 2 : int(bottom) - 2, x - 2 : x + 3].astype(np.float32).mean(1) @ LUMA
+    brightest = int(luma.argmax())
+    assert brightest > 0.15 * unit
+    lower = luma[brightest + int(0.25 * unit) :]
+    assert len(lower) and lower.min() < 0.85 * luma[brightest]
 
 
 def test_closed_lips_keep_no_line_of_the_teeth_they_showed() -> None:
@@ -215,6 +271,20 @@ def test_closed_lips_keep_no_line_of_the_teeth_they_showed() -> None:
     steps = np.linspace(-0.05, 0.12, 8) * unit
     seen = np.stack([sample(frame, points[LIP_INNER_LOWER[4:7]] + [0, step]) for step in steps])
     assert (seen @ LUMA).max() < 180
+
+
+def test_rims_roll_in_where_lips_come_together_and_only_there() -> None:
+    """As when they purse: beside the middle, and close to the corners too."""
+    px_per_cm, x = 20.0, np.linspace(20, 120, 41)
+    edge = np.stack([x, np.full_like(x, 40.0)], -1)
+    slit = open_slit(edge, edge + [0.0, 1.0], 20, 0.7, 160)
+    below_cm = np.broadcast_to((slit.box.ys - 41.0) / px_per_cm, slit.below.shape)
+    lip = np.repeat((200 * (below_cm < 0.1)).astype(np.float32)[..., None], 3, 2)
+    shares = np.array([1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1.0])
+    _, rolled = without_rims((lip, lip), slit, px_per_cm, shares)
+    rim = rolled[41 - slit.box.y0, :, 0]
+    assert np.all(rim[[round(at) - slit.box.x0 for at in (24.5, 35, 105, 115.5)]] < 20)
+    assert rim[70 - slit.box.x0] == 200
 
 
 def test_a_moustache_is_seen_and_hangs_over_the_opening() -> None:
@@ -235,6 +305,41 @@ def test_a_moustache_is_seen_and_hangs_over_the_opening() -> None:
     teeth = [np.percentile(between_lips(*rig.frame(state, OUT)) @ LUMA, 90) for rig in (bare, bearded)]
     assert teeth[1] < 0.9 * teeth[0]
     np.testing.assert_array_equal(bare.landmarks(state, OUT), bearded.landmarks(state, OUT))
+
+
+def test_a_dark_moustache_is_seen_in_a_smiling_face_too() -> None:
+    face = person(1)
+    head = fit_head(face.mesh)
+    rng = np.random.default_rng(0)
+    hair = cv2.GaussianBlur(
+        rng.uniform(0.1, 1.9, (SIZE, SIZE)).astype(np.float32), (0, 0), 0.05 * head.scale_px
+    )
+    area = np.zeros((SIZE, SIZE), np.float32)
+    outline = face.mesh[[206, 203, 2, 423, 426, 410, 0, 186], :2]
+    cv2.fillConvexPoly(area, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
+    dark, light = (
+        np.clip(face.rgb * (1 + (share * hair - 1) * area)[..., None], 0, 255).astype(np.uint8)
+        for share in (0.35, 0.95)
+    )
+    assert hairiness(dark, head, 0.8) > 0.7
+    # a smile's folds are as rough, but what lies under the nose is as bright as the cheeks
+    assert hairiness(light, head, 0.8) == 0
+
+
+def test_a_mouth_behind_a_microphone_stays_as_it_is() -> None:
+    face, wide = person(1), in_state(jaw=0.9, smile_left=1.0)
+    rgb = face.rgb.copy()
+    x, y = np.round(face.mesh[13, :2]).astype(int)
+    radius = round(0.8 * float(np.linalg.norm(face.mesh[61, :2] - face.mesh[291, :2])))
+    cv2.circle(rgb, (int(x), int(y)), radius, (60, 60, 64), -1, cv2.LINE_AA)
+    rig = rig_of(rgb, face)
+    assert rig.mouth_covered and "covers the mouth" in rig.notes[-1]
+    frame, mesh = rig.frame(wide, SIZE)
+    np.testing.assert_array_equal(frame, rgb)
+    np.testing.assert_array_equal(mesh, rig.landmarks(wide, SIZE))
+    assert np.abs(rig.render(in_state(blink_left=1.0), SIZE).astype(int) - rgb).max() > 40
+    for seed in SKIN_SEEDS:
+        assert not drawn_rig(seed).mouth_covered
 
 
 def test_folds_do_not_shade_what_lies_well_below_the_chin() -> None:
@@ -297,14 +402,51 @@ def test_a_bruised_eye_has_no_bruised_lid() -> None:
     assert shaded > 0.85 * plain
 
 
+def test_a_painted_lid_keeps_its_paint_when_it_shuts() -> None:
+    face, paint = person(1), (0.55, 0.6, 0.95)
+    head = fit_head(face.mesh - 0.5)
+    rgb = face.rgb.astype(np.float32)
+    for eye in EYES:
+        cover = np.zeros((SIZE, SIZE), np.float32)
+        lid, brow = face.mesh[eye.upper, :2], face.mesh[eye.brow[5:], :2]
+        outline = np.concatenate([lid, brow[np.argsort(brow[:, 0])[:: -eye.side]]])
+        cv2.fillConvexPoly(cover, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
+        inside = np.concatenate([lid, face.mesh[eye.lower, :2][::-1]])
+        cv2.fillPoly(cover, [np.round(inside).astype(np.int32)], 0)
+        cover = cv2.GaussianBlur(cover, (0, 0), 0.05 * head.scale_px)[..., None]
+        rgb *= 1 + cover * (np.array(paint, np.float32) - 1)
+    plain, painted = (EyeLid(rig_of(picture.astype(np.uint8), face)).colour for picture in (face.rgb, rgb))
+    wanted = plain * paint
+    assert np.abs(painted - wanted).max() < 0.5 * np.abs(plain - wanted).max()
+
+
+def test_a_shut_eye_keeps_no_lashes_past_its_outer_corner() -> None:
+    face = person(1)
+    rgb, unit = face.rgb.copy(), fit_head(face.mesh).scale_px
+    wings = []
+    for eye in EYES:
+        corner = face.mesh[eye.upper[0], :2]
+        wing = corner + [[0.02 * eye.side * unit, 0], [0.3 * eye.side * unit, -0.25 * unit]]
+        cv2.line(rgb, *(tuple(map(int, np.round(p))) for p in wing), (15, 12, 12), 2, cv2.LINE_AA)
+        wings.append(wing.mean(0) + [0.03 * eye.side * unit, -0.03 * unit])
+    rig, plain = rig_of(rgb, face), drawn_rig(1)
+    at = np.array(wings)
+    shut = in_state(blink_left=1.0, blink_right=1.0)
+    expected = sample(plain.render(shut, SIZE), at) @ LUMA
+    for state, least, most in ((NEUTRAL, -1.0, 0.75), (shut, 0.85, 1.15)):
+        seen = (sample(rig.render(state, SIZE), at) @ LUMA) / expected
+        assert np.all((seen > least) & (seen < most)), (state is NEUTRAL, seen)
+
+
 class EyeLid:
-    """Median luma of the left shut lid."""
+    """Median luma and colour of the left shut lid."""
 
     def __init__(self, rig: PortraitRig) -> None:
         frame, mesh = rig.frame(in_state(blink_left=1.0, blink_right=1.0), OUT)
         unit, up = rig.head.scale_px * OUT / SIZE, rig.head.rotation[:2, 1]
         points = np.concatenate([mesh[EYES[0].upper][2:-2] + s * unit * up for s in (-0.6, -0.45, -0.3)])
         self.luma = float(np.median(sample(frame, points) @ LUMA))
+        self.colour = np.median(sample(frame, points), 0)
 
 
 def test_half_shut_lids_are_of_one_piece() -> None:

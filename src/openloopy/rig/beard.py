@@ -19,9 +19,12 @@ _LOWER_HAIR = 0.4
 """The same for the lower lip, as a share of it."""
 _MEASURED_PX_PER_CM = 16.0
 _BESIDE_PHILTRUM = ([206, 92, 165, 203, 186], [426, 322, 391, 423, 410])
+_UNDER_NOSE = ([165, 167], [164, 167, 393], [393, 391])
 _CHIN = [18, 83, 313, 201, 421, 200, 199]
 _CHEEKS = ([50, 101, 36, 205], [280, 330, 266, 425])
 _LEAST_STRUCTURE = 0.002
+_DARK_MOUSTACHE = (1.4, 1.8)
+"""By so much the cheeks are brighter than what lies under the nose: hair, in a smiling face too."""
 _STRANDS = 26
 """Tufts along the lip."""
 
@@ -45,10 +48,17 @@ def hairiness(rgb: np.ndarray, head: HeadFrame, smile: float) -> float:
         cv2.fillConvexPoly(area, cv2.convexHull(np.round(mesh[indices]).astype(np.int32)), 1)
         return float(np.sqrt(cv2.mean(square, cv2.erode(area, np.ones((3, 3))))[0]))
 
+    def brightness(indices: list[int]) -> float:
+        at = np.clip(np.round(mesh[indices]).astype(int), 0, np.array(luma.shape[::-1]) - 1)
+        return float(np.median(luma[at[:, 1], at[:, 0]]))
+
     bare = min(map(structure, _CHEEKS)) + _LEAST_STRUCTURE
     lip, chin = min(map(structure, _BESIDE_PHILTRUM)) / bare, structure(_CHIN) / bare
+    # right under the nose no fold of a smile falls
+    dark = min(map(brightness, _CHEEKS)) / (max(map(brightness, _UNDER_NOSE)) + 1)
     beard = smoothstep(chin, 2.3, 3.4) * smoothstep(lip, 1.25, 1.7)
-    moustache = smoothstep(lip, 2.0, 3.3) * max(1 - 5 * max(smile, 0), 0)
+    is_dark = smoothstep(dark, *_DARK_MOUSTACHE)
+    moustache = smoothstep(lip, 2.0, 3.3) * max(1 - 5 * max(smile, 0), is_dark)
     return float(max(beard, moustache))
 
 

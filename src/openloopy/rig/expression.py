@@ -202,7 +202,8 @@ class FaceShape:
             min(float(opening.mean()) / self._own_opening, 1) if self._own_opening > _LEAST_OPENING_CM else 0
         )
         teeth_gap = TUCK_GAP_CM * (1 - self.upper_across[0] ** 2)
-        wanted = np.maximum(opening + kept * self.rest_gap, 0)
+        rest_gap = self.rest_gap * _pursed_share(self.upper_across[0], state)
+        wanted = np.maximum(opening + kept * rest_gap, 0)
         return wanted * (1 - state["tuck"]) + state["tuck"] * teeth_gap
 
 
@@ -221,9 +222,14 @@ def _after_contact(parted: np.ndarray, across: np.ndarray, state: State) -> np.n
 
     Pursed lips meet from the corners inwards: what stays open is small and round.
     """
+    return np.maximum(parted, 0) * (1 - state["close"]) * _pursed_share(across, state)
+
+
+def _pursed_share(across: np.ndarray, state: State) -> np.ndarray:
+    """What rounding leaves of a gap at places in -1..1."""
     rounding = rounding_of(state) * (1 - 0.4 * min(state["jaw"], 1))
     meeting = smoothstep(np.abs(across), *PURSED_ACROSS)
-    return np.maximum(parted, 0) * (1 - state["close"]) * (1 - 0.22 * rounding) * (1 - rounding * meeting)
+    return (1 - 0.22 * rounding) * (1 - rounding * meeting)
 
 
 def _of_eye(state: State, name: str, eye: EyeIndices) -> float:

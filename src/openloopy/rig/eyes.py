@@ -37,10 +37,20 @@ _LASHES_FADE_CM = (0.04, 0.22)
 _LID_ABOVE_LASHES_CM = 0.14
 """So far above that it is laid over the portrait: a fold that hugs the lashes flattens as the lid closes."""
 _MAX_LASHES_CM = 0.32
-_LONG_LASHES_CM = 0.5
+_LONG_LASHES_CM, _OUTER_LASHES_CM = 0.5, 0.3
+"""So high above the lid its lashes are looked for; the second is added towards the outer corner."""
+_STROKE_CM = 0.2
+"""Half the width of a dark stroke: what is wider is shade."""
+_PAST_CORNER_CM = (0.45, 0.7)
+"""So far beyond the outer corner they and the eye's liner are looked for."""
+_BELOW_CORNER_CM = 0.2
+"""And there so far below it: lids meet in a dark wedge that goes on outwards."""
 _CHEEK_BELOW_CM = 1.1
 """The painted lid has the texture of skin this far below the eye."""
 _LID_MARGIN_CM = 0.9
+_COOLER = (0.04, 0.1)
+"""By so much more blue or less red than the skin under the eye, at equal luma, a lid may be and is painted."""
+_FADES_BY = 0.06
 _LEAST_LID_LIGHT = 0.96
 """A lid that is darker than this share of the skin around it is in the shade of its fold and lashes."""
 
@@ -163,7 +173,10 @@ class Eye:
         soft = cv2.GaussianBlur(area, (0, 0), edge.px_per_cm * 0.08)
         near = cv2.GaussianBlur(area, (0, 0), max(edge.px_per_cm * 0.04, 0.5))
         high = smoothstep(edge.below_cm, -0.05, -0.2)
-        area = near + high * (np.maximum(soft, cv2.extractChannel(lid, 3)) - near)
+        lashes = cv2.extractChannel(lid, 3)
+        area = near + high * (np.maximum(soft, np.minimum(lashes, 1)) - near)
+        # past the corner they are beside the lid
+        area = np.maximum(area, lashes - 1)
         area *= smoothstep(closure, _LEAST_CLOSURE, 0.16)
         # a ball under the skin: lit in its middle, darker where it turns away and above the lashes
         turn = np.square(np.square(np.minimum(np.abs(edge.across), 1)))
@@ -188,6 +201,8 @@ class EyeRegion:
     lower_cm: np.ndarray
     brow_cm: float
     """Height of the brow's lower border (y; negative: up)."""
+    side: int
+    """-1 for the eye at the picture's left, +1 for the other."""
 
     @classmethod
     def of(cls, rgb: np.ndarray, head: HeadFrame, indices: EyeIndices) -> EyeRegion:
@@ -199,7 +214,9 @@ class EyeRegion:
         upper, lower = ((points[i] - centre)[:, :2] for i in (indices.upper, indices.lower))
         upper, lower = (edge[np.argsort(edge[:, 0])] for edge in (upper, lower))
         brow = float(np.max(points[indices.brow[5:], 1]) - centre[1])
-        return cls(rgb[box.slices], (box.x0, box.y0), head, head.to_px(centre)[:2], upper, lower, brow)
+        return cls(
+            rgb[box.slices], (box.x0, box.y0), head, head.to_px(centre)[:2], upper, lower, brow, indices.side
+        )
 
     def to_px(self, x_cm: np.ndarray, y_cm: np.ndarray) -> np.ndarray:
         """Places in cm from the eye's centre in px of `picture`, `... 2`."""
@@ -220,6 +237,10 @@ class EyeRegion:
         away = np.stack([x, y], -1) + self.origin - self.centre_px
         cm = away @ np.linalg.inv(to_px).T
         return cm[..., 0], cm[..., 1]
+
+    def past_cm(self, x_cm: np.ndarray) -> np.ndarray:
+        """How far places `h w` lie beyond the eye's outer corner; below 0 on its inner side."""
+        return self.side * x_cm - float(np.max(self.side * self.upper_cm[:, 0]))
 
     @cached_property
     def lash_top_cm(self) -> np.ndarray:
@@ -350,15 +371,31 @@ def _lid_colours(region: EyeRegion) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     below = region.bright_skin(bottom + np.linspace(0.25, 0.9, 9)[:, None], 0.6)
     own, above, below = (_smooth_along(colours) for colours in (own, above, below))
     # the skin under an eye is often bluish: for its hue it counts less
-    coloured, around = 0.6 * above + 0.4 * below, 0.25 * above + 0.75 * below
-    coloured, around = (0.5 * colours + 0.5 * colours.mean(0) for colours in (coloured, around))
-    hue = 0.5 * _hue(own) + 0.5 * _hue(coloured)
+    around = 0.3 * above + 0.7 * below
+    around = 0.5 * around + 0.5 * around.mean(0)
+    painted = _painted_share(own, above, below)
+    own_share = 0.5 + 0.4 * painted
+    hue = own_share * _hue(own) + (1 - own_share) * _hue(around)
     light, lit = own @ LUMA, around @ LUMA
     fold, lid = (
-        hue * (light + share * np.clip(least * lit - light, 0, None))[:, None]
+        hue * (light + (1 - 0.7 * painted) * share * np.clip(least * lit - light, 0, None))[:, None]
         for share, least in ((0.6, 0.9), (0.9, _LEAST_LID_LIGHT))
     )
     return np.clip(fold, 0, 255), np.clip(lid, 0, 255), np.clip(below, 0, 255)
+
+
+def _painted_share(lid: np.ndarray, above: np.ndarray, skin: np.ndarray) -> float:
+    """How sure it is that a lid wears make-up, 0 to 1: shade makes skin redder, only paint makes it cooler.
+
+    lid, above, skin: colours `9 3` right above the lid's edge, below the brow and under the eye.
+    """
+
+    def cooler(colours: np.ndarray) -> float:
+        red, _, blue = np.median(_hue(colours) - _hue(skin), 0)
+        return float(max(blue, -red))
+
+    # an iris that a mesh counts as lid is cool as well, but paint fades out upwards
+    return float(smoothstep(min(cooler(lid), cooler(above) + _FADES_BY), *_COOLER))
 
 
 def _hue(colours: np.ndarray) -> np.ndarray:
@@ -382,20 +419,43 @@ def _cheek_detail(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def _without_long_lashes(
-    region: EyeRegion, picture: np.ndarray, x: np.ndarray, y: np.ndarray
+    region: EyeRegion, lid: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A picture of the region, uint8, without dark strokes above the lid, `h w 3`, and where they were, 0 to 1."""
-    columns, edge = region.upper_cm.T
-    radius = max(2, round(0.16 * region.head.scale_px))
+    """A lid's texture, uint8, without dark strokes, `h w 3`, and where it or the portrait has them, 0 to 1.
+
+    Past the outer corner it is the skin there, and strokes count up to 2: no lid closes over them.
+    """
+    radius = max(2, round(_STROKE_CM * region.head.scale_px))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    closed = cv2.morphologyEx(picture, cv2.MORPH_CLOSE, kernel).astype(np.float32)
+    closed = cv2.morphologyEx(lid, cv2.MORPH_CLOSE, kernel).astype(np.float32)
     closed = cv2.GaussianBlur(closed, (0, 0), 0.5 * radius)
-    luma, clear = picture.astype(np.float32) @ LUMA, closed @ LUMA
-    stroke = 0.9 * smoothstep((clear - luma) / (clear + 1e-3), 0.03, 0.14)
+    clear, zone, past = closed @ LUMA, _lash_zone(region, x, y), smoothstep(region.past_cm(x), -0.1, 0.15)
+
+    def strokes(picture: np.ndarray) -> np.ndarray:
+        darker = (clear - picture.astype(np.float32) @ LUMA) / (clear + 1e-3)
+        stroke = 0.9 * smoothstep(darker, 0.03, 0.14) * zone
+        return cv2.GaussianBlur(cv2.dilate(stroke.astype(np.float32), np.ones((3, 3))), (0, 0), 0.8)
+
+    own = strokes(lid)
+    shown = np.maximum(own, strokes(region.picture))
+    known = (shown < 0.05) & (np.interp(x, *region.upper_cm.T) - _LASHES_FADE_CM[0] > y)
+    known |= np.interp(x, *region.lower_cm.T) + _LASHES_FADE_CM[1] < y
+    known |= (region.past_cm(x) > 0.05) & (shown < 0.05)
+    beside = push_pull(region.picture.astype(np.float32), known.astype(np.float32))
+    return over(over(lid.astype(np.float32), closed, own), beside, past), shown * (1 + past)
+
+
+def _lash_zone(region: EyeRegion, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where the upper lid's lashes and liner may be, 0 to 1: above its edge, and a little past the outer corner.
+
+    x, y: places `h w` in cm.
+    """
+    columns, edge = region.upper_cm.T
     height = np.interp(x, columns, edge) - y
-    wide = 0.1 * np.ptp(columns)
-    zone = smoothstep(_LONG_LASHES_CM - height, 0.0, 0.15) * (height > -0.05) * (y > region.brow_cm + 0.15)
-    zone = zone * smoothstep(np.minimum(x - columns[0], columns[-1] - x), 0.0, wide)
-    stroke = cv2.dilate((stroke * zone).astype(np.float32), np.ones((3, 3)))
-    stroke = cv2.GaussianBlur(stroke, (0, 0), 0.8)
-    return over(picture.astype(np.float32), closed, stroke), stroke
+    width, past = float(np.ptp(columns)), region.past_cm(x)
+    along = 1 + past / width
+    top = _LONG_LASHES_CM + _OUTER_LASHES_CM * smoothstep(along, 0.5, 0.9)
+    below = _BELOW_CORNER_CM * smoothstep(past, -0.1, 0.15)
+    zone = smoothstep(top - height, 0.0, 0.15) * smoothstep(height + below, -0.1, 0.0)
+    zone = zone * (y > region.brow_cm + 0.15) * smoothstep(along, 0.0, 0.1)
+    return zone * (1 - smoothstep(past, *_PAST_CORNER_CM))

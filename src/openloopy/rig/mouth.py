@@ -33,12 +33,16 @@ _LOWER_DEPTH_CM = 0.25
 _JAW_TO_LOWER_TEETH = 0.97
 _TONGUE_HALF_WIDTH_CM = 1.9
 _TONGUE_TEXTURE_CM = (3.8, 1.6)
+_TIP_HALF_WIDTH_CM, _TIP_LIGHT = 1.15, 1.25
+"""Of the tongue's tip between the teeth, which the light reaches."""
 _USUAL_MOUTH_CM = 5.4
 _ADULT_IRIS_CM, _CHILD_IRIS_CM = 1.24, 1.42
 """Irises are equally large in children and adults: large in a face scaled to an adult's, they are a child's."""
 _LEAST_OWN_GAP_CM = 0.14
 _LEAST_OWN_ENAMEL = 0.75
 """What is darker than this share of the expected enamel is not a row of teeth."""
+_ARC_ROUNDS, _OVER_ARC_CM = 5, 0.08
+"""The edge of a row is an arc, and no tooth reaches further below it."""
 _SHARP_CONTRAST = 0.7
 """Of the eyes: in softer pictures no shadow between the lips is deep."""
 _LEVELS_PER_OCTAVE = 3
@@ -362,14 +366,20 @@ class MouthInterior:
         """The tip between the teeth, over the lower ones and just before the edge of the upper ones, for th."""
         amount = float(smoothstep(tip, 0.7, 0.95))
         top = min(self.upper_edge_cm, lower_edge) - 0.18 * amount
-        across = view.u / 1.25
-        dome = 0.4 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
+        across = view.u / _TIP_HALF_WIDTH_CM
+        dome = 0.45 * (1 - np.sqrt(np.clip(1 - across**2, 0, 1)))
         below = view.v - top - dome
         alpha = smoothstep(below, -0.5 * view.cm_per_px - 0.02, view.cm_per_px + 0.03)
         alpha = alpha * np.clip((1 - np.abs(across)) / 0.2, 0, 1) * amount
-        shade = 1.0 - 0.25 * across**2 - 0.3 * (1 - smoothstep(below, 0.0, 0.14))
-        shade = shade - 0.05 * np.exp(-((view.u / 0.1) ** 2))
-        return over(picture, shade[..., None] * self.mucosa, alpha)
+        # the front of the tongue, bent down: its light falls off where it turns under and to the sides
+        width, height = _TONGUE_TEXTURE_CM
+        colour, cover = self.tongue.at(
+            (0.75 * across + 1) * width / 2, (0.5 + 0.45 * below) * height, view.cm_per_px
+        )
+        roundness = 1 - 0.45 * (1 - smoothstep(below, -0.02, 0.16)) - 0.4 * smoothstep(below, 0.12, 0.6)
+        roundness = roundness * (1 - 0.35 * np.square(across))
+        lit = colour / np.maximum(cover, 0.5)[..., None]
+        return over(picture, (_TIP_LIGHT * roundness)[..., None] * lit, alpha)
 
     def _pull_own(self, texture: np.ndarray, view: MouthPlane, own: OwnTeeth) -> np.ndarray:
         """A texture that lies on the own teeth's box, seen in the mouth's plane."""
@@ -481,9 +491,7 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     if len(columns) < 0.8 * scale_px or enamel @ LUMA < least_luma:
         return None
     rows = np.arange(len(rgb), dtype=np.float32)[:, None]
-    teeth = bright[:, columns] > 0.5
-    lowest = (len(rgb) - 1 - np.argmax(teeth[::-1], 0)).astype(np.float32)
-    lowest = cv2.GaussianBlur(lowest[None], (0, 0), 1.5)
+    lowest = _upper_edge(bright[:, columns] > 0.5, scale_px)[None]
     alpha = np.zeros(bright.shape, np.float32)
     gum_row = lowest - 0.95 * scale_px
     alpha[:, columns] = np.clip(lowest + 0.5 - rows, 0, 1) * np.clip((rows - gum_row) / 3, 0, 1)
@@ -495,6 +503,24 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     alpha = cv2.GaussianBlur(alpha * fade, (0, 0), 0.7).astype(np.float32)
     colour = _extended_teeth(rgb, bright)
     return OwnTeeth(origin, colour, alpha, enamel.astype(np.float32), edge_px + origin)
+
+
+def _upper_edge(teeth: np.ndarray, scale_px: float) -> np.ndarray:
+    """The lowest row of the upper teeth in each column of a mask `h w`, float32.
+
+    Where a row of lower teeth shows below it the first gap ends it, and where none shows a smooth arc does.
+    """
+    rows = np.arange(len(teeth))[:, None]
+    top = np.argmax(teeth, 0)
+    ends = ~teeth & (rows > top)
+    edge = np.where(ends.any(0), np.argmax(ends, 0), len(teeth)) - 1.0
+    across = np.linspace(-1, 1, teeth.shape[1])
+    weight = np.ones(teeth.shape[1])
+    for _ in range(_ARC_ROUNDS):
+        arc = np.polyval(np.polyfit(across, edge, 2, w=weight), across)
+        weight = np.where(edge > arc + _OVER_ARC_CM * scale_px, 0.1, 1.0)
+    edge = np.minimum(edge, arc + _OVER_ARC_CM * scale_px).astype(np.float32)
+    return cv2.GaussianBlur(edge[None], (0, 0), max(1.5, 0.06 * scale_px))[0]
 
 
 def _extended_teeth(rgb: np.ndarray, bright: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ _NARROW_CM = 0.16
 """Closing lips shade what is left of an opening lower than this."""
 _RIM_CM, _RIM_FADES_CM = 0.13, 0.4
 """So much of parted lips rolls in as they close; from the second on inwards they stay."""
+_RIM_ENDS_CM = 0.15
+"""And so near to the corners."""
 _SPLIT = 0.5
 """Where upper and lower part meet when no teeth show, as a share of the opening."""
 
@@ -104,19 +106,27 @@ def _teeth_share(upper: np.ndarray, lower: np.ndarray, edge_px: np.ndarray | Non
     return float(np.clip(share, 0.3, 1.0))
 
 
-def without_rims(lips: tuple[np.ndarray, np.ndarray], slit: Slit, px_per_cm: float, share: float) -> tuple:
+def without_rims(
+    lips: tuple[np.ndarray, np.ndarray], slit: Slit, px_per_cm: float, shares: np.ndarray
+) -> tuple:
     """Both lips `h w 3` in a slit's box, of which the rims roll in as parted lips close.
 
     Where the mesh is a little off they show teeth or shadow, which would stay between the lips as a line.
+
+    shares: how far they roll, 0 to 1, at places evenly spread from corner to corner, left to right.
     """
     across = np.broadcast_to(slit.box.xs, slit.below.shape[:2])
+    x = np.sort(slit.upper[:, 0])
+    share = np.interp(
+        slit.box.xs, x, np.interp(np.linspace(0, 1, len(x)), np.linspace(0, 1, len(shares)), shares)
+    )
     rolled = []
     for lip, edge, down in zip(lips, (slit.upper, slit.lower), (-1, 1), strict=True):
         edge = edge[np.argsort(edge[:, 0])]
         inward_cm = down * (slit.box.ys - np.interp(slit.box.xs, edge[:, 0], edge[:, 1])) / px_per_cm
         hidden_cm = share * _RIM_CM * (1 - smoothstep(np.abs(inward_cm), 0, _RIM_FADES_CM))
         ends = np.minimum(slit.box.xs - edge[0, 0], edge[-1, 0] - slit.box.xs) / px_per_cm
-        rows = slit.box.ys + down * px_per_cm * hidden_cm * smoothstep(ends, 0, _RIM_FADES_CM)
+        rows = slit.box.ys + down * px_per_cm * hidden_cm * smoothstep(ends, 0, _RIM_ENDS_CM)
         at = (np.stack([across, rows], -1) - [slit.box.x0, slit.box.y0]).astype(np.float32)
         rolled.append(cv2.remap(lip, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
     return tuple(rolled)

@@ -17,6 +17,7 @@ import numpy as np
 from openloopy.face.crop import portrait_crop
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.beard import hair_over, hairiness
+from openloopy.rig.covered import mouth_is_covered
 from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
 from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
@@ -46,7 +47,7 @@ from openloopy.rig.paint import (
     to_bytes,
 )
 from openloopy.rig.shade import Lamp, Shading
-from openloopy.rig.state import NEUTRAL, State, mean_of
+from openloopy.rig.state import MOUTH, NEUTRAL, State, mean_of
 
 if TYPE_CHECKING:
     from openloopy.face.landmarks import Face  # which needs torch; drawing does not
@@ -69,17 +70,21 @@ _UNMOVED_PX = 1.5
 """Where the picture moves by less, it covers the background whole: both show the same pixels."""
 _STILL_REACH = 0.45
 """Where the border of the picture stays still, what lies between it and the head has to give way."""
-_PURSED_SHADE = 0.3
+_PURSED_SHADE = 0.55
 """Lips that are pushed forward take this much of the light from the teeth behind them."""
 _ROLLING_CM = (0.05, 0.5)
 """Parted lips that close by the first begin to roll in their rims; by the second they have."""
+_LEAST_ROLLED = 0.05
 _EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
 """The edges of the opening are nearly as soft as the portrait's own."""
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
 """A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
+_COLOURED = 0.5
+"""Pictures of less colour do not tell lips from what covers them."""
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
+_MOUTH_NAMES = (*(value.name for value in MOUTH), "smile_left", "smile_right")
 _LIPS = sorted({int(i) for i in (*UPPER_LIP.flat, *LOWER_LIP.flat)})
 
 
@@ -135,6 +140,7 @@ class PortraitRig:
         self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self.field = WarpField(self.head, len(rgb), still_sides, self.mask, outside)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
+        self.mouth_covered = self.mouth.tones.colour > _COLOURED and mouth_is_covered(rgb, self.head)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.hairiness = hairiness(rgb, self.head, mean_of(self.face.own, "smile"))
@@ -162,7 +168,9 @@ class PortraitRig:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided about the portrait, in plain sentences."""
-        return self.face.notes
+        if not self.mouth_covered:
+            return self.face.notes
+        return (*self.face.notes, "something covers the mouth in the portrait: it stays as it is")
 
     @property
     def neutral_points68(self) -> np.ndarray:
@@ -175,7 +183,7 @@ class PortraitRig:
 
     def landmarks(self, state: State, size_px: int) -> np.ndarray:
         """The mesh of the portrait in a state, `478 2` float32 px of a frame of this size."""
-        state = checked(state)
+        state = self._shown(state)
         moves_cm, placement = self.face.express(state).landmarks, self.face.place(state)
         return _outward(self._placed(moves_cm, placement, size_px))
 
@@ -183,9 +191,14 @@ class PortraitRig:
         """`render` and `landmarks` of one state."""
         if size_px < 1:
             raise ValueError(f"expected a size of at least 1 px, got {size_px}")
-        scene = self._scene(checked(state), size_px)
+        scene = self._scene(self._shown(state), size_px)
         landmarks = self._placed(scene.expression.landmarks, scene.placement, size_px)
         return self._paint(landmarks, scene), _outward(landmarks)
+
+    def _shown(self, state: State) -> dict[str, float]:
+        """What the portrait shows of a state: a covered mouth stays as it is."""
+        state = checked(state)
+        return state | {name: self.face.own[name] for name in _MOUTH_NAMES} if self.mouth_covered else state
 
     def _scene(self, state: State, size_px: int) -> Scene:
         expression, placement = self.face.express(state), self.face.place(state)
@@ -292,9 +305,10 @@ class PortraitRig:
         above, below = (
             scene.pull(grid_map, self.source, slit.box) for grid_map in (scene.maps.upper, scene.maps.lower)
         )
-        px_per_cm, wider_cm = self.head.scale_px * scene.scale, _wider_cm(scene.expression)
-        if wider_cm < -_ROLLING_CM[0]:
-            rolled = float(smoothstep(-wider_cm, *_ROLLING_CM))
+        px_per_cm, widening = self.head.scale_px * scene.scale, _widening_cm(scene.expression)
+        wider_cm = float(widening[4:7].mean())
+        rolled = smoothstep(-widening, *_ROLLING_CM)
+        if rolled.max() > _LEAST_ROLLED:
             above, below = without_rims((above, below), slit, px_per_cm, rolled)
         skin = over(canvas[slit.box.slices], over(above, below, slit.below), slit.box.feather(4))
         if slit.opening.any():
@@ -338,10 +352,10 @@ def _outward(landmarks: np.ndarray) -> np.ndarray:
     return (landmarks + _PIXEL_CENTRE[:2]).astype(np.float32)
 
 
-def _wider_cm(expression: Expression) -> float:
-    """By how much further than in the portrait the middle of the mouth is open."""
+def _widening_cm(expression: Expression) -> np.ndarray:
+    """By how much further than in the portrait the mouth is open, `11` from corner to corner."""
     moves = expression.landmarks[:, 1]
-    return float((moves[LIP_INNER_LOWER] - moves[LIP_INNER_UPPER])[4:7].mean())
+    return moves[LIP_INNER_LOWER] - moves[LIP_INNER_UPPER]
 
 
 def _eye_share(expression: Expression, eye: Eye) -> float:
