@@ -39,9 +39,9 @@ from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import list_portraits
 from openloopy.puppet.speech import draw_speaker, utter
 from openloopy.rig.fit import Fitted, PersonShape, face_shape, fit, landmarks
-from openloopy.rig.mesh import fit_head
+from openloopy.rig.mesh import HeadFrame
 from openloopy.rig.portrait_rig import PortraitRig, check_portrait
-from openloopy.rig.state import INDEX, NAMES, NEUTRAL, States
+from openloopy.rig.state import INDEX, NAMES, States
 
 SIZE_PX = 384
 NUM_DRAWN = 2
@@ -119,13 +119,12 @@ def judge_puppets(people: list[Person], num_frames: int, landmarker: NetworkLand
         rng = np.random.default_rng([i, 5])
         utterance = utter(rng, draw_speaker(rng, "val"), num_frames / FPS, "val")
         truth = face_states(utterance, draw_style(rng), rng)
-        rig = PortraitRig(person.rgb, person.mesh, person.mask, rng=rng, own=NEUTRAL)
+        rig = PortraitRig(person.rgb, person.mesh, person.mask, rng=rng)
         mp4 = encode_frames([rig.render(truth.frame(k), SIZE_PX) for k in range(num_frames)])
         frames = list(decode_frames(mp4))
         tracked = _meshes(landmarker.track(frames))
-        mesh = person.mesh * (SIZE_PX / len(person.rgb))
-        shape = PersonShape.of_mesh(mesh)
-        meshes = landmarks(fit_head(mesh), face_shape(shape), truth)
+        shape = PersonShape(rig.shape.points)
+        meshes = landmarks(_facing(rig), face_shape(shape), truth)
         gap = _gap(meshes)
         judged["exact"].append(_compare(person, truth, gap, meshes, shape=shape))
         judged["tracked_meshes"].append(_compare(person, truth, gap, tracked))
@@ -137,6 +136,12 @@ def judge_puppets(people: list[Person], num_frames: int, landmarker: NetworkLand
             flush=True,
         )
     return {part: _summary(rows) for part, rows in judged.items()}
+
+
+def _facing(rig: PortraitRig) -> HeadFrame:
+    """The rig's face at rest, turned to the front, in px of a frame."""
+    per_cm, origin = (part * (SIZE_PX / len(rig.source)) for part in (rig.head.scale_px, rig.head.origin_px))
+    return HeadFrame(per_cm * rig.shape.points + origin, per_cm, np.eye(3), origin)
 
 
 def _compare(person: Person, truth: States, gap: np.ndarray, meshes: np.ndarray, **options: Any) -> dict:
