@@ -49,6 +49,8 @@ LEAST_SD = 1e-3
 """A value that hardly moves in a clip has no correlation."""
 BLINKING_SD = 0.008
 """Spread of the eyes' opening (eye distances) from which on a film shows a blink; below it is the tracker's noise."""
+SHUT_GAP, NEARLY_SHUT_GAP = 0.012, 0.02
+"""Lips this near (eye distances; a millimetre) are shut; the other track has to show the second a frame from there."""
 SHEET_PX, SHEET_COLUMNS = 192, 10
 
 
@@ -156,8 +158,23 @@ def _compare(person: Person, truth: States, gap: np.ndarray, meshes: np.ndarray,
         "name": person.name,
         "correlation": {name: pearson(*pair) for name, pair in pairs.items()},
         "slope": {name: float(np.polyfit(true, found, 1)[0]) for name, (found, true) in pairs.items()},
+        "closures": count_closures(gap, pairs["lip_gap"][0]),
         "ms_per_frame": 1e3 * took_s / len(meshes),
     }
+
+
+def count_closures(true: np.ndarray, fitted: np.ndarray) -> dict[str, int]:
+    """How often lips shut, how many of these times the fitted ones do too, and how often they do without a cause."""
+    shut, shown = _times_shut(true), _times_shut(fitted)
+    found = sum(fitted[around].min() < NEARLY_SHUT_GAP for around in shut)
+    false = sum(true[around].min() >= NEARLY_SHUT_GAP for around in shown)
+    return {"shut": len(shut), "found": int(found), "false": int(false)}
+
+
+def _times_shut(gap: np.ndarray) -> list[slice]:
+    """Each stretch of frames with shut lips, a frame more on both sides."""
+    edges = np.flatnonzero(np.diff(np.r_[False, gap < SHUT_GAP, False].astype(int)))
+    return [slice(max(first - 1, 0), last + 1) for first, last in edges.reshape(-1, 2)]
 
 
 def refit_meshes(fitted: Fitted) -> np.ndarray:
@@ -177,8 +194,10 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
             slope = np.mean([row["slope"][name] for row in rows if name in row["slope"]])
             values[name] = {"mean": np.mean(r), "least": min(r), "slope": slope, "people": len(r)}
     speed = float(np.mean([row["ms_per_frame"] for row in rows]))
+    counts = ("shut", "found", "false")
     return {
         "values": values,
+        "closures": {name: sum(row["closures"][name] for row in rows) for name in counts},
         "cpu_ms_per_frame": speed,
         "people": {row["name"]: row["correlation"] for row in rows},
     }

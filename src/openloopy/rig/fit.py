@@ -44,15 +44,18 @@ MAX_GAP_FRAMES = 12
 """Up to so many frames without a face are bridged; longer gaps are reported as missing."""
 ITERATIONS = 3
 """Gauss-Newton steps over the whole clip, and as many again once the pictures were read."""
-MESH_TRUST, LID_TRUST, SKIN_TRUST = 0.03, 2.0, 0.25
-"""Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids; and how far the
-patches' own estimate of their precision is believed. Chosen on puppets."""
+MESH_TRUST, LID_TRUST = 0.03, 2.0
+"""Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids. Chosen on puppets."""
 UNSEEN = ("tongue_tip", "tongue", "breath")
 """What a face mesh does not show."""
 CLOSED_GAP_CM, OPEN_GAP_CM = 0.06, 0.35
 """Lips that are nearer than the first are taken as held together (`close`), not as a jaw that happens to be up."""
-MOST_SPREADS = 1.0
-"""Patches that are further off, in spreads, count less: they slid along an edge, or the skin folded."""
+DOUBTED_SPREADS = 2.0
+"""Patches that are this far off, in spreads, count half; those that slid or were covered by hair, hardly at all."""
+SHUT_FROM, SHUT_FROM_ONE = 0.5, 0.35
+"""A blink that the meshes show to this height, mean of both eyes and the less shut of them, shut the eyes in film."""
+BLINK_RISE, MAX_BLINK_FRAMES, BLINK_MARGIN_FRAMES = 0.2, 12, 2
+"""A blink rises by this much above the clip's usual lids, for at most so many frames; and its flanks."""
 LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
@@ -70,8 +73,8 @@ class _Belief:
 _BELIEFS = {
     "jaw": _Belief(0.15, 0.4, 0.12),
     "wide": _Belief(0.0, 0.5, 0.12),
-    "upper_lip": _Belief(0.1, 0.35, 0.10),
-    "lower_lip": _Belief(0.1, 0.35, 0.10),
+    "upper_lip": _Belief(0.2, 0.2, 0.06),
+    "lower_lip": _Belief(0.2, 0.15, 0.05),
     "close": _Belief(0.0, 0.3, 0.4),
     "tuck": _Belief(0.0, 0.25, 0.15),
     "press": _Belief(0.05, 0.25, 0.15),
@@ -181,6 +184,7 @@ def fit(
         solver.read(frames, values)
         values = solver.solve(values)
     error = solver.error_cm(values)
+    values = _shut_blinks(values)
     head, values = _recentre(head, values, tracked)
     states = np.zeros((len(meshes), len(NAMES)), np.float32)
     states[:, _INDICES] = values
@@ -362,6 +366,22 @@ def _recentre(head: HeadFrame, values: np.ndarray, tracked: np.ndarray) -> tuple
     return _frontal_head(PersonShape(head.points_cm), scale, origin), values
 
 
+def _shut_blinks(values: np.ndarray) -> np.ndarray:
+    """The values `f n` with lids that shut in every blink: the networks see small or turned eyes as half shut."""
+    values = values.copy()
+    lids = values[:, [_COLUMN["blink_left"], _COLUMN["blink_right"]]]
+    rest = np.median(lids, 0)
+    raised = np.r_[False, ((lids - rest).mean(1) > BLINK_RISE), False]
+    for first, last in np.flatnonzero(np.diff(raised.astype(int))).reshape(-1, 2):
+        tops = lids[first:last].max(0)
+        is_blink = last - first <= MAX_BLINK_FRAMES and (tops > rest).all()
+        if is_blink and tops.mean() >= SHUT_FROM and tops.min() >= SHUT_FROM_ONE:
+            around = slice(max(first - BLINK_MARGIN_FRAMES, 0), last + BLINK_MARGIN_FRAMES)
+            lids[around] += np.maximum(lids[around] - rest, 0) * (1 - tops) / (tops - rest)
+    values[:, [_COLUMN["blink_left"], _COLUMN["blink_right"]]] = np.clip(lids, 0, 1)
+    return values
+
+
 def _bridged(tracked: np.ndarray) -> np.ndarray:
     """Frames with a face, and gaps of at most MAX_GAP_FRAMES between such."""
     present, where = tracked.copy(), np.flatnonzero(tracked)
@@ -463,7 +483,7 @@ class _Solver:
             if self.skin is not None:
                 slopes = slopes[self.skin.points]
                 off = (self.skin.places_px[i] - model[self.skin.points, :2]) / self.head.scale_px
-                information = _doubt(self.skin.information[i] * SKIN_TRUST, off)
+                information = _doubt(self.skin.information[i], off)
                 weighted = np.einsum("pij,pjn->pin", information, slopes)
                 hessian[i] += np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
                 pull[i] += np.tensordot(weighted, off, ([0, 1], [0, 1]))
@@ -533,9 +553,9 @@ class _Solver:
 
 
 def _doubt(information: np.ndarray, off: np.ndarray) -> np.ndarray:
-    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Huber 1964)."""
+    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Cauchy's weights)."""
     spreads = np.sqrt(np.einsum("pi,pij,pj->p", off, information, off))
-    return information / np.maximum(1, spreads / MOST_SPREADS)[:, None, None]
+    return information / (1 + (spreads / DOUBTED_SPREADS) ** 2)[:, None, None]
 
 
 def _rounded(name: str, value: float) -> float:
