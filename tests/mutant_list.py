@@ -1474,13 +1474,6 @@ MUTANTS: tuple[Mutant, ...] = (
         FIT,
     ),
     Mutant(
-        "fit.half_blinks_stay_half",
-        "rig/fit.py",
-        "    values = _shut_blinks(values)\n",
-        "",
-        FIT,
-    ),
-    Mutant(
         "fit.slid_patches_count",
         "rig/fit.py",
         "return information / (1 + (spreads / DOUBTED_SPREADS) ** 2)[:, None, None]",

@@ -128,35 +128,6 @@ def test_jitter_hides_neither_a_closure_of_two_frames_nor_a_blink(meshes, spoken
     assert np.corrcoef(fitted.states["yaw"], spoken["yaw"])[0, 1] > 0.99
 
 
-def blinking(left: list[float], right: list[float], num_frames: int = 60) -> States:
-    """A resting face whose lids move from frame 20 on."""
-    values = waves(num_frames, jaw=(0.2, 0.1)).values.copy()
-    for name, lids in (("blink_left", left), ("blink_right", right)):
-        values[20 : 20 + len(lids), INDEX[name]] = lids
-    return States(values)
-
-
-def lids_found(states: States) -> np.ndarray:
-    fitted = fit(meshes_of(states), PersonShape.of_mesh(MESH)).states
-    return np.stack([fitted["blink_left"], fitted["blink_right"]], 1)
-
-
-def test_a_blink_that_looks_half_done_shuts_the_eyes():
-    lids = lids_found(blinking([0.3, 0.62, 0.55, 0.2], [0.2, 0.55, 0.45, 0.1]))
-    assert lids[20:24].max(0).min() > 0.95
-    assert lids[:16].max() < 0.1 and lids[30:].max() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [([0.3, *[0.6] * 18, 0.3], [0.3, *[0.6] * 18, 0.3]), ([0.4, 1, 1, 0.4], [0, 0.1, 0.1, 0])],
-    ids=["narrowed for long", "one eye alone"],
-)
-def test_lids_that_do_not_blink_stay_as_they_are(left, right):
-    states = blinking(left, right)
-    assert np.abs(lids_found(states)[:, 1] - states["blink_right"]).max() < 0.15
-
-
 def fit_with_skin(monkeypatch, meshes: np.ndarray, places: np.ndarray) -> States:
     """States where patches of skin are found at `f p 2` px, with .04 cm as their own estimate of their error."""
     sure = np.tile(np.eye(2) / 0.04**2, (*places.shape[:2], 1, 1))

@@ -52,10 +52,6 @@ CLOSED_GAP_CM, OPEN_GAP_CM = 0.06, 0.35
 """Lips that are nearer than the first are taken as held together (`close`), not as a jaw that happens to be up."""
 DOUBTED_SPREADS = 2.0
 """Patches that are this far off, in spreads, count half; those that slid or were covered by hair, hardly at all."""
-SHUT_FROM, SHUT_FROM_ONE = 0.5, 0.35
-"""A blink that the meshes show to this height, mean of both eyes and the less shut of them, shut the eyes in film."""
-BLINK_RISE, MAX_BLINK_FRAMES, BLINK_MARGIN_FRAMES = 0.2, 12, 2
-"""A blink rises by this much above the clip's usual lids, for at most so many frames; and its flanks."""
 LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
@@ -73,8 +69,8 @@ class _Belief:
 _BELIEFS = {
     "jaw": _Belief(0.15, 0.4, 0.12),
     "wide": _Belief(0.0, 0.5, 0.12),
-    "upper_lip": _Belief(0.2, 0.2, 0.06),
-    "lower_lip": _Belief(0.2, 0.15, 0.05),
+    "upper_lip": _Belief(0.1, 0.35, 0.10),
+    "lower_lip": _Belief(0.1, 0.35, 0.10),
     "close": _Belief(0.0, 0.3, 0.4),
     "tuck": _Belief(0.0, 0.25, 0.15),
     "press": _Belief(0.05, 0.25, 0.15),
@@ -184,7 +180,6 @@ def fit(
         solver.read(frames, values)
         values = solver.solve(values)
     error = solver.error_cm(values)
-    values = _shut_blinks(values)
     head, values = _recentre(head, values, tracked)
     states = np.zeros((len(meshes), len(NAMES)), np.float32)
     states[:, _INDICES] = values
@@ -364,22 +359,6 @@ def _recentre(head: HeadFrame, values: np.ndarray, tracked: np.ndarray) -> tuple
     scale = head.scale_px * grown
     origin = np.r_[pivot - scale * NECK_PIVOT_CM[:2], head.origin_px[2]]
     return _frontal_head(PersonShape(head.points_cm), scale, origin), values
-
-
-def _shut_blinks(values: np.ndarray) -> np.ndarray:
-    """The values `f n` with lids that shut in every blink: the networks see small or turned eyes as half shut."""
-    values = values.copy()
-    lids = values[:, [_COLUMN["blink_left"], _COLUMN["blink_right"]]]
-    rest = np.median(lids, 0)
-    raised = np.r_[False, ((lids - rest).mean(1) > BLINK_RISE), False]
-    for first, last in np.flatnonzero(np.diff(raised.astype(int))).reshape(-1, 2):
-        tops = lids[first:last].max(0)
-        is_blink = last - first <= MAX_BLINK_FRAMES and (tops > rest).all()
-        if is_blink and tops.mean() >= SHUT_FROM and tops.min() >= SHUT_FROM_ONE:
-            around = slice(max(first - BLINK_MARGIN_FRAMES, 0), last + BLINK_MARGIN_FRAMES)
-            lids[around] += np.maximum(lids[around] - rest, 0) * (1 - tops) / (tops - rest)
-    values[:, [_COLUMN["blink_left"], _COLUMN["blink_right"]]] = np.clip(lids, 0, 1)
-    return values
 
 
 def _bridged(tracked: np.ndarray) -> np.ndarray:
