@@ -39,9 +39,9 @@ from openloopy.puppet.motion import draw_style, face_states
 from openloopy.puppet.portraits import list_portraits
 from openloopy.puppet.speech import draw_speaker, utter
 from openloopy.rig.fit import Fitted, PersonShape, face_shape, fit, landmarks
-from openloopy.rig.mesh import fit_head
+from openloopy.rig.mesh import HeadFrame
 from openloopy.rig.portrait_rig import PortraitRig, check_portrait
-from openloopy.rig.state import INDEX, NAMES, NEUTRAL, States
+from openloopy.rig.state import INDEX, NAMES, States
 
 SIZE_PX = 384
 NUM_DRAWN = 2
@@ -49,6 +49,8 @@ LEAST_SD = 1e-3
 """A value that hardly moves in a clip has no correlation."""
 BLINKING_SD = 0.008
 """Spread of the eyes' opening (eye distances) from which on a film shows a blink; below it is the tracker's noise."""
+SHUT_GAP, NEARLY_SHUT_GAP = 0.012, 0.02
+"""Lips this near (eye distances; a millimetre) are shut; the other track has to show the second a frame from there."""
 SHEET_PX, SHEET_COLUMNS = 192, 10
 
 
@@ -119,13 +121,12 @@ def judge_puppets(people: list[Person], num_frames: int, landmarker: NetworkLand
         rng = np.random.default_rng([i, 5])
         utterance = utter(rng, draw_speaker(rng, "val"), num_frames / FPS, "val")
         truth = face_states(utterance, draw_style(rng), rng)
-        rig = PortraitRig(person.rgb, person.mesh, person.mask, rng=rng, own=NEUTRAL)
+        rig = PortraitRig(person.rgb, person.mesh, person.mask, rng=rng)
         mp4 = encode_frames([rig.render(truth.frame(k), SIZE_PX) for k in range(num_frames)])
         frames = list(decode_frames(mp4))
         tracked = _meshes(landmarker.track(frames))
-        mesh = person.mesh * (SIZE_PX / len(person.rgb))
-        shape = PersonShape.of_mesh(mesh)
-        meshes = landmarks(fit_head(mesh), face_shape(shape), truth)
+        shape = PersonShape(rig.shape.points)
+        meshes = landmarks(_facing(rig), face_shape(shape), truth)
         gap = _gap(meshes)
         judged["exact"].append(_compare(person, truth, gap, meshes, shape=shape))
         judged["tracked_meshes"].append(_compare(person, truth, gap, tracked))
@@ -137,6 +138,12 @@ def judge_puppets(people: list[Person], num_frames: int, landmarker: NetworkLand
             flush=True,
         )
     return {part: _summary(rows) for part, rows in judged.items()}
+
+
+def _facing(rig: PortraitRig) -> HeadFrame:
+    """The rig's face at rest, turned to the front, in px of a frame."""
+    per_cm, origin = (part * (SIZE_PX / len(rig.source)) for part in (rig.head.scale_px, rig.head.origin_px))
+    return HeadFrame(per_cm * rig.shape.points + origin, per_cm, np.eye(3), origin)
 
 
 def _compare(person: Person, truth: States, gap: np.ndarray, meshes: np.ndarray, **options: Any) -> dict:
@@ -151,8 +158,23 @@ def _compare(person: Person, truth: States, gap: np.ndarray, meshes: np.ndarray,
         "name": person.name,
         "correlation": {name: pearson(*pair) for name, pair in pairs.items()},
         "slope": {name: float(np.polyfit(true, found, 1)[0]) for name, (found, true) in pairs.items()},
+        "closures": count_closures(gap, pairs["lip_gap"][0]),
         "ms_per_frame": 1e3 * took_s / len(meshes),
     }
+
+
+def count_closures(true: np.ndarray, fitted: np.ndarray) -> dict[str, int]:
+    """How often lips shut, how many of these times the fitted ones do too, and how often they do without a cause."""
+    shut, shown = _times_shut(true), _times_shut(fitted)
+    found = sum(fitted[around].min() < NEARLY_SHUT_GAP for around in shut)
+    false = sum(true[around].min() >= NEARLY_SHUT_GAP for around in shown)
+    return {"shut": len(shut), "found": int(found), "false": int(false)}
+
+
+def _times_shut(gap: np.ndarray) -> list[slice]:
+    """Each stretch of frames with shut lips, a frame more on both sides."""
+    edges = np.flatnonzero(np.diff(np.r_[False, gap < SHUT_GAP, False].astype(int)))
+    return [slice(max(first - 1, 0), last + 1) for first, last in edges.reshape(-1, 2)]
 
 
 def refit_meshes(fitted: Fitted) -> np.ndarray:
@@ -172,8 +194,10 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
             slope = np.mean([row["slope"][name] for row in rows if name in row["slope"]])
             values[name] = {"mean": np.mean(r), "least": min(r), "slope": slope, "people": len(r)}
     speed = float(np.mean([row["ms_per_frame"] for row in rows]))
+    counts = ("shut", "found", "false")
     return {
         "values": values,
+        "closures": {name: sum(row["closures"][name] for row in rows) for name in counts},
         "cpu_ms_per_frame": speed,
         "people": {row["name"]: row["correlation"] for row in rows},
     }

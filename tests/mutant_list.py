@@ -1505,6 +1505,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "return 20 * relative**2 * np.ones_like(change)",
         FIT,
     ),
+    Mutant(
+        "fit.slid_patches_count",
+        "rig/fit.py",
+        "return information / (1 + (spreads / DOUBTED_SPREADS) ** 2)[:, None, None]",
+        "return information",
+        FIT,
+    ),
     # The portrait's own state.
     Mutant(
         "own.state_is_absolute_no_more",

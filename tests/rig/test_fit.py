@@ -15,8 +15,9 @@ from openloopy.rig.fit import (
     landmarks,
     neutral_shape,
 )
-from openloopy.rig.mesh import fit_head
+from openloopy.rig.mesh import EYES, LOWER_LIP, UPPER_LIP, fit_head
 from openloopy.rig.portrait_rig import PortraitRig
+from openloopy.rig.skin import SKIN_POINTS, SkinTrack
 from openloopy.rig.state import HIGH, INDEX, LOW, NAMES, NEUTRAL, States
 
 PX_PER_CM = 10.0
@@ -125,6 +126,36 @@ def test_jitter_hides_neither_a_closure_of_two_frames_nor_a_blink(meshes, spoken
     shaken = np.diff(fitted.states["brow_left"] - spoken["brow_left"])
     assert shaken.std() < 0.04
     assert np.corrcoef(fitted.states["yaw"], spoken["yaw"])[0, 1] > 0.99
+
+
+def fit_with_skin(monkeypatch, meshes: np.ndarray, places: np.ndarray) -> States:
+    """States where patches of skin are found at `f p 2` px, with .04 cm as their own estimate of their error."""
+    sure = np.tile(np.eye(2) / 0.04**2, (*places.shape[:2], 1, 1))
+    track = SkinTrack(SKIN_POINTS, places.copy(), sure)
+    monkeypatch.setattr("openloopy.rig.fit.track_skin", lambda *_: track)
+    blank = [np.zeros((8, 8, 3), np.uint8)] * len(meshes)
+    return fit(meshes, PersonShape.of_mesh(MESH), frames=blank).states
+
+
+def test_skin_tells_a_width_that_lips_of_the_networks_show_too_small(spoken, meshes, monkeypatch):
+    calm = spoken.values.copy()
+    calm[:, [INDEX[name] for name in ("wide", "smile_left", "smile_right")]] = 0
+    lips = np.unique([*UPPER_LIP.flat, *LOWER_LIP.flat])
+    dull = meshes.copy()
+    dull[:, lips] = 0.6 * meshes[:, lips] + 0.4 * meshes_of(States(calm))[:, lips]
+    states = fit_with_skin(monkeypatch, dull, meshes[:, SKIN_POINTS, :2])
+    for name, least in (("wide", 0.82), ("smile_left", 0.65)):
+        assert np.polyfit(spoken[name], states[name], 1)[0] > least, name
+        assert np.corrcoef(spoken[name], states[name])[0, 1] > 0.985, name
+
+
+def test_patches_that_slid_do_not_pull_the_face(spoken, meshes, monkeypatch):
+    places = meshes[:, SKIN_POINTS, :2].copy()
+    gone = np.isin(SKIN_POINTS, EYES[0].brow[::2])  # as when a strand of hair hangs over the brow
+    places[1::2, gone, 1] += 0.8 * PX_PER_CM
+    states = fit_with_skin(monkeypatch, meshes, places)
+    away = states["brow_left"] - spoken["brow_left"]
+    assert np.abs(away - np.median(away)).max() < 0.1
 
 
 def test_values_keep_within_their_bounds(meshes):

@@ -44,15 +44,14 @@ MAX_GAP_FRAMES = 12
 """Up to so many frames without a face are bridged; longer gaps are reported as missing."""
 ITERATIONS = 3
 """Gauss-Newton steps over the whole clip, and as many again once the pictures were read."""
-MESH_TRUST, LID_TRUST, SKIN_TRUST = 0.03, 2.0, 0.25
-"""Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids; and how far the
-patches' own estimate of their precision is believed. Chosen on puppets."""
+MESH_TRUST, LID_TRUST = 0.03, 2.0
+"""Once the skin is followed: what the mesh still counts away from lips and lids, and on the lids. Chosen on puppets."""
 UNSEEN = ("tongue_tip", "tongue", "breath")
 """What a face mesh does not show."""
 CLOSED_GAP_CM, OPEN_GAP_CM = 0.06, 0.35
 """Lips that are nearer than the first are taken as held together (`close`), not as a jaw that happens to be up."""
-MOST_SPREADS = 1.0
-"""Patches that are further off, in spreads, count less: they slid along an edge, or the skin folded."""
+DOUBTED_SPREADS = 2.0
+"""Patches that are this far off, in spreads, count half; those that slid or were covered by hair, hardly at all."""
 LEAST_EYE_RATIO = 0.14
 """A neutral eye is open by at least this share of its width; one that never is, was shut all along."""
 USUAL_EYE_RATIO = 0.27
@@ -463,7 +462,7 @@ class _Solver:
             if self.skin is not None:
                 slopes = slopes[self.skin.points]
                 off = (self.skin.places_px[i] - model[self.skin.points, :2]) / self.head.scale_px
-                information = _doubt(self.skin.information[i] * SKIN_TRUST, off)
+                information = _doubt(self.skin.information[i], off)
                 weighted = np.einsum("pij,pjn->pin", information, slopes)
                 hessian[i] += np.tensordot(weighted, slopes, ([0, 1], [0, 1]))
                 pull[i] += np.tensordot(weighted, off, ([0, 1], [0, 1]))
@@ -533,9 +532,9 @@ class _Solver:
 
 
 def _doubt(information: np.ndarray, off: np.ndarray) -> np.ndarray:
-    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Huber 1964)."""
+    """Information `p 2 2` of points, less where they are off `p 2` by more than they should (Cauchy's weights)."""
     spreads = np.sqrt(np.einsum("pi,pij,pj->p", off, information, off))
-    return information / np.maximum(1, spreads / MOST_SPREADS)[:, None, None]
+    return information / (1 + (spreads / DOUBTED_SPREADS) ** 2)[:, None, None]
 
 
 def _rounded(name: str, value: float) -> float:
