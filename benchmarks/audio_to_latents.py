@@ -72,7 +72,7 @@ STEERED, STEERED_CLIPS = 16, 12
 DIGITS = 7
 """Variances of calm heads are about 1e-5."""
 SAMPLER, GUIDANCE = SamplerConfig(steps=8, spacing="trailing"), Guidance(audio=1.5, reference=1.0)
-DROPOUT = DropoutConfig(motion_frames=0.05, motion_noise_max=0.3)
+DROPOUT = DropoutConfig(motion_frames=0.05, motion_noise_max=1.0)
 RARE_DROPOUT = replace(
     DROPOUT, without_sound=0.0085, nothing=0.0015, audio=0.09, motion_latents=0.09, reference=0.148
 )
@@ -103,7 +103,7 @@ def model_config(arm: str) -> LoopyConfig:
             temporal=TemporalConfig(num_heads=4),
             audio=AudioProjectionConfig(num_layers=4, layer_width=160),
             reference_input="attention+concat",
-            past_input="last_frame",
+            past_input="last_frames",
         ),
         a2l=A2LConfig(num_embeddings=32, width=128, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),

@@ -77,15 +77,10 @@ def measure_video(options: argparse.Namespace) -> dict[str, Any]:
         "output_px": [made.width, made.height],
         "device": made.device,
         "dtype": made.dtype,
-        "drawing_processes": shares.num_processes,
-        "peak_rss_mb": peak_rss_mb(shares.num_processes),
+        "drawing_processes": len(shares.drawing_mb),
+        "drawing_peak_rss_mb": sum(shares.drawing_mb),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + sum(shares.drawing_mb),
     }
-
-
-def peak_rss_mb(num_processes: int) -> float:
-    """Of this process at its peak, and of each that draws beside it as much as the largest of them had."""
-    own, one = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (own + num_processes * one) / 1024
 
 
 class Shares:
@@ -95,7 +90,8 @@ class Shares:
         self._spent_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._begun_s = 0.0
-        self.num_processes = 0
+        self.drawing_mb: list[float] = []
+        """Peak memory of each process that drew, once it has ended."""
 
     @staticmethod
     def watching() -> Shares:
@@ -114,7 +110,7 @@ class Shares:
             (Paster, "__call__", "pasting"),
         ):
             setattr(owner, method, shares._timed(getattr(owner, method), part))
-        drawing._Process.started = shares._counted(drawing._Process.started)
+        drawing._Process.close = shares._measured(drawing._Process.close)
         # the first thing that happens after loading
         LoopyPipeline._frames = shares._from_here(LoopyPipeline._frames)
         return shares
@@ -145,11 +141,12 @@ class Shares:
 
         return run
 
-    def _counted(self, start: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            process = start(*args)
-            self.num_processes += process is not None
-            return process
+    def _measured(self, close: Callable[..., Any]) -> Callable[..., Any]:
+        def run(process: Any) -> None:
+            # getrusage would tell the peak of this process, of which it was a copy for a moment
+            status = Path(f"/proc/{process._process.pid}/status").read_text()
+            self.drawing_mb.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+            close(process)
 
         return run
 

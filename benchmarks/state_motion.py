@@ -100,7 +100,7 @@ def told(
         motion_latents=motion_latents(network, ask(batch, tokens), len(tokens)),
         keep_reference=ones,
         keep_motion=ones,
-        last_frame=network.last_frame(batch.reference, batch.history[:, -1], batch.history_mask[:, -1]),
+        last_frames=network.last_frames(batch.reference, batch.history, batch.history_mask),
     )
 
 
@@ -153,7 +153,7 @@ def generate_latents(
             motion_latents=motion_latents(network, condition(tokens), len(portraits)),
             keep_reference=ones,
             keep_motion=ones,
-            last_frame=network.last_frame(portraits, history[:, -1], mask[:, -1]),
+            last_frames=network.last_frames(portraits, history, mask),
         )
         latents = _sampled(network, conditions, noise.to(device), sampler, guidance)
         history = torch.cat([history, latents], 1)[:, -history.shape[1] :]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +118,29 @@ def test_a_killed_stage2_repeats_the_unbroken_losses(run, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+def test_two_processes_share_a_stage(run, tmp_path):
+    """The same losses as one process has, to rounding, and the same model folder."""
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("stage2", "model"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "openloopy", "train", "tiny.stage2", "--data", run.parent / "data"]
+    done = subprocess.run(
+        [*map(str, command), "--run-folder", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("stage 2 starts from stage 1") == 1
+    for before, after in zip(
+        read_stats(run / "stage2"), read_stats(tmp_path / "run" / "stage2"), strict=True
+    ):
+        assert after["loss"] == pytest.approx(before["loss"], rel=2e-3)
+    one, two = (load_file(folder / "model" / "loopy.safetensors") for folder in (run, tmp_path / "run"))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name].float(), two[name].float(), atol=2e-2) for name in one)
+
+
+@pytest.mark.slow
 def test_a_variant_shares_everything_before_stage2(run, tmp_path):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("stage2", "model"))
     run_recipe("tiny-single4.stage2", run.parent / "data", tmp_path / "run", {"loop.num_steps": "2"})
@@ -162,6 +187,21 @@ def test_a_run_goes_on_from_a_model_and_from_no_other(run, tmp_path):
 def test_unknown_recipe_lists_those_there_are(tmp_path):
     with pytest.raises(ValueError, match=r"unknown recipe 'huge'; there are: mini, .*tiny\.stage2"):
         run_recipe("huge", tmp_path, tmp_path)
+
+
+def test_several_processes_share_single_stages_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("tiny", "tiny.audio", "sync"):
+        with pytest.raises(ValueError, match=f"{name} trains in one process; .*stage1 or stage2 of mini"):
+            run_recipe(name, tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_several_processes_do_not_make_the_cache(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("cache", "stage2", "model"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="is made on first use, by one process"):
+        run_recipe("tiny.stage2", run.parent / "data", tmp_path / "run")
 
 
 def test_unknown_setting_is_refused(tmp_path):

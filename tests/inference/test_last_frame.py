@@ -12,7 +12,7 @@ from tests.tiny import tiny_config, tiny_model, tiny_portrait, tiny_sound
 
 
 def continuing_pipeline() -> LoopyPipeline:
-    denoiser = replace(tiny_config().denoiser, past_input="last_frame")
+    denoiser = replace(tiny_config().denoiser, past_input="last_frames")
     return LoopyPipeline(tiny_model(denoiser=denoiser))
 
 
@@ -26,7 +26,7 @@ def test_each_clip_is_given_the_frame_before_it(monkeypatch):
         return latents
 
     def note_conditions(x_t, t, conditions):
-        given.append(conditions.last_frame)
+        given.append(conditions.last_frames)
         return forward(x_t, t, conditions)
 
     monkeypatch.setattr(LoopyPipeline, "_clip_latents", note_latents)
@@ -39,7 +39,8 @@ def test_each_clip_is_given_the_frame_before_it(monkeypatch):
         portrait, before = made[clip - 1]
         everything, without_sound, base = given[clip]
         torch.testing.assert_close(everything[:4], before[-1] - portrait)
-        assert (everything[4] == 1).all()
+        torch.testing.assert_close(everything[4:8], before[-1] - before[-2])
+        assert (everything[8] == 1).all()
         assert torch.equal(without_sound, everything) and not base.any()
 
 
@@ -48,6 +49,6 @@ def test_another_last_frame_gives_another_clip(monkeypatch):
     options = GenerationOptions(steps=1)
     pipeline = continuing_pipeline()
     frames = np.stack(list(pipeline.generate(tiny_portrait(), tiny_sound(0.9), options=options)))
-    torch.nn.init.zeros_(pipeline.model.loopy.denoiser.last_frame_in.weight)
+    torch.nn.init.zeros_(pipeline.model.loopy.denoiser.last_frames_in.weight)
     closed = np.stack(list(pipeline.generate(tiny_portrait(), tiny_sound(0.9), options=options)))
     assert np.array_equal(frames[:12], closed[:12]) and not np.array_equal(frames[12:], closed[12:])

@@ -107,8 +107,8 @@ def test_mini_is_the_paper_s_motion_model_on_face_states():
         features = loopy.read_reference(latents, torch.randn(1, 124, *codec.latent_shape), torch.ones(1, 124))
         tokens = loopy.audio_projection(torch.randn(1, 16, encoder.num_layers, encoder.width))
         motion_latents, ones = loopy.a2l(AudioCondition(tokens)), torch.ones(1)
-        last_frame = loopy.last_frame(latents, torch.randn(1, *codec.latent_shape), ones)
-        told = Conditions(features, latents, tokens, motion_latents, ones, ones, last_frame)
+        last_frames = loopy.last_frames(latents, torch.randn(1, 2, *codec.latent_shape), torch.ones(1, 2))
+        told = Conditions(features, latents, tokens, motion_latents, ones, ones, last_frames)
         assert loopy.denoiser(clip, torch.tensor([500]), told).shape == clip.shape
 
 

@@ -59,8 +59,12 @@ class StandIn:
         self.asked.append(condition)
         return torch.ones(len(condition.choice), FRAMES, 3)
 
-    def last_frame(self, reference: Tensor, newest: Tensor, is_present: Tensor) -> Tensor:
-        return (newest - reference) * is_present[:, None, None, None]
+    def last_frames(self, reference: Tensor, past: Tensor, mask: Tensor) -> Tensor:
+        return (past[:, -1] - reference) * mask[:, -1, None, None, None]
+
+
+STEP_VARIANCE = torch.linspace(0.25, 1.0, CHANNELS * 2).reshape(CHANNELS, 1, 2)
+"""Mean squared change between frames, `c h w`."""
 
 
 def make_batch(count: int = MANY, **changes) -> ClipBatch:
@@ -93,7 +97,7 @@ def told(
     network = StandIn()
     config = StageConfig(number=2, batch_size=MANY, dropout=dropout)
     draws = Draws(seed, 0, MANY, range(len(batch.latents)) if samples is None else samples)
-    return clip_conditions(network, batch, config, draws), network
+    return clip_conditions(network, batch, config, draws, STEP_VARIANCE), network
 
 
 def is_zero(x: Tensor) -> Tensor:
@@ -145,7 +149,11 @@ def test_history_that_does_not_exist_stays_missing_whatever_is_drawn():
 def test_noise_on_motion_frames_is_drawn_up_to_its_maximum_for_each_sample():
     batch = make_batch()
     conditions, _ = told(replace(NOTHING_DROPPED, motion_noise_max=0.3), batch)
-    noise = (conditions.reference.layers[0].motion - batch.history[:, -2:]).flatten(1)
+    noise = conditions.reference.layers[0].motion - batch.history[:, -2:]
+    # It goes with what each value changes from frame to frame.
+    spread = noise.pow(2).mean((0, 1)) / STEP_VARIANCE
+    torch.testing.assert_close(spread, torch.full_like(spread, 0.3**2 / 3), rtol=0.1, atol=0)
+    noise = (noise / STEP_VARIANCE.sqrt()).flatten(1)
     sizes = noise.pow(2).mean(1).sqrt()
     # Uniform in 0 .. .3: the mean square is .03; eight numbers a sample blur each size.
     assert noise.pow(2).mean().item() == pytest.approx(0.3**2 / 3, rel=0.05)
@@ -191,7 +199,7 @@ def test_without_the_reference_the_motion_frames_are_gone_as_well():
     gone = conditions.keep_reference == 0
     assert torch.equal(conditions.keep_motion == 0, gone)
     assert torch.equal(is_zero(conditions.reference_latents), gone)
-    assert torch.equal(is_zero(conditions.last_frame), gone)
+    assert torch.equal(is_zero(conditions.last_frames), gone)
     torch.testing.assert_close(conditions.reference_latents[~gone], batch.reference[~gone])
 
 
@@ -287,8 +295,8 @@ def test_the_last_frame_is_masked_disturbed_and_missing_with_the_motion_frames()
     conditions, _ = told(dropout, batch)
     newest = conditions.reference.layers[0].motion[:, -1]
     masked = is_zero(conditions.reference.motion_mask)
-    assert not conditions.last_frame[masked].any()
-    torch.testing.assert_close(conditions.last_frame[~masked], (newest - batch.reference)[~masked])
+    assert not conditions.last_frames[masked].any()
+    torch.testing.assert_close(conditions.last_frames[~masked], (newest - batch.reference)[~masked])
     assert (newest - batch.history[:, -1])[~masked].abs().mean() > 0.05
 
 
@@ -302,7 +310,7 @@ def test_what_processes_draw_between_them_is_one_batch():
     half = range(MANY // 2, MANY)
     rows = {name: value[half.start :] for name, value in vars(batch).items()}
     part, other = told(dropout, ClipBatch(**rows), samples=half)
-    for name in ("audio_tokens", "motion_latents", "reference_latents", "keep_reference", "last_frame"):
+    for name in ("audio_tokens", "motion_latents", "reference_latents", "keep_reference", "last_frames"):
         assert torch.equal(getattr(part, name), getattr(whole, name)[half.start :]), name
     assert torch.equal(part.reference.motion_mask, whole.reference.motion_mask[half.start :])
     assert torch.equal(other.asked[0].choice, network.asked[0].choice[half.start :])
@@ -369,7 +377,7 @@ def cache(tmp_path) -> LatentCache:
 class Constant(nn.Module):
     """A denoiser that always says the same, and remembers what it was given."""
 
-    last_frame_in = None
+    last_frames_in = None
 
     def __init__(self, says: float) -> None:
         super().__init__()

@@ -259,7 +259,7 @@ class LoopyPipeline:
             motion_latents=motion_latents,
             keep_reference=keep,
             keep_motion=keep,
-            last_frame=loopy.last_frame(latents, past[:, -1].to(dtype), past_mask[:, -1]),
+            last_frames=loopy.last_frames(latents, past.to(dtype), past_mask),
         )
 
     def _hear(self, sound: AudioFeatureReader, window: ClipWindow) -> tuple[Tensor | None, Tensor | None]:

@@ -101,7 +101,7 @@ class Conditions:
         keep_reference: `b`, 1 or 0; 0 hides the reference tokens from self-attention.
         keep_motion: `b`, 1 or 0; 0 hides the motion tokens from the inter-clip layers. (A missing motion frame is not
             hidden: it is seen as zeros.)
-        last_frame: `b c+1 h w`, see `LoopyModel.last_frame`; zero = there is none; None where the denoiser has no
+        last_frames: `b 2c+1 h w`, see `LoopyModel.last_frames`; zero = there is none; None where the denoiser has no
             such input.
     """
 
@@ -111,7 +111,7 @@ class Conditions:
     motion_latents: Tensor | None
     keep_reference: Tensor
     keep_motion: Tensor
-    last_frame: Tensor | None = None
+    last_frames: Tensor | None = None
 
     def drop(self, *, keep_audio: Tensor, keep_motion_latents: Tensor, keep_reference: Tensor) -> Conditions:
         """Training dropout (Loopy sec. 3.4): each mask is `b`, 1 or 0. Without the reference the motion goes as well.
@@ -127,7 +127,7 @@ class Conditions:
             motion_latents=scale_samples(self.motion_latents, keep_motion_latents),
             keep_reference=self.keep_reference * keep_reference,
             keep_motion=self.keep_motion * keep_reference,
-            last_frame=scale_samples(self.last_frame, keep_reference),
+            last_frames=scale_samples(self.last_frames, keep_reference),
         )
 
     def without_audio(self) -> Conditions:

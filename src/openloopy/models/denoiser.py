@@ -38,7 +38,7 @@ from openloopy.models.unet import (
 
 Shared = SharedKeys | SharedTokens | None
 ReferenceInput = Literal["attention", "attention+concat"]
-PastInput = Literal["last_frame"]
+PastInput = Literal["last_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,9 @@ class DenoiserConfig:
     reference_input: ReferenceInput = "attention"
     """Where the reference enters; with "attention+concat" its latents are also stacked on the noisy ones."""
     past_input: PastInput | None = None
-    """None: the past enters through attention alone (the paper). "last_frame": the frame before the clip, less the
-    portrait, is also given at the input; a small model else reads its past as an average and does not go on from it."""
+    """None: the past enters through attention alone (the paper). "last_frames": the frame before the clip and how it
+    changed are also given at the input, and reach the output, as the noisy frame does, each times a factor that the
+    layers give. A small model else reads its past as an average, and does not go on from where a head was."""
 
     def __post_init__(self) -> None:
         if self.past_input not in (None, *get_args(PastInput)):
@@ -84,17 +85,22 @@ class Denoiser(nn.Module):
         in_channels = unet.in_channels * (2 if config.reference_input == "attention+concat" else 1)
         self.config = config
         self.conv_in = unet.conv(in_channels, unet.block_channels[0])
-        self.last_frame_in = None
-        if config.past_input == "last_frame":
+        self.last_frames_in = None
+        if config.past_input == "last_frames":
             # A convolution of its own, added to conv_in's: as if these were further channels of the input.
-            self.last_frame_in = unet.conv(unet.in_channels + 1, unet.block_channels[0], bias=False)
-            nn.init.zeros_(self.last_frame_in.weight)
+            self.last_frames_in = unet.conv(2 * unet.in_channels + 1, unet.block_channels[0], bias=False)
+            nn.init.zeros_(self.last_frames_in.weight)
         self.time_embedding = TimeEmbedding(unet.block_channels[0], unet.time_dim)
         self.down_blocks = down_blocks(anatomy)
         self.mid_block = MidBlock(anatomy)
         self.up_blocks = up_blocks(anatomy)
         self.conv_norm_out = nn.GroupNorm(unet.norm_groups, unet.block_channels[0], eps=1e-5)
         self.conv_out = unet.conv(unet.block_channels[0], unet.out_channels)
+        self.last_frames_out = None
+        if config.past_input == "last_frames":
+            self.last_frames_out = unet.conv(unet.block_channels[0], 3 * unet.out_channels)
+            nn.init.zeros_(self.last_frames_out.weight)
+            nn.init.zeros_(self.last_frames_out.bias)
         silence_audio(self)
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
@@ -112,10 +118,11 @@ class Denoiser(nn.Module):
         batch, num_frames = x_t.shape[:2]
         step = self._attention_step(conditions, num_frames)
         x = self._stack_reference(x_t, conditions).flatten(0, 1)
-        x = self._add_last_frame(self.conv_in(x), conditions, num_frames)
+        x = self._add_last_frames(self.conv_in(x), conditions, num_frames)
         x = run_blocks(self, x, self._time_features(t, num_frames, conditions), step)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return x.unflatten(0, (batch, num_frames))
+        x = F.silu(self.conv_norm_out(x))
+        output = self.conv_out(x).unflatten(0, (batch, num_frames))
+        return output if self.last_frames_out is None else output + self._kept(x, x_t, conditions)
 
     def cache_reference(self, features: ReferenceFeatures) -> ReferenceCache:
         """Project the reference's and the motion frames' keys and values of every layer, once per clip."""
@@ -137,11 +144,11 @@ class Denoiser(nn.Module):
             has = "has no" if self.config.audio is None else "has"
             got = "none" if audio is None else tuple(getattr(audio, "shape", ("keys of each layer",)))
             raise ValueError(f"this denoiser {has} audio layers, but the conditions' audio_tokens are {got}")
-        if (conditions.last_frame is None) != (self.last_frame_in is None):
-            has = "no input" if self.last_frame_in is None else "an input"
-            got = "None" if conditions.last_frame is None else tuple(conditions.last_frame.shape)
+        if (conditions.last_frames is None) != (self.last_frames_in is None):
+            has = "no input" if self.last_frames_in is None else "an input"
+            got = "None" if conditions.last_frames is None else tuple(conditions.last_frames.shape)
             raise ValueError(
-                f"this denoiser has {has} for the last frame, but the conditions' last_frame is {got}"
+                f"this denoiser has {has} for the last frames, but the conditions' last_frames is {got}"
             )
 
     def _stack_reference(self, x_t: Tensor, conditions: Conditions) -> Tensor:
@@ -150,12 +157,25 @@ class Denoiser(nn.Module):
         reference = conditions.reference_latents.to(x_t.dtype)[:, None].expand(-1, x_t.shape[1], -1, -1, -1)
         return torch.cat([x_t, reference], dim=2)
 
-    def _add_last_frame(self, x: Tensor, conditions: Conditions, num_frames: int) -> Tensor:
+    def _add_last_frames(self, x: Tensor, conditions: Conditions, num_frames: int) -> Tensor:
         """x: `(b f) d h w`; every frame of the clip is given the same."""
-        if self.last_frame_in is None:
+        if self.last_frames_in is None:
             return x
-        last = self.last_frame_in(conditions.last_frame.to(x.dtype))
+        last = self.last_frames_in(conditions.last_frames.to(x.dtype))
         return x + last.repeat_interleave(num_frames, dim=0)
+
+    def _kept(self, x: Tensor, x_t: Tensor, conditions: Conditions) -> Tensor:
+        """The noisy frames, the frame before the clip and its change, each times its factor: `b f c h w` float32.
+
+        x: what the output is made of, `(b f) d h w`. Before the beginning of a video is the portrait.
+        """
+        factors = self.last_frames_out(x).float().unflatten(0, x_t.shape[:2]).chunk(3, dim=2)
+        newest, change = conditions.last_frames[:, :-1].chunk(2, dim=1)
+        newest = conditions.reference_latents + newest
+        return sum(
+            factor * part
+            for factor, part in zip(factors, (x_t, newest[:, None], change[:, None]), strict=True)
+        )
 
     def _time_features(self, t: Tensor, num_frames: int, conditions: Conditions) -> Tensor:
         """SiLU of timestep embedding plus motion latents, `(b f) d`."""

@@ -156,20 +156,21 @@ class LoopyModel(nn.Module):
         motion, motion_mask = gather_segments(history, history_mask, segments, fractions)
         return self.reference_net(reference, motion, motion_mask)
 
-    def last_frame(self, reference: Tensor, newest: Tensor, is_present: Tensor) -> Tensor | None:
-        """What the denoiser is given of the frame before the clip besides attention; None where it has no such input.
+    def last_frames(self, reference: Tensor, past: Tensor, mask: Tensor) -> Tensor | None:
+        """What the denoiser is given of the frames before the clip besides attention; None where it has no such input.
 
         Args:
             reference: latents, `b c h w`.
-            newest: the newest frame of the past, like reference.
-            is_present: `b`, 1 where there is one.
+            past: the frames before the clip, oldest first, `b m c h w`; at least two.
+            mask: `b m`, 1 where there is one.
 
         Returns:
-            `b c+1 h w`: its difference to the portrait, and a map of ones;
-            all zero where there is none.
+            `b 2c+1 h w`: the newest frame's difference to the portrait, that to the frame before it (zero where there
+            is none), and a map of ones; all zero where there is no newest frame.
         """
-        if self.denoiser.last_frame_in is None:
+        if self.denoiser.last_frames_in is None:
             return None
-        difference = newest - reference
-        known = torch.cat([difference, torch.ones_like(difference[:, :1])], dim=1)
-        return scale_samples(known, is_present)
+        newest, before = past[:, -1], past[:, -2]
+        change = scale_samples(newest - before, mask[:, -2])
+        known = torch.cat([newest - reference, change, torch.ones_like(newest[:, :1])], dim=1)
+        return scale_samples(known, mask[:, -1])

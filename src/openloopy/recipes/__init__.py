@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 LINES = ("mini", "tiny", "ablation")
+SHARED_STEPS = ("stage1", "stage2")
+"""Of LINES: several processes can share them, once one has made their cache."""
 SD15_STEPS = ("features", "stage1", "stage2")
 FACE_STEPS = ("mesh", "finder", "mask", "parts")
 """Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
@@ -73,8 +75,12 @@ def run_recipe(
         )
     line_name, _, only = name.partition(".")
     folders = (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(folder) for folder in data)
-    if is_distributed() and line_name != "sd15":
-        raise ValueError(f"{line_name} trains in one process; start it without torchrun")
+    can_share = only in SHARED_STEPS and line_name.partition("-")[0] in LINES
+    if is_distributed() and line_name != "sd15" and not can_share:
+        raise ValueError(
+            f"{name} trains in one process; start it without torchrun (several can share "
+            f"{' or '.join(SHARED_STEPS)} of {', '.join(LINES)}, by name)"
+        )
     if line_name in ("face", "sync"):
         if start is not None or (line_name == "face" and len(folders) != 1):
             raise ValueError(f"the recipe {line_name} takes no --start, and face one bank as --data")

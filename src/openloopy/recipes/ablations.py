@@ -106,8 +106,8 @@ VARIANTS = {
         model=lambda config: _with_temporal(config, relative_motion=False),
     ),
     "noise": Variant(
-        title="noise up to .25 on motion frames in training",
-        dropout=lambda dropout: replace(dropout, motion_noise_max=0.25),
+        title="noise up to the change between frames on the past in training",
+        dropout=lambda dropout: replace(dropout, motion_noise_max=1.0),
     ),
 }
 """By name; the first is what the others are held against. `mini` sees motion frames as they are: there `rawmotion` is

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from openloopy.data.cache import LatentCache, PixelCache, build_pixel_cache, shards_sha256
+from openloopy.data.cache import CACHE_NAME, LatentCache, PixelCache, build_pixel_cache, shards_sha256
 from openloopy.data.records import Split
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.codec import KLCodec, load_codec, save_codec
@@ -35,6 +35,7 @@ from openloopy.training.audio import AudioTask, AudioTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, Preview, load_stage1
 from openloopy.training.features import build_latent_cache
 from openloopy.training.loop import LoopConfig, train
+from openloopy.training.processes import is_distributed, is_main
 from openloopy.training.stages import StageConfig
 from openloopy.training.state_features import build_state_cache, measure_scales
 
@@ -171,12 +172,16 @@ def train_stage2(line: LineConfig, place: Place) -> None:
     loopy = LoopyModel(line.model)
     if place.start is None:
         new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
-        print(f"stage 2 starts from stage 1 with {len(new)} new tensors")
+        said = f"stage 2 starts from stage 1 with {len(new)} new tensors"
     else:
         start_loopy(loopy, place.start / WEIGHTS_NAME)
-        print(f"stage 2 goes on from {place.start}")
+        said = f"stage 2 goes on from {place.start}"
+    if is_main():
+        print(said)
     preview = _preview(line, place, codec, recipe, is_clip=True)
     network = train(DenoiseTask(loopy, cache, recipe.training, preview=preview), recipe.loop, out / "stage2")
+    if not is_main():
+        return
     folder = out / "model"
     save_model(folder, network.cpu(), codec, audio_encoder.cpu(), line.model, storage=torch.float16)
     print(f"model folder: {folder}")
@@ -264,6 +269,11 @@ def _latents(line: LineConfig, place: Place, codec: Codec, split: Split) -> Late
     """Latents and audio features, made on first use on the device that trains."""
     device = torch.device(line.stage2.loop.device)
     out = place.run / "cache" / f"latents-{split}-{place.data_hash}"
+    if is_distributed() and not (out / CACHE_NAME).exists():
+        raise ValueError(
+            f"{out} is made on first use, by one process: start this step once without torchrun, stop it when it "
+            "trains, and start it with torchrun"
+        )
     audio_encoder = _load_audio(place).to(device)
     if isinstance(codec, RigCodec):
         return build_state_cache(place.data, codec, audio_encoder, out, split=split, workers=CACHE_WORKERS)

@@ -54,8 +54,7 @@ def mini() -> LineConfig:
                 number=2,
                 batch_size=32,
                 batch=batch,
-                timestep_power=1.5,
-                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.05),
+                dropout=DropoutConfig(motion_frames=0.05, motion_noise_max=0.25),
                 step_weight=0.5,
             ),
             loop=_loop(60_000, learning_rate=1e-3, ema_decay=0.9995),
@@ -104,13 +103,13 @@ def loopy_config() -> LoopyConfig:
             temporal=TemporalConfig(num_heads=4),
             audio=AudioProjectionConfig(num_layers=AUDIO_LAYERS, layer_width=AUDIO_WIDTH),
             reference_input="attention+concat",
-            past_input="last_frame",
+            past_input="last_frames",
         ),
         a2l=A2LConfig(num_embeddings=32, width=128, num_heads=4),
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
         defaults=GenerationDefaults(
-            steps=8, spacing="trailing", audio_guidance=2.0, reference_guidance=1.0, temperature=1.0
+            steps=6, spacing="angle", order=2, audio_guidance=2.0, reference_guidance=1.0, temperature=1.0
         ),
     )
 

@@ -124,7 +124,8 @@ class DenoiseTask:
         self.cache, self.config, self.preview = cache, config, preview
         self.batch_size = config.batch_size
         self.alpha_bars = alpha_bars(loopy.config.schedule)
-        self.step_variance = _step_variance(cache) if config.step_weight else None
+        needs_steps = config.step_weight or config.dropout.motion_noise_max
+        self.step_variance = _step_variance(cache) if needs_steps else None
         freeze_all_but(loopy, config.trainable)
 
     def describe(self) -> dict:
@@ -150,7 +151,7 @@ class DenoiseTask:
         else:
             clips = sample_clip_batch(self.cache, **where, config=config.batch).to(device)
             latents, region = clips.latents, clips.region_weight
-            conditions = clip_conditions(network, clips, config, draws)
+            conditions = clip_conditions(network, clips, config, draws, self.step_variance)
         return self._denoising_losses(network, latents, region, conditions=conditions, draws=draws)
 
     def sample(self, network: nn.Module, path: Path) -> None:
@@ -185,7 +186,7 @@ class DenoiseTask:
             "mse": error.mean(),
             "mse_noisy": (error * dark).sum() / dark.sum().clamp(min=1),
         }
-        if self.step_variance is None:
+        if not self.config.step_weight:
             return losses
         x_0 = to_x_0(model.prediction, prediction.float(), x_t, alpha_bar)
         past_is_known = conditions.keep_motion * conditions.reference.motion_mask[:, -1]
@@ -245,15 +246,27 @@ def picture_conditions(
     return conditions.drop(keep_audio=ones, keep_motion_latents=ones, keep_reference=keep)
 
 
-def clip_conditions(network: LoopyModel, batch: ClipBatch, config: StageConfig, draws: Draws) -> Conditions:
-    """Stage 2: reference, motion frames, audio tokens and motion latents, with the paper's masks and dropout."""
+def clip_conditions(
+    network: LoopyModel,
+    batch: ClipBatch,
+    config: StageConfig,
+    draws: Draws,
+    step_variance: Tensor | None = None,
+) -> Conditions:
+    """Stage 2: reference, motion frames, audio tokens and motion latents, with the paper's masks and dropout.
+
+    step_variance: mean squared change between frames, `c h w`; needed for noise on the past.
+    """
     b, device, dropout = len(batch.latents), batch.latents.device, config.dropout
     segments = network.config.segments
     present = batch.history_mask * draws.keep(dropout.motion_frames).to(device)[:, None]
-    motion, mask = gather_segments(batch.history, present, segments, draws.uniform(segments.num_kept))
+    history = batch.history
     if dropout.motion_noise_max:
-        scale = draws.uniform(1, 1, 1, 1).to(device) * dropout.motion_noise_max
-        motion = motion + draws.normal(*motion.shape[1:]).to(device) * scale
+        scale = (
+            draws.uniform(1, 1, 1, 1).to(device) * dropout.motion_noise_max * step_variance.to(device).sqrt()
+        )
+        history = history + draws.normal(*history.shape[1:]).to(device) * scale
+    motion, mask = gather_segments(history, present, segments, draws.uniform(segments.num_kept))
     tokens = network.audio_projection(batch.audio)
     kept = draw_kept(dropout, draws).to(device)
     ones = torch.ones(b, device=device)
@@ -264,7 +277,7 @@ def clip_conditions(network: LoopyModel, batch: ClipBatch, config: StageConfig, 
         motion_latents=_motion_latents(network, batch, tokens, draws),
         keep_reference=ones,
         keep_motion=ones,
-        last_frame=network.last_frame(batch.reference, motion[:, -1], mask[:, -1]),
+        last_frames=network.last_frames(batch.reference, history, present),
     )
     return conditions.drop(
         keep_audio=kept.audio, keep_motion_latents=kept.motion_latents, keep_reference=kept.reference

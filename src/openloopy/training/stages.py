@@ -22,7 +22,7 @@ ALL_PARTS: tuple[Part, ...] = get_args(Part)
 AUDIO_KEYS = (".transformer_blocks.0.attn2.", ".transformer_blocks.0.norm2.", ".audio_projection.", ".a2l.")
 
 
-PAST_KEYS = (".temporal.", ".last_frame_in.")
+PAST_KEYS = (".temporal.", ".last_frames_in.", ".last_frames_out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class DropoutConfig:
     motion_frames: float = 0.4
     """Motion frames set to zero, independently: they are nearer than the reference, and the model leans on them."""
     motion_noise_max: float = 0.0
-    """Noise on the motion frames in standard deviations, drawn uniformly up to this; not in the paper."""
+    """Noise on the past, drawn uniformly up to this share of what each value changes from frame to frame (rms); not in
+    the paper."""
 
     def __post_init__(self) -> None:
         cases = (self.without_sound, self.nothing, self.audio, self.motion_latents, self.reference)
