@@ -35,7 +35,7 @@ from openloopy.apps.doctor import choose
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
 from openloopy.media.files import sha256_file
-from openloopy.models.folder import find_model_folder
+from openloopy.models.folder import find_model_folder, load_config
 
 HELD_OUT = "grid_f_lbbc2a,grid_f_lrwp9a,grid_m_lbax4n,grid_m_pwij3p,grid_m_sbwe5n,grid_s2_swwp2s"  # of the GRID corpus
 
@@ -136,7 +136,7 @@ def main() -> None:
     options = _parse()
     torch.set_num_threads(options.threads)
     started_s = time.monotonic()
-    choice = choose(options.device, options.dtype)
+    choice = choose(options.device, options.dtype, load_config(find_model_folder(options.model)))
     pipeline = LoopyPipeline.from_pretrained(options.model, device=choice.device, dtype=choice.dtype)
     bench = Bench(
         pipeline=pipeline,
