@@ -46,7 +46,8 @@ def main() -> None:
 def make_start(work: Path, start: Path, size: int) -> dict[str, Any]:
     """Random checkpoints in their own layouts, imported; what is there already is used again."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, save_audio_encoder
 
     if not (work / "sd15" / "unet").exists():
         torch.manual_seed(0)
@@ -66,7 +67,7 @@ def make_start(work: Path, start: Path, size: int) -> dict[str, Any]:
             sample_size=512,
         ).save_pretrained(work / "vae")
         torch.set_default_dtype(torch.float32)
-        Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(work / "wav2vec2")
+        save_audio_encoder(work / "wav2vec2", AudioEncoder(AudioEncoderConfig(loudness="normalised")))
     if start.exists():
         return {"seconds": None, "peak_rss_gb": None}
     sources = [str(work / name) for name in ("sd15", "vae", "wav2vec2")]

@@ -1158,6 +1158,42 @@ MUTANTS: tuple[Mutant, ...] = (
         "self.num_frames - 1) + SILENCE_FRAMES",
         SILENCE,
     ),
+    # wav2vec 2.0.
+    Mutant(
+        "wav2vec2.stable_like_base",
+        "models/wav2vec2.py",
+        "x = self.dropout(x if self.is_stable else self.layer_norm(x))",
+        "x = self.dropout(self.layer_norm(x))",
+        SILENCE,
+    ),
+    Mutant(
+        "wav2vec2.odd_kernels_shift",
+        "models/wav2vec2.py",
+        "padding=kernel // 2,",
+        "padding=(kernel - 1) // 2 + 1,",
+        SILENCE,
+    ),
+    Mutant(
+        "wav2vec2.drops_attention_in_use",
+        "models/wav2vec2.py",
+        "self.dropout if self.training else 0.0",
+        "self.dropout",
+        SILENCE,
+    ),
+    Mutant(
+        "wav2vec2.heads_in_other_order",
+        "models/wav2vec2.py",
+        '"b s (h d) -> b h s d"',
+        '"b s (d h) -> b h s d"',
+        SILENCE,
+    ),
+    Mutant(
+        "wav2vec2.old_weight_norm_unknown",
+        "models/wav2vec2.py",
+        '".weight_g", ".parametrizations.weight.original0"',
+        '".weight_g", ".weight_g"',
+        SILENCE,
+    ),
     # Audio-to-latents: conditions that can be told apart.
     Mutant(
         "a2l.query_not_normalised",

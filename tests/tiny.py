@@ -19,6 +19,7 @@ from openloopy.models.loopy import GenerationDefaults, LoopyConfig, LoopyModel
 from openloopy.models.rig_codec import RigCodec
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
+from openloopy.models.wav2vec2 import Wav2Vec2Config
 from openloopy.recipes.tiny import autoencoder_settings
 from openloopy.rig.state import HIGH, LOW, TOKEN_WIDTH
 
@@ -66,15 +67,15 @@ def tiny_codec(seed: int = 0) -> KLCodec:
 def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:
     """wav2vec 2.0 with two layers of width 16."""
     torch.manual_seed(seed)
-    settings = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "conv_dim": [8] * 7,
-        "num_conv_pos_embeddings": 8,
-        "num_conv_pos_embedding_groups": 2,
-    }
+    settings = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
     return AudioEncoder(AudioEncoderConfig(wav2vec2=settings)).eval()
 
 

@@ -358,7 +358,7 @@ def test_an_audio_encoder_without_all_its_tensors_is_refused(home, tmp_path):
     del tensors["wav2vec2.feature_projection.projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        ValueError, match=r"lacks 1 of the encoder's tensors \(feature_projection.projection.weight"
+        ValueError, match=r"do not fit config.json:\n  1 missing:\n    feature_projection.projection.weight"
     ):
         read_source(folder)
 

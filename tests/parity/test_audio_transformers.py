@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2Model
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2Config as TheirConfig
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Model
 
 from openloopy.models import audio_encoder as module
 from openloopy.models.audio_encoder import (
@@ -15,13 +21,15 @@ from openloopy.models.audio_encoder import (
     load_audio_encoder,
     save_audio_encoder,
 )
+from openloopy.models.folder import EMBEDDED_MINI
+from openloopy.models.wav2vec2 import Wav2Vec2Config
 
-SMALL = dict(
+SMALL = Wav2Vec2Config(
     hidden_size=32,
     num_hidden_layers=3,
     num_attention_heads=2,
     intermediate_size=48,
-    conv_dim=[16] * 7,
+    conv_dim=(16,) * 7,
     num_conv_pos_embeddings=16,
     num_conv_pos_embedding_groups=4,
     feat_extract_norm="layer",
@@ -40,16 +48,98 @@ def speech_like(seconds: float) -> np.ndarray:
     return (rng.standard_normal(round(seconds * 16_000)) * 0.1).astype(np.float32)
 
 
+def their_hidden_states(folder: Path, sound: torch.Tensor) -> list[torch.Tensor]:
+    """What each layer gives, by hooks: their versions disagree on the last one of `hidden_states`."""
+    theirs = Wav2Vec2Model.from_pretrained(folder, dtype=torch.float32).eval()
+    states = []
+    for layer in theirs.encoder.layers:
+        layer.register_forward_hook(lambda _, __, out: states.append(out if torch.is_tensor(out) else out[0]))
+    theirs(sound)
+    return states
+
+
+KINDS = {
+    "layers normalised before": SMALL,
+    "like base": replace(SMALL, do_stable_layer_norm=False, feat_extract_norm="group"),
+    "odd kernel, biases": replace(SMALL, num_conv_pos_embeddings=15, conv_bias=True),
+}
+
+
 @torch.inference_mode()
-def test_hidden_states_equal_transformers(encoder, tmp_path):
-    encoder.wav2vec2.save_pretrained(tmp_path)
-    theirs = Wav2Vec2Model.from_pretrained(tmp_path).eval()
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_equal_transformers(kind, tmp_path):
+    torch.manual_seed(0)
+    encoder = AudioEncoder(AudioEncoderConfig(wav2vec2=KINDS[kind])).eval()
+    for parameter in encoder.parameters():  # biases and norms begin as zeros and ones
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+    save_audio_encoder(tmp_path, encoder)
     sound = torch.from_numpy(speech_like(1.0))[None]
-    expected = theirs(sound, output_hidden_states=True).hidden_states
+    expected = their_hidden_states(tmp_path, sound)
     ours = encoder.hidden_states(sound)
-    assert ours.shape[2] == len(expected) - 1 == 3
+    assert ours.shape[2] == len(expected) == 3
     for layer in range(3):
-        torch.testing.assert_close(ours[:, :, layer], expected[layer + 1])
+        torch.testing.assert_close(ours[:, :, layer], expected[layer])
+
+
+@torch.inference_mode()
+def test_the_embedded_encoder_hears_what_transformers_hears():
+    folder = EMBEDDED_MINI / "audio_encoder"
+    sound = torch.from_numpy(speech_like(1.0))[None]
+    expected = torch.stack(their_hidden_states(folder, sound), dim=2)
+    torch.testing.assert_close(
+        load_audio_encoder(folder).hidden_states(sound), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.inference_mode()
+def test_files_for_speech_recognition_load_without_their_head(encoder, tmp_path):
+    """With the names of `Wav2Vec2ForCTC`, and of weight norm as older files have it."""
+    config = TheirConfig(**encoder.config.wav2vec2.to_transformers(), vocab_size=8)
+    torch.manual_seed(1)
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    old = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): tensor
+        for name, tensor in tensors.items()
+    }
+    assert "lm_head.weight" in old and any(name.endswith("weight_v") for name in old)
+    sound = torch.from_numpy(speech_like(0.4))[None]
+    expected = torch.stack(their_hidden_states(tmp_path, sound), dim=2)
+    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    torch.testing.assert_close(load_audio_encoder(tmp_path).hidden_states(sound), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "hubert"}, "a model of type 'hubert', not 'wav2vec2'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu'"),
+        ({"num_attention_heads": 5}, "32 is no multiple of 5 attention heads"),
+        ({"hidden_size": "wide"}, "config.json: "),
+        ({"conv_dim": [16] * 6}, "must be equally long"),
+        (
+            {"intermediate_size": 40},
+            r"feed_forward.intermediate_dense.weight: file \(48, 32\), model \(40, 32\)",
+        ),
+        ({"num_hidden_layers": 4}, "16 missing:\n.*encoder.layers.3"),
+    ],
+)
+def test_folders_of_another_kind_are_refused(encoder, tmp_path, change, message):
+    save_audio_encoder(tmp_path, encoder)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_audio_encoder(tmp_path)
+
+
+def test_training_drops_and_use_does_not(encoder):
+    sound = torch.from_numpy(speech_like(0.4))[None]
+    torch.testing.assert_close(encoder.hidden_states(sound), encoder.hidden_states(sound), rtol=0, atol=0)
+    encoder.train()
+    first, second = encoder.hidden_states(sound), encoder.hidden_states(sound)
+    assert not torch.allclose(first, second)
 
 
 @torch.inference_mode()
@@ -140,5 +230,10 @@ def test_sound_of_broken_length_is_refused(encoder):
 
 
 def test_base_size_is_the_papers():
-    base = Wav2Vec2Config()
-    assert (base.num_hidden_layers, base.hidden_size) == (12, 768)
+    """All that both know is alike, 12 layers of width 768 above all."""
+    ours, theirs = Wav2Vec2Config().to_transformers(), TheirConfig().to_dict()
+    assert (ours["num_hidden_layers"], ours["hidden_size"]) == (12, 768)
+    asked_otherwise = {"architectures", "layerdrop", "apply_spec_augment", "mask_time_prob"}
+    for name in ours.keys() - asked_otherwise:
+        found = tuple(theirs[name]) if isinstance(theirs[name], list) else theirs[name]
+        assert found == ours[name], name

@@ -118,8 +118,13 @@ def test_two_machines_share_features_and_steps(home, run, tmp_path):
         for node in launch_machines(home, tmp_path, step, options):
             _, errors = node.communicate(timeout=240)
             assert node.returncode == 0, errors[-2000:]
-    for path in sorted((run / "features").glob("*.tar")):
-        assert (tmp_path / "features" / path.name).read_bytes() == path.read_bytes()
+    shared, alone = FeatureShards(tmp_path / "features"), FeatureShards(run / "features")
+    assert [record.clip_id for record in shared.records] == [record.clip_id for record in alone.records]
+    for i in range(len(alone)):
+        for name in ("latents", "audio", "points68"):
+            # The number of threads changes the order of sums.
+            theirs, ours = shared.rows(name, i), alone.rows(name, i)
+            np.testing.assert_allclose(theirs, ours, rtol=2e-3, atol=2e-3)
     ours, alone = ([row["loss"] for row in read_stats(r / "stage1")] for r in (tmp_path, run))
     assert ours == pytest.approx(alone, rel=2e-4)
 

@@ -169,12 +169,8 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
 ) -> None:
     """Make a talking video of a portrait. What is not given is the model's own default."""
-    from transformers.utils.logging import disable_progress_bar
-
     from openloopy.apps.generate import GenerateRequest, generate_video
     from openloopy.inference.pipeline import GenerationOptions
-
-    disable_progress_bar()
 
     options = GenerationOptions(
         seed=seed,

@@ -26,7 +26,7 @@ FEW_POSITIONS = 64
 takes a fifth longer with it than in float32."""
 SD15_OTHERS = 83_700_000 + 94_400_000
 """Numbers in Stable Diffusion's autoencoder and in wav2vec2-base."""
-LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "av", "opencv-python-headless")
+LIBRARIES = ("torch", "diffusers", "safetensors", "numpy", "av", "opencv-python-headless")
 
 
 @dataclass(frozen=True)

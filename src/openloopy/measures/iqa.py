@@ -122,8 +122,10 @@ def load_one_align(device: str = "cuda") -> Scorer:
 
 def _load_with_its_code(folder: Path) -> Any:
     """Its class is known only to the folder."""
-    import transformers
-
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ValueError(f"IQA needs transformers: pip install 'openloopy[iqa]' ({error})") from error
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=True, torch_dtype=torch.float16, attn_implementation="eager"

@@ -1,16 +1,14 @@
-"""Audio encoder: a transformers Wav2Vec2Model whose hidden states of all layers become features at 25 fps.
+"""Audio encoder: a wav2vec 2.0 whose hidden states of all layers become features at 25 fps.
 
 Source: Loopy sec. 3.3 (wav2vec 2.0, multi-scale features: the hidden states of all layers together). The paper's
-size uses wav2vec2-base-960h (12 layers x 768); `mini` uses a small configuration of the same class, trained on
+size uses wav2vec2-base-960h (12 layers x 768); `mini` uses a small configuration of the same network, trained on
 synthetic speech with known phonemes and frozen afterwards.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +17,10 @@ import torch
 import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
+
+from openloopy.models.foreign_files import read_folder_tensors, read_settings
+from openloopy.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config, from_transformers_names
+from openloopy.models.weight_files import mismatch_report, save_weights
 
 SAMPLE_RATE_HZ = 16_000
 VIDEO_FPS = 25
@@ -32,6 +34,9 @@ CONTEXT_FRAMES = 25
 """Long sounds are encoded in chunks of 10 s with 1 s of context at both sides: bounded memory."""
 SILENCE_FRAMES = 25
 """The silence that is heard before and after a sound, 1 s."""
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+LOUDNESS_FILE = "preprocessor_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,7 @@ class AudioEncoderConfig:
 
     loudness: Literal["as_is", "normalised"] = "as_is"
     """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects."""
-    wav2vec2: dict[str, Any] = field(default_factory=dict)
-    """Overrides of transformers' Wav2Vec2Config."""
+    wav2vec2: Wav2Vec2Config = Wav2Vec2Config()
 
 
 class AudioEncoder(nn.Module):
@@ -49,36 +53,20 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, config: AudioEncoderConfig):
         super().__init__()
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
-
         self.config = config
-        settings = Wav2Vec2Config(**config.wav2vec2)
-        settings.apply_spec_augment = False
-        settings.layerdrop = 0.0
-        self.wav2vec2 = Wav2Vec2Model(settings)
-        self.num_layers = settings.num_hidden_layers
-        self.width = settings.hidden_size
+        self.wav2vec2 = Wav2Vec2(config.wav2vec2)
 
-    @staticmethod
-    def from_pretrained(
-        folder: Path | str, loudness: Literal["as_is", "normalised"] = "normalised"
-    ) -> AudioEncoder:
-        """Load a wav2vec 2.0 folder in transformers' format; never reaches the network."""
-        from transformers import Wav2Vec2Model
+    @property
+    def num_layers(self) -> int:
+        return self.config.wav2vec2.num_hidden_layers
 
-        with _quiet():
-            model = Wav2Vec2Model.from_pretrained(folder, local_files_only=True)
-        encoder = AudioEncoder.__new__(AudioEncoder)
-        nn.Module.__init__(encoder)
-        encoder.config = AudioEncoderConfig(loudness=loudness, wav2vec2=model.config.to_diff_dict())
-        encoder.wav2vec2, encoder.num_layers = model, model.config.num_hidden_layers
-        encoder.width = model.config.hidden_size
-        return encoder
+    @property
+    def width(self) -> int:
+        return self.config.wav2vec2.hidden_size
 
     def hidden_states(self, waveform: Tensor) -> Tensor:
         """waveform: `b samples` -> hidden states at 50 Hz, `b steps layers width`."""
-        states = self.wav2vec2(waveform, output_hidden_states=True).hidden_states[1:]
-        return torch.stack(states, dim=2)
+        return torch.stack(self.wav2vec2(waveform), dim=2)
 
     def frame_states(self, waveform: Tensor) -> Tensor:
         """waveform: `b f*640` (whole video frames of sound) -> `b f layers width`, the mean of two steps a frame."""
@@ -160,39 +148,53 @@ def _moments(piece: np.ndarray) -> tuple[float, float]:
 
 
 def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
-    """Write the transformers folder; the loudness setting goes into its preprocessor_config.json."""
+    """Write a folder in transformers' format; the loudness setting goes into its preprocessor_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        encoder.wav2vec2.save_pretrained(folder)
+    save_weights(encoder.wav2vec2, folder / WEIGHTS_FILE)
+    _write_json(folder / CONFIG_FILE, encoder.config.wav2vec2.to_transformers())
     settings = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "sampling_rate": SAMPLE_RATE_HZ,
         "do_normalize": encoder.config.loudness == "normalised",
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    _write_json(folder / LOUDNESS_FILE, settings)
 
 
 def load_audio_encoder(folder: Path) -> AudioEncoder:
-    """Load what `save_audio_encoder` wrote, or any wav2vec 2.0 folder of transformers."""
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds no audio encoder: config.json is missing")
-    path = folder / "preprocessor_config.json"
-    normalised = json.loads(path.read_text()).get("do_normalize", True) if path.exists() else True
-    return AudioEncoder.from_pretrained(folder, "normalised" if normalised else "as_is").eval()
+    """Load what `save_audio_encoder` wrote, or any wav2vec 2.0 folder of transformers, in float32.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar, which is for files a thousand times larger, and without its report of the
-    tensors that files for speech recognition have besides; whoever loads checks the names."""
-    from transformers.utils import logging
-
-    was_enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    Raises:
+        ValueError: the folder holds no wav2vec 2.0, one with other parts, or not all of its tensors.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        raise ValueError(f"{folder} holds no audio encoder: {CONFIG_FILE} is missing")
     try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if was_enabled:
-            logging.enable_progress_bar()
+        config = Wav2Vec2Config.from_transformers(read_settings(folder / CONFIG_FILE))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+    loudness = read_settings(folder / LOUDNESS_FILE) if (folder / LOUDNESS_FILE).exists() else {}
+    normalised = loudness.get("do_normalize", True)
+    encoder = AudioEncoder(
+        AudioEncoderConfig(loudness="normalised" if normalised else "as_is", wav2vec2=config)
+    )
+    stem = "model" if list(folder.glob("model*")) else "pytorch_model"
+    _fill(encoder.wav2vec2, from_transformers_names(read_folder_tensors(folder, stem)), folder)
+    return encoder.eval()
+
+
+def _fill(network: Wav2Vec2, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Heads for other tasks, which files for speech recognition have besides, are left out."""
+    wanted = network.state_dict()
+    found = {name: tensor for name, tensor in tensors.items() if name in wanted}
+    report = mismatch_report(_shapes(found), _shapes(wanted))
+    if report:
+        raise ValueError(f"{folder}: the weights do not fit {CONFIG_FILE}:\n{report}")
+    network.load_state_dict(found)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _write_json(path: Path, settings: dict[str, Any]) -> None:
+    path.write_text(json.dumps(settings, indent=1) + "\n")

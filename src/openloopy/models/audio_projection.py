@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from openloopy.models.initial import normal_parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class AudioProjection(nn.Module):
         self.norm = nn.LayerNorm(in_width)
         self.linear_1 = nn.Linear(in_width, context_dim)
         self.linear_2 = nn.Linear(context_dim, context_dim)
-        self.window_embedding = nn.Parameter(torch.randn(config.window, context_dim) * 0.02)
+        self.window_embedding = normal_parameter(config.window, context_dim, std=0.02)
         self.norm_out = nn.LayerNorm(context_dim)
 
     def forward(self, hidden_states: Tensor) -> Tensor:

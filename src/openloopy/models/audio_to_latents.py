@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.models.attention import attend
+from openloopy.models.initial import normal_parameter
 
 NUM_LANDMARK_VALUES = 136  # 68 points, x and y
 OUTER_EYE_CORNERS = (36, 45)
@@ -96,7 +97,7 @@ class AudioToLatents(nn.Module):
         """audio_width: values per frame of the audio tokens, k * d; time_dim: width of the timestep embedding."""
         super().__init__()
         self.config = config
-        self.embeddings = nn.Parameter(torch.randn(config.num_embeddings, config.width))
+        self.embeddings = normal_parameter(config.num_embeddings, config.width, std=1.0)
         self.audio_query = _query_layers(audio_width, config.width)
         self.landmark_query = _query_layers(NUM_LANDMARK_VALUES, config.width)
         self.head_query = _query_layers(1, config.width)

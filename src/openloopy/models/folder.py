@@ -34,7 +34,6 @@ CONFIG_FILE = "config.json"
 LOOPY_FILE = "loopy.safetensors"
 CODEC_FOLDER = "vae"
 AUDIO_ENCODER_FOLDER = "audio_encoder"
-TRANSFORMERS_FILE = "model.safetensors"
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -102,7 +101,7 @@ def load_model(
         loopy = LoopyModel(config)
     load_weights(loopy, folder / LOOPY_FILE)
     codec = _load_codec(folder / CODEC_FOLDER, config)
-    audio_encoder = _load_audio_encoder(folder / AUDIO_ENCODER_FOLDER)
+    audio_encoder = load_audio_encoder(folder / AUDIO_ENCODER_FOLDER)
     for module in (loopy, codec, audio_encoder):
         _with_parameters_in(dtype, module).to(device).eval().requires_grad_(False)
     return LoadedModel(config, loopy, codec, audio_encoder, torch.device(device), dtype)
@@ -140,13 +139,6 @@ def _load_codec(folder: Path, config: LoopyConfig) -> Codec:
     if isinstance(codec, KLCodec):
         check_weights(codec.vae, folder / DIFFUSERS_FILE)
     return codec
-
-
-def _load_audio_encoder(folder: Path) -> AudioEncoder:
-    encoder = load_audio_encoder(folder)
-    # transformers fills what a file lacks with random numbers and a warning.
-    check_weights(encoder.wav2vec2, folder / TRANSFORMERS_FILE)
-    return encoder
 
 
 def _with_parameters_in(dtype: torch.dtype, module: Module) -> Module:

@@ -142,7 +142,7 @@ def _read_folder(path: Path, size_px: int) -> Source:
         motion, others = motion_tensors(read_folder_tensors(path, STEM))
         return Source(path=path, kind="AnimateDiff, diffusers layout", motion=motion, others=others)
     if kind == "wav2vec2":
-        return Source(path=path, kind="wav2vec 2.0", audio=_read_audio(path))
+        return Source(path=path, kind="wav2vec 2.0", audio=load_audio_encoder(path))
     raise ValueError(f"{path} ({kind or 'no config.json'}) is none of: {KNOWN}")
 
 
@@ -307,27 +307,6 @@ def _modern(tensors: Tensors) -> Tensors:
             value = value[:, :, 0, 0]
         renamed[name] = value
     return renamed
-
-
-def _read_audio(folder: Path) -> AudioEncoder:
-    tensors = read_folder_tensors(folder, "model") if list(folder.glob("model*")) else {}
-    tensors = tensors or read_folder_tensors(folder, "pytorch_model")
-    encoder = load_audio_encoder(folder)
-    # transformers fills what a file lacks with random numbers and a warning.
-    found = {_old_norm(name.removeprefix("wav2vec2.")) for name in tensors} | {"masked_spec_embed"}
-    missing = [name for name in encoder.wav2vec2.state_dict() if _old_norm(name) not in found]
-    if missing:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} of the encoder's tensors ({missing[0]}, ...); copy or download it again"
-        )
-    return encoder
-
-
-def _old_norm(name: str) -> str:
-    """Weight norm has had two names in PyTorch."""
-    return name.replace("parametrizations.weight.original0", "weight_g").replace(
-        "parametrizations.weight.original1", "weight_v"
-    )
 
 
 def _count(tensors: Tensors, pattern: str) -> int:

@@ -24,6 +24,7 @@ from openloopy.models.attention import (
     to_map,
     to_tokens,
 )
+from openloopy.models.initial import normal_parameter
 from openloopy.models.recompute import recomputable
 
 TemporalKind = Literal["dual", "single"]
@@ -59,7 +60,7 @@ class ClipAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, config.num_heads)
-        self.frame_embedding = nn.Parameter(torch.randn(config.max_clip_frames, width) * 0.02)
+        self.frame_embedding = normal_parameter(config.max_clip_frames, width, std=0.02)
         nn.init.zeros_(self.attention.to_out[0].weight)
         nn.init.zeros_(self.attention.to_out[0].bias)
 
@@ -135,7 +136,7 @@ class TemporalLayers(nn.Module):
         super().__init__()
         self.inter = ClipAttention(width, config)
         self.relative_motion = config.relative_motion
-        self.motion_embedding = nn.Parameter(torch.randn(config.max_motion_frames, width) * 0.02)
+        self.motion_embedding = normal_parameter(config.max_motion_frames, width, std=0.02)
         self.intra = None
         if config.kind == "dual":
             is_attention = config.intra == "attention"

@@ -20,6 +20,7 @@ from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
+from openloopy.models.wav2vec2 import Wav2Vec2Config
 from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
 from openloopy.recipes.speech_bank import SpeechBankConfig
 from openloopy.rig.state import PARTS, TOKEN_WIDTH
@@ -65,18 +66,17 @@ def mini() -> LineConfig:
 def audio_encoder_config() -> AudioEncoderConfig:
     """A small wav2vec 2.0 whose layers are normalised per step: it hears chunks as it hears the whole."""
     return AudioEncoderConfig(
-        wav2vec2=dict(
+        wav2vec2=Wav2Vec2Config(
             hidden_size=AUDIO_WIDTH,
             num_hidden_layers=AUDIO_LAYERS,
             num_attention_heads=4,
             intermediate_size=384,
-            conv_dim=[32, 32, 32, 48, 64, 64, 64],
+            conv_dim=(32, 32, 32, 48, 64, 64, 64),
             conv_bias=True,
             feat_extract_norm="layer",
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=32,
             num_conv_pos_embedding_groups=8,
-            vocab_size=32,
         )
     )
 

@@ -57,7 +57,7 @@ def loopy_config() -> LoopyConfig:
 
 
 def audio_encoder_config() -> AudioEncoderConfig:
-    """wav2vec2-base-960h: transformers' default sizes, on sound normalised as a whole."""
+    """wav2vec2-base-960h, on sound normalised as a whole."""
     return AudioEncoderConfig(loudness="normalised")
 
 

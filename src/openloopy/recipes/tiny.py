@@ -89,10 +89,15 @@ def loopy_config() -> LoopyConfig:
 
 def _audio_encoder_config() -> AudioEncoderConfig:
     mini = audio_encoder_config()
-    small = dict(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=[16] * 7
+    small = replace(
+        mini.wav2vec2,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
     )
-    return replace(mini, wav2vec2=mini.wav2vec2 | small)
+    return replace(mini, wav2vec2=small)
 
 
 def _loop(num_steps: int) -> LoopConfig:
