@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from openloopy.face.crop import apply_crop, portrait_crop
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import lip_gap
-from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
-from openloopy.media.audio import open_waveform
+from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
+from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
+from openloopy.models.codec import PreparedLatents
 from openloopy.models.folder import EMBEDDED_MINI
 from openloopy.puppet.speech import Phoneme
 from openloopy.puppet.visemes import CLOSED, SILENCE, VISEMES, VOWELS, viseme_labels
+from openloopy.rig.state import INDEX
 
 ASSETS = Path(str(resources.files("openloopy") / "assets"))
 MAX_BYTES = 16e6
@@ -34,6 +37,25 @@ def test_it_is_small(pipeline):
     model = pipeline.model
     parts = (model.loopy, model.codec, model.audio_encoder)
     assert sum(p.numel() for part in parts for p in part.parameters()) <= MAX_PARAMETERS
+
+
+def test_people_blink_and_nod_without_jumping_between_clips(pipeline):
+    """Half a minute of speech by a person whose portrait shows the mean of all, as states: nothing is drawn."""
+    speech = np.tile(open_waveform(ASSETS / "demo_speech.flac"), 10)[: 30 * SAMPLE_RATE_HZ]
+    codec, num_frames = pipeline.model.codec, pipeline.num_frames(speech)
+    mean = PreparedLatents(torch.zeros(1, *codec.latent_shape))
+    plan = plan_clips(pipeline.model.config, GenerationOptions(), torch.device("cpu"))
+    clips = pipeline._clips(mean, speech, num_frames, plan)
+    states = codec.decode_states(torch.cat(list(clips)))
+    assert len(states) == num_frames == 750
+    lids = states[:, INDEX["blink_left"]] > 0.5
+    assert 3 <= (lids[1:] & ~lids[:-1]).sum() <= 30
+    assert states[:, INDEX["yaw"]].std() > 0.5
+    steps = np.linalg.norm(
+        np.diff(states[:, [INDEX[name] for name in ("yaw", "pitch", "roll")]], axis=0), axis=1
+    )
+    at_borders = np.arange(1, num_frames) % pipeline.model.config.clip_frames == 0
+    assert steps[at_borders].mean() < 2 * steps[~at_borders].mean()
 
 
 @pytest.mark.slow
