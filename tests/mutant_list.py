@@ -1158,6 +1158,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "self.num_frames - 1) + SILENCE_FRAMES",
         SILENCE,
     ),
+    # Sampling: how lively each part of the face is.
+    Mutant(
+        "pipeline.part_temperatures_ignored",
+        "inference/pipeline.py",
+        "torch.tensor(self.part_temperatures or 1.0)",
+        "1.0",
+        ("tests/inference/test_pipeline.py",),
+    ),
+    Mutant(
+        "pipeline.temperature_only_of_parts",
+        "inference/pipeline.py",
+        "return self.temperature * torch",
+        "return torch",
+        ("tests/inference/test_pipeline.py",),
+    ),
     # wav2vec 2.0.
     Mutant(
         "wav2vec2.stable_like_base",

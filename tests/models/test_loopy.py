@@ -80,3 +80,13 @@ def test_the_past_is_read_through_the_segments():
     history[:, 123 - 5] += 1
     seen = model.read_reference(torch.zeros(1, 4, 4, 4), history, torch.ones(1, 124))
     assert not torch.equal(seen.layers[0].motion, features.layers[0].motion)
+
+
+def test_each_column_of_the_latents_has_a_part_temperature_or_none():
+    three = GenerationDefaults(part_temperatures=(0.5, 1.2, 1.1))
+    config = LoopyConfig(name="faces", latent_size=(1, 3), defaults=three)
+    assert LoopyConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="3 part temperatures for latents of 64 columns"):
+        LoopyConfig(name="pictures", defaults=three)
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        GenerationDefaults(part_temperatures=(0.5, -1.0))

@@ -54,6 +54,7 @@ class GenerationOptions:
     audio_guidance: float | None = None
     reference_guidance: float | None = None
     temperature: float | None = None
+    """How lively: 0 always moves alike, below the model's own is calmer, above it livelier."""
     size_px: int | None = None
     """Side of the pictures; only a model whose portrait itself moves makes others than its own."""
     branches: BranchOrder = "auto"
@@ -78,7 +79,13 @@ class ClipPlan:
     sampler: SamplerConfig
     guidance: Guidance
     temperature: float
+    part_temperatures: tuple[float, ...]
     is_batched: bool
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """What the noise is multiplied by: one number, or one for each column of the latents."""
+        return self.temperature * torch.tensor(self.part_temperatures or 1.0)
 
 
 class MotionHistory:
@@ -225,11 +232,12 @@ class LoopyPipeline:
         config = self.model.config
         generator = clip_generator(plan.seed, window.index)
         noise = torch.randn(1, config.clip_frames, *portrait.latents.shape[1:], generator=generator)
+        noise = noise * plan.noise_scale
         conditions = self._conditions(portrait, sound, history, window, generator)
         denoise = denoise_batched if plan.is_batched else denoise_in_turn
         made = sample(
             denoise(self.model.loopy.denoiser, guidance_branches(conditions, plan.guidance), plan.guidance),
-            noise.to(self.model.device) * plan.temperature,
+            noise.to(self.model.device),
             config=plan.sampler,
             schedule=config.schedule,
             prediction=config.prediction,
@@ -311,7 +319,7 @@ def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.de
     is_batched = options.branches == "batched"
     if options.branches == "auto":
         is_batched = fits_batched(config, len(branches_needed(guidance)), device)
-    return ClipPlan(options.seed, sampler, guidance, temperature, is_batched)
+    return ClipPlan(options.seed, sampler, guidance, temperature, defaults.part_temperatures, is_batched)
 
 
 def fits_batched(config: LoopyConfig, num_branches: int, device: torch.device) -> bool:

@@ -109,7 +109,12 @@ def loopy_config() -> LoopyConfig:
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
         defaults=GenerationDefaults(
-            steps=6, spacing="angle", order=2, audio_guidance=2.0, reference_guidance=1.0, temperature=1.0
+            steps=6,
+            spacing="angle",
+            order=2,
+            audio_guidance=2.0,
+            reference_guidance=1.0,
+            part_temperatures=(0.5, 1.2, 1.1),
         ),
     )
 
