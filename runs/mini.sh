@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 WORK=${WORK:-work/mini}
 RUN=${RUN:-$WORK/run}
 BIN=${BIN:-.venv/bin}
-HOURS=${HOURS:-20}
+HOURS=${HOURS:-23.6}
 DEVICE=${DEVICE:-cpu}
 
 # Long clips, so that the 124 frames before a training clip are nearly always there; a share of people, voices and

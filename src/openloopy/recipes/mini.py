@@ -1,6 +1,6 @@
 """`mini`: the embedded model, whose portrait itself moves: everything of the paper, on face states.
 
-    openloopy puppet SHARDS --states --hours 20 --clip-s 20 --clip-s 32 --clip-s 45 --clip-s 60
+    openloopy puppet SHARDS --states --hours 23.6 --clip-s 20 --clip-s 32 --clip-s 45 --clip-s 60
     openloopy train mini --data SHARDS --run runs/mini     # all steps; writes runs/mini/model
 
 Steps: `codec` (mean and scale of the states), `audio` (the audio encoder), `stage1` (single frames), `stage2` (clips of
