@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
+from openloopy.inference.pipeline import GenerationOptions
 from tests.data.synthetic import make_sample
 from tests.models.tiny_nets import awake
 from tests.tiny import tiny_rig_model, tiny_sound
@@ -252,6 +254,37 @@ def test_a_finished_part_is_not_run_again(tmp_path, monkeypatch):
     assert quality.run_part("puppets", bench, options, facts) == {"note": "not run: needs --data"}
 
 
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_every_measured_person_moves_by_a_seed_of_their_own(tmp_path, monkeypatch, has_truth):
+    import quality_parts
+
+    seeds, cases = [], [_case(_face()[None].repeat(8, 0), clip=name) for name in "abc"]
+
+    def generate(bench, case):
+        seeds.append(bench.generation.seed)
+        return case.truth
+
+    stubs = {
+        "generate": generate,
+        "track": lambda landmarker, frames: cases[0].truth,
+        "judge": lambda *about: {"frames": 8, "face_found": 1.0},
+        "write_video": lambda *about: None,
+        "Sheets": MagicMock,
+        "read_pairs": lambda *about, **settings: cases,
+        "pair_up": lambda *about: [],
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(quality_parts, name, stub)
+    bench = quality_parts.Bench(
+        pipeline=MagicMock(), landmarker=None, generation=GenerationOptions(seed=5), out=tmp_path
+    )
+    if has_truth:
+        quality_parts.against_truth(bench, cases, tmp_path, has_exact_points=True)
+    else:
+        quality_parts.run_portraits(bench, MagicMock())
+    assert seeds == [5, 6, 7]
+
+
 def test_sheets_and_video_are_drawn_even_where_a_face_is_lost(tmp_path):
     from quality_pictures import STRIP_FRAMES, Sheets, write_video
 
@@ -411,7 +444,7 @@ def _states_cache(folder: Path, model, lengths: tuple[int, ...], split: str = "v
 def test_people_in_step_are_what_each_would_be_alone(tmp_path, variant):
     from state_motion import People, generate_latents
 
-    from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_clips
+    from openloopy.inference.pipeline import LoopyPipeline, plan_clips
     from openloopy.models.audio_to_latents import AudioCondition
     from openloopy.models.codec import PreparedLatents
 
@@ -434,7 +467,7 @@ def test_people_in_step_are_what_each_would_be_alone(tmp_path, variant):
 def test_a_past_that_was_seen_is_the_true_one_and_is_gone_on_from(tmp_path):
     from state_motion import People, generate_latents
 
-    from openloopy.inference.pipeline import GenerationOptions, plan_clips
+    from openloopy.inference.pipeline import plan_clips
     from openloopy.models.audio_to_latents import AudioCondition
 
     model = _states_model()
@@ -488,7 +521,7 @@ def test_test_people_are_long_enough_and_their_lips_are_asked_in_the_frames_that
     import ablation_measures
     from ablation_measures import made_frames, make_and_measure, read_people
 
-    from openloopy.inference.pipeline import GenerationOptions, plan_clips
+    from openloopy.inference.pipeline import plan_clips
 
     model = _states_model()
     frames = made_frames(2.0)

@@ -109,12 +109,12 @@ def loopy_config() -> LoopyConfig:
         schedule=ScheduleConfig(zero_terminal_snr=True),
         prediction="v",
         defaults=GenerationDefaults(
-            steps=6,
+            steps=5,
             spacing="angle",
             order=2,
-            audio_guidance=2.0,
+            audio_guidance=1.5,
             reference_guidance=1.0,
-            part_temperatures=(0.5, 1.2, 1.1),
+            part_temperatures=(0.0, 1.2, 1.1),
         ),
     )
 
