@@ -224,6 +224,24 @@ def test_saved_encoder_loads_with_its_loudness(encoder, tmp_path):
     torch.testing.assert_close(loaded.frame_states(sound), encoder.frame_states(sound))
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory as Linux tells it")
+@pytest.mark.parametrize("loudness", ["as_is", "normalised"])
+def test_a_long_sound_that_lies_in_a_file_does_not_fill_the_memory(encoder, tmp_path, monkeypatch, loudness):
+    def mapped_mb() -> float:
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssFile"))
+
+    num_frames = 50_000  # half an hour, 128 MB
+    np.zeros(num_frames * 640, np.float32).tofile(tmp_path / "sound")
+    waveform = np.memmap(tmp_path / "sound", np.float32, "r")
+    monkeypatch.setattr(encoder, "config", replace(encoder.config, loudness=loudness))
+    before = mapped_mb()
+    reader = AudioFeatureReader(encoder, waveform)
+    for first in range(0, num_frames, 250):
+        assert reader._with_silence(first, first + 250).shape == (160_000,)
+    assert mapped_mb() - before < 20
+
+
 def test_sound_of_broken_length_is_refused(encoder):
     with pytest.raises(ValueError, match="640"):
         encoder.frame_states(torch.zeros(1, 1000))

@@ -8,6 +8,7 @@ synthetic speech with known phonemes and frozen afterwards.
 from __future__ import annotations
 
 import json
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +130,7 @@ class AudioFeatureReader:
         samples = self.waveform[max(begin, 0) * SAMPLES_PER_FRAME : max(end, 0) * SAMPLES_PER_FRAME]
         offset = max(-begin, 0) * SAMPLES_PER_FRAME
         piece[offset : offset + len(samples)] = samples
+        _give_back_pages(self.waveform)
         return piece
 
     def _loudness(self) -> tuple[float, float]:
@@ -137,9 +139,16 @@ class AudioFeatureReader:
             return 0.0, 1.0
         pieces = range(0, len(self.waveform), SAMPLE_RATE_HZ * 60)
         sums = np.array([_moments(self.waveform[i : i + SAMPLE_RATE_HZ * 60]) for i in pieces]).sum(0)
+        _give_back_pages(self.waveform)
         mean = sums[0] / len(self.waveform)
         variance = max(sums[1] / len(self.waveform) - mean**2, 0.0)
         return float(mean), float(1 / np.sqrt(variance + 1e-7))
+
+
+def _give_back_pages(waveform: np.ndarray) -> None:
+    """What was read of a memory map stays in this process' memory otherwise: 38 MB of ten minutes of sound."""
+    if isinstance(waveform.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        waveform.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _moments(piece: np.ndarray) -> tuple[float, float]:
