@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config as TheirConfig
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Model
+from transformers.audio_utils import mel_filter_bank
 
 from openloopy.models import audio_encoder as module
 from openloopy.models.audio_encoder import (
@@ -22,6 +23,7 @@ from openloopy.models.audio_encoder import (
     save_audio_encoder,
 )
 from openloopy.models.folder import EMBEDDED_MINI
+from openloopy.models.mel import MelConfig, MelEncoder, mel_filters
 from openloopy.models.wav2vec2 import Wav2Vec2Config
 
 SMALL = Wav2Vec2Config(
@@ -37,10 +39,13 @@ SMALL = Wav2Vec2Config(
 )
 
 
-@pytest.fixture
-def encoder() -> AudioEncoder:
+FROM_SPECTRUM = replace(SMALL, mel=MelConfig(bands=40, channels=16))
+
+
+@pytest.fixture(params=[SMALL, FROM_SPECTRUM], ids=["waveform", "spectrum"])
+def encoder(request) -> AudioEncoder:
     torch.manual_seed(0)
-    return AudioEncoder(AudioEncoderConfig(wav2vec2=SMALL)).eval()
+    return AudioEncoder(AudioEncoderConfig(wav2vec2=request.param)).eval()
 
 
 def speech_like(seconds: float) -> np.ndarray:
@@ -92,9 +97,9 @@ def test_the_embedded_encoder_hears_what_transformers_hears():
 
 
 @torch.inference_mode()
-def test_files_for_speech_recognition_load_without_their_head(encoder, tmp_path):
+def test_files_for_speech_recognition_load_without_their_head(tmp_path):
     """With the names of `Wav2Vec2ForCTC`, and of weight norm as older files have it."""
-    config = TheirConfig(**encoder.config.wav2vec2.to_transformers(), vocab_size=8)
+    config = TheirConfig(**SMALL.to_transformers(), vocab_size=8)
     torch.manual_seed(1)
     Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
@@ -132,6 +137,35 @@ def test_folders_of_another_kind_are_refused(encoder, tmp_path, change, message)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         load_audio_encoder(tmp_path)
+
+
+def test_the_filters_are_mel_filters():
+    theirs = mel_filter_bank(257, 40, 20.0, 8000.0, 16_000, norm=None, mel_scale="htk").T
+    np.testing.assert_allclose(mel_filters(40), theirs / theirs.sum(1, keepdims=True), atol=1e-6)
+
+
+def test_a_spectrum_says_when_and_how_high_a_tone_is():
+    """A tone of 1 kHz from .5 s to .6 s: windows 50 to 59 whose middle lies within it, and the band about 1 kHz."""
+    spectrum = MelEncoder(MelConfig())
+    sound = torch.zeros(1, 16_000 + 80)
+    time_s = torch.arange(1600) / 16_000
+    sound[0, 8000:9600] = 0.3 * torch.sin(2 * np.pi * 1000 * time_s)
+    mel = spectrum.log_mel(sound)[0]
+    assert mel.shape == (100, 80)
+    loud = mel.max(1).values > 2.0
+    assert set(range(50, 59)) <= set(loud.nonzero()[:, 0].tolist()) <= set(range(48, 61))
+    centres = mel_filters(80) @ np.linspace(0, 8000, 257)
+    assert abs(centres[int(mel[54].argmax())] - 1000) < 30
+    assert mel[10].max() == pytest.approx((np.log(1e-6) + 7) / 4, abs=1e-5)  # digital silence
+    assert spectrum(sound).shape == (1, 50, 160)
+
+
+def test_a_spectrum_is_computed_in_float32_whatever_the_network_is():
+    spectrum = MelEncoder(MelConfig()).to(torch.bfloat16)
+    sound = torch.from_numpy(speech_like(0.4))[None]
+    exact = MelEncoder(MelConfig()).log_mel(sound)
+    torch.testing.assert_close(spectrum.log_mel(sound), exact, rtol=0.02, atol=0.02)
+    assert spectrum(sound).dtype == torch.bfloat16
 
 
 def test_training_drops_and_use_does_not(encoder):

@@ -2,6 +2,7 @@
 
 Source: Baevski et al. 2020, arXiv 2006.11477. Importing transformers takes longer than all else that loads `mini`, and
 its versions disagree on whether the last layer's hidden state is normalised; here it is not, as in transformers 5.
+Ours: a small one may begin with a log-mel spectrum (`mel.py`) instead of convolutions over the waveform.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from openloopy.models.mel import MelConfig, MelEncoder
+
 MODEL_TYPE = "wav2vec2"
+MEL_TYPE = "wav2vec2-mel"
+"""What transformers does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2Vec2Config:
     """Sizes, under transformers' names; the defaults are those of wav2vec2-base."""
 
+    mel: MelConfig | None = None
+    """A log-mel spectrum in place of the convolutions over the waveform; `conv_*` and `feat_*` say nothing then."""
     conv_dim: tuple[int, ...] = (512,) * 7
     conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
@@ -44,6 +51,8 @@ class Wav2Vec2Config:
     activation_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        if isinstance(self.mel, Mapping):
+            object.__setattr__(self, "mel", MelConfig(**self.mel))
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         lengths = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
@@ -62,7 +71,7 @@ class Wav2Vec2Config:
             ValueError: a network of another kind, or with parts that are not built here.
         """
         kind = settings.get("model_type")
-        if kind != MODEL_TYPE:
+        if kind not in (MODEL_TYPE, MEL_TYPE):
             raise ValueError(f"a model of type {kind!r}, not {MODEL_TYPE!r}")
         for name, known in (
             ("hidden_act", "gelu"),
@@ -75,11 +84,13 @@ class Wav2Vec2Config:
         return Wav2Vec2Config(**{name: value for name, value in settings.items() if name in names})
 
     def to_transformers(self) -> dict[str, Any]:
-        """A config.json from which transformers builds the same network."""
+        """A config.json from which transformers builds the same network, unless it begins with a spectrum."""
+        if self.mel is not None:
+            return {"model_type": MEL_TYPE, **asdict(self)}
         return {
             "architectures": ["Wav2Vec2Model"],
             "model_type": MODEL_TYPE,
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if name != "mel"},
             "num_feat_extract_layers": len(self.conv_dim),
             "layerdrop": 0.0,
             "apply_spec_augment": False,
@@ -93,7 +104,7 @@ class Wav2Vec2(nn.Module):
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
         self.config = config
-        self.feature_extractor = FeatureEncoder(config)
+        self.feature_extractor = FeatureEncoder(config) if config.mel is None else MelEncoder(config.mel)
         self.feature_projection = FeatureProjection(config)
         self.encoder = Encoder(config)
         self.apply(_initialise)
@@ -153,8 +164,9 @@ class FeatureProjection(nn.Module):
 
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
-        self.layer_norm = nn.LayerNorm(config.conv_dim[-1], eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
+        channels = config.conv_dim[-1] if config.mel is None else config.mel.channels
+        self.layer_norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(channels, config.hidden_size)
         self.dropout = nn.Dropout(config.feat_proj_dropout)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
+from openloopy.models.mel import MelConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.models.wav2vec2 import Wav2Vec2Config
@@ -71,12 +72,10 @@ def audio_encoder_config() -> AudioEncoderConfig:
             num_hidden_layers=AUDIO_LAYERS,
             num_attention_heads=4,
             intermediate_size=384,
-            conv_dim=(32, 32, 32, 48, 64, 64, 64),
-            conv_bias=True,
-            feat_extract_norm="layer",
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=32,
             num_conv_pos_embedding_groups=8,
+            mel=MelConfig(),
         )
     )
 

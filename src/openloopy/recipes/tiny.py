@@ -18,6 +18,7 @@ from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
+from openloopy.models.mel import MelConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
@@ -95,7 +96,7 @@ def _audio_encoder_config() -> AudioEncoderConfig:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        conv_dim=(16,) * 7,
+        mel=MelConfig(bands=40, channels=32),
     )
     return replace(mini, wav2vec2=small)
 
