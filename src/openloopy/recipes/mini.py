@@ -41,10 +41,10 @@ def mini() -> LineConfig:
         codec=CodecRecipe(),
         audio=AudioRecipe(
             model=audio_encoder_config(),
-            bank=SpeechBankConfig(num_utterances=1600),
+            bank=SpeechBankConfig(num_utterances=5000),
             held_out=SpeechBankConfig(num_utterances=48),
-            training=AudioTrainingConfig(batch_size=12),
-            loop=_loop(1100, learning_rate=5e-4, ema_decay=0.997),
+            training=AudioTrainingConfig(batch_size=16),
+            loop=_loop(6000, learning_rate=2e-3, ema_decay=0.998),
         ),
         model=loopy_config(),
         stage1=DenoiseRecipe(
@@ -71,7 +71,7 @@ def audio_encoder_config() -> AudioEncoderConfig:
             hidden_size=AUDIO_WIDTH,
             num_hidden_layers=AUDIO_LAYERS,
             num_attention_heads=4,
-            intermediate_size=384,
+            intermediate_size=640,
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=32,
             num_conv_pos_embedding_groups=8,
