@@ -160,6 +160,17 @@ def test_a_spectrum_says_when_and_how_high_a_tone_is():
     assert spectrum(sound).shape == (1, 50, 160)
 
 
+def test_windows_lie_where_the_convolutions_of_wav2vec_look():
+    """Its step k sees samples 320 k to 320 k + 400; windows 2 k and 2 k + 1 begin 80 before and 80 after."""
+    sound = speech_like(0.4)
+    mel = MelEncoder(MelConfig()).log_mel(torch.from_numpy(sound)[None])[0].numpy()
+    for k in (3, 11):
+        for window, begin in ((2 * k, 320 * k - 80), (2 * k + 1, 320 * k + 80)):
+            seen = sound[begin : begin + 400] * torch.hann_window(400).numpy()
+            power = mel_filters(80) @ np.abs(np.fft.rfft(seen, 512)) ** 2
+            np.testing.assert_allclose(mel[window], (np.log(power + 1e-6) + 7) / 4, rtol=1e-3, atol=1e-3)
+
+
 def test_a_spectrum_is_computed_in_float32_whatever_the_network_is():
     spectrum = MelEncoder(MelConfig()).to(torch.bfloat16)
     sound = torch.from_numpy(speech_like(0.4))[None]
