@@ -29,7 +29,7 @@ class Wav2Vec2Config:
     """Sizes, under transformers' names; the defaults are those of wav2vec2-base."""
 
     mel: MelConfig | None = None
-    """A log-mel spectrum in place of the convolutions over the waveform, of which `conv_*` and `feat_extract_norm` tell."""
+    """A log-mel spectrum instead of convolutions over the waveform, of which `conv_*` and `feat_extract_norm` tell."""
     conv_dim: tuple[int, ...] = (512,) * 7
     conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
