@@ -129,11 +129,13 @@ def generate_latents(
     *,
     sampler: SamplerConfig,
     guidance: Guidance,
+    noise_scale: Tensor | float = 1.0,
     seed: int = 0,
 ) -> Tensor:
     """What `LoopyPipeline` makes for each alone, `p f c h w` on the CPU; person n has the seed `seed + n`.
 
     condition: from audio tokens to what audio-to-latents is given.
+    noise_scale: `ClipPlan.noise_scale`.
     """
     device = network.denoiser.conv_in.weight.device
     portraits, margin = people.portraits().to(device), network.config.denoiser.audio.margin
@@ -155,7 +157,7 @@ def generate_latents(
             keep_motion=ones,
             last_frames=network.last_frames(portraits, history, mask),
         )
-        latents = _sampled(network, conditions, noise.to(device), sampler, guidance)
+        latents = _sampled(network, conditions, (noise * noise_scale).to(device), sampler, guidance)
         history = torch.cat([history, latents], 1)[:, -history.shape[1] :]
         mask = torch.cat([mask, mask.new_ones(latents.shape[:2])], 1)[:, -history.shape[1] :]
         made.append(latents.cpu())

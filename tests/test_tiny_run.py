@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from openloopy.data.batch import BatchConfig
 from openloopy.data.clips import decode_frames, decode_sound
@@ -94,6 +94,21 @@ def test_prepared_footage_trains_stage2_from_the_finished_model(run, tmp_path):
     run_recipe("tiny.stage2", tmp_path / "shards", tmp_path / "run", settings, start=run / "model")
     rows = read_stats(tmp_path / "run" / "stage2")
     assert [row["step"] for row in rows] == [0, 1, 2] and all(np.isfinite(row["loss"]) for row in rows)
+
+
+@pytest.mark.slow
+def test_stage2_goes_on_with_another_audio_encoder(run, tmp_path, capsys):
+    other = tmp_path / "run" / "audio" / "audio_encoder"
+    shutil.copytree(run / "audio" / "audio_encoder", other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: value * 1.1 for name, value in weights.items()}, other / "model.safetensors")
+    settings = {"loop.num_steps": "1"}
+    run_recipe("tiny.stage2", run.parent / "data", tmp_path / "run", settings, start=run / "model")
+    assert "with another audio encoder" in capsys.readouterr().out
+    before, after = (load_file(folder / "model" / "loopy.safetensors") for folder in (run, tmp_path / "run"))
+    moved = {name: (after[name] - value).float().norm() for name, value in before.items()}
+    largest = max(moved, key=lambda name: moved[name])
+    assert largest.startswith("audio_projection.")
 
 
 @pytest.mark.slow

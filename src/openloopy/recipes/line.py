@@ -10,24 +10,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from openloopy.data.cache import CACHE_NAME, LatentCache, PixelCache, build_pixel_cache, shards_sha256
+from openloopy.data.cache import (
+    CACHE_NAME,
+    LatentCache,
+    PixelCache,
+    build_pixel_cache,
+    clip_sound,
+    shards_sha256,
+)
 from openloopy.data.records import Split
+from openloopy.data.shards import read_shards
+from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.codec import KLCodec, load_codec, save_codec
-from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, Codec, save_model
+from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, Codec, load_config, save_model
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.rig_codec import RigCodec
 from openloopy.models.segments import SegmentConfig
-from openloopy.models.weight_files import mismatch_report
+from openloopy.models.weight_files import load_weights, mismatch_report
 from openloopy.puppet.augment import augment
 from openloopy.recipes.preview import clip_preview, frame_preview, state_preview
 from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
@@ -35,11 +45,15 @@ from openloopy.training.audio import AudioTask, AudioTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, Preview, load_stage1
 from openloopy.training.features import build_latent_cache
 from openloopy.training.loop import LoopConfig, train
+from openloopy.training.new_hearing import hears_like, refit_projection
 from openloopy.training.processes import is_distributed, is_main
 from openloopy.training.stages import StageConfig
 from openloopy.training.state_features import build_state_cache, measure_scales
 
 CACHE_WORKERS = 2
+PROJECTION = "audio_projection."
+REFIT_S = 1200
+"""Speech on which the audio projection is fitted to another audio encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +149,11 @@ def train_audio(line: LineConfig, place: Place) -> None:
     torch.manual_seed(recipe.training.seed)
     encoder = AudioEncoder(recipe.model)
     if place.start is not None:
-        encoder.load_state_dict(load_audio_encoder(place.start / "audio_encoder").state_dict())
+        known = load_audio_encoder(place.start / AUDIO_ENCODER_FOLDER)
+        if known.config == recipe.model:
+            encoder.load_state_dict(known.state_dict())
+        else:
+            print(f"the audio encoder of {place.start} has other settings; this one begins from nothing")
     task = AudioTask(
         encoder,
         build_speech_bank(recipe.bank, "train", folder / "speech-train.npz"),
@@ -174,8 +192,9 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
         said = f"stage 2 starts from stage 1 with {len(new)} new tensors"
     else:
-        start_loopy(loopy, place.start / WEIGHTS_NAME)
-        said = f"stage 2 goes on from {place.start}"
+        said = f"stage 2 goes on from {place.start}" + start_loopy(
+            loopy, place.start, audio_encoder, place.data
+        )
     if is_main():
         print(said)
     preview = _preview(line, place, codec, recipe, is_clip=True)
@@ -195,14 +214,46 @@ def prepare_latents(line: LineConfig, place: Place) -> LatentCache:
     return _latents(line, place, codec, "train")
 
 
-def start_loopy(loopy: LoopyModel, path: Path) -> None:
-    """Fill denoiser and reference net from a trained model of the same size."""
-    weights, wanted = load_file(path), loopy.state_dict()
-    shapes = [{name: tuple(w.shape) for name, w in each.items()} for each in (weights, wanted)]
-    report = mismatch_report(*shapes)
+def start_loopy(loopy: LoopyModel, start: Path, audio_encoder: AudioEncoder, data: tuple[Path, ...]) -> str:
+    """Fill denoiser and reference net from a model folder of the same size; returns what there is to say of it.
+
+    Where the audio encoder is not the folder's own, the audio projection is fitted to it on speech of the data.
+    """
+    weights, wanted = load_file(start / WEIGHTS_NAME), loopy.state_dict()
+    known = _frozen(load_audio_encoder(start / AUDIO_ENCODER_FOLDER))
+    is_known = hears_like(known, audio_encoder)
+    kept, expected = (
+        {name: w for name, w in each.items() if is_known or not name.startswith(PROJECTION)}
+        for each in (weights, wanted)
+    )
+    report = mismatch_report(
+        *({name: tuple(w.shape) for name, w in each.items()} for each in (kept, expected))
+    )
     if report:
-        raise ValueError(f"{path} is not a model of this recipe's size:\n{report}")
-    loopy.load_state_dict(weights)
+        raise ValueError(f"{start / WEIGHTS_NAME} is not a model of this recipe's size:\n{report}")
+    loopy.load_state_dict(wanted | kept)
+    if is_known:
+        return ""
+    old = load_weights(LoopyModel(load_config(start)), start / WEIGHTS_NAME)
+    speech = (clip_sound(sample) for folder in data for sample in read_shards(folder, "train"))
+    unexplained = refit_projection(
+        loopy.audio_projection,
+        old.audio_projection,
+        new_encoder=audio_encoder,
+        old_encoder=known,
+        sounds=_first_minutes(speech),
+    )
+    return f", with another audio encoder ({unexplained:.1%} of what the old one said is not explained)"
+
+
+def _first_minutes(sounds: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The first sounds, REFIT_S in all."""
+    total = 0
+    for sound in sounds:
+        yield sound
+        total += len(sound)
+        if total >= REFIT_S * SAMPLE_RATE_HZ:
+            return
 
 
 def remember_start(place: Place) -> None:
