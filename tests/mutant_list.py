@@ -48,6 +48,7 @@ ATTENTION = ("tests/models/test_attention.py",)
 DENOISER = ("tests/models/test_denoiser.py",)
 REFERENCE_NET = ("tests/models/test_reference_net.py",)
 AUDIO = ("tests/models/test_audio_projection.py",)
+NEW_HEARING = ("tests/training/test_new_hearing.py",)
 WINDOWS = ("tests/inference/test_windows.py",)
 DENOISE = ("tests/training/test_denoise.py",)
 STAGES = ("tests/training/test_stages.py",)
@@ -1627,5 +1628,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "return self.shape.express(self._inside(state)).since(self.own_expression)",
         "return self.shape.express(self._inside(state))",
         OWN,
+    ),
+    # Another audio encoder.
+    Mutant(
+        "new_hearing.the_mean_is_forgotten",
+        "training/new_hearing.py",
+        "return weight, mean_out - mean_in @ weight",
+        "return weight, mean_out",
+        NEW_HEARING,
+    ),
+    Mutant(
+        "new_hearing.only_the_first_layer_is_taken_over",
+        "training/new_hearing.py",
+        "new.load_state_dict(kept | first)",
+        "new.load_state_dict(own | first)",
+        NEW_HEARING,
     ),
 )

@@ -49,7 +49,15 @@ def test_named_code_exists(file, name):
 
 def test_every_room_of_the_model_is_on_the_map():
     """A model file that no row mentions is either not the paper's (listed here) or was forgotten."""
-    not_the_papers = {"__init__", "config_json", "weight_files", "folder", "foreign_files", "recompute", "initial"}
+    not_the_papers = {
+        "__init__",
+        "config_json",
+        "weight_files",
+        "folder",
+        "foreign_files",
+        "recompute",
+        "initial",
+    }
     files = {path.stem for path in (PACKAGE / "models").glob("*.py")} - not_the_papers
     mapped = {Path(file).stem for file, _ in mentions() if file.startswith("models/")}
     assert files <= mapped

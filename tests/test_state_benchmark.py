@@ -16,7 +16,7 @@ from openloopy.face.movement import eye_opening, head_motion_variance, lip_gap
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import AudioCondition
 from openloopy.models.loopy import LoopyModel
-from openloopy.rig.state import INDEX, TOKEN_WIDTH
+from openloopy.rig.state import INDEX, TOKEN_WIDTH, States
 from tests.models.tiny_nets import awake
 from tests.tiny import tiny_audio_encoder
 
@@ -28,7 +28,7 @@ def scripts_on_path():
     sys.path.insert(0, str(BENCHMARKS))
     yield
     sys.path.remove(str(BENCHMARKS))
-    for name in ("provenance", "state_corpus", "state_motion", "audio_to_latents"):
+    for name in ("provenance", "quality_cases", "state_corpus", "state_motion", "audio_to_latents", "motion"):
         sys.modules.pop(name, None)
 
 
@@ -121,3 +121,36 @@ def test_an_unknown_arm_is_refused():
 
     with pytest.raises(ValueError, match="unknown arm 'both'; choose from mixed, none"):
         model_config("both")
+
+
+def spoken_by(corpus, still: str | None = None):
+    """Two held-out people's own motion, as the motion benchmark wants it; `still`: a value that does not move."""
+    from motion import Moved
+    from state_corpus import landmarks, to_states
+
+    folder, _, held_out = corpus
+    moved = []
+    for i in range(2):
+        values = to_states(held_out.rows("latents", i).astype(np.float32), folder)
+        if still is not None:
+            values[:, INDEX[still]] = 0.5
+        moved.append(Moved(States(values), landmarks(values), held_out.records[i]))
+    return moved
+
+
+def test_motion_equal_to_the_truth_is_measured_as_such(corpus):
+    from motion import compare
+
+    found = compare(spoken_by(corpus), spoken_by(corpus), 12)
+    ones = [name for name in found if name.endswith("_ratio")] + ["lips", "jaw", "wide", "close"]
+    assert len(ones) == 12 and all(found[name] == pytest.approx(1) for name in ones)
+    for name in ("closures_shut", "vowels_shut", "blinks", "border_step"):
+        assert found[name] == found[f"{name}_truth"]
+
+
+def test_a_still_jaw_is_seen(corpus):
+    from motion import compare
+
+    found = compare(spoken_by(corpus, still="jaw"), spoken_by(corpus), 12)
+    assert not found["jaw"] > 0 and found["lips"] < 0.9
+    assert found["head_variance_ratio"] == pytest.approx(1)
