@@ -58,7 +58,9 @@ def main() -> None:
     sampler = SamplerConfig(
         steps=options.steps or defaults.steps, spacing=defaults.spacing, order=defaults.order
     )
-    guidance = Guidance(options.guidance or defaults.audio_guidance, defaults.reference_guidance)
+    guidance = Guidance(
+        audio=options.guidance or defaults.audio_guidance, reference=defaults.reference_guidance
+    )
     cache = open_latent_cache(options.cache)
     frames = model.config.clip_frames
     num_clips = round(options.seconds * FPS) // frames
