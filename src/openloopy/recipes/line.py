@@ -192,9 +192,7 @@ def train_stage2(line: LineConfig, place: Place) -> None:
         new = load_stage1(loopy, place.run / "stage1" / WEIGHTS_NAME)
         said = f"stage 2 starts from stage 1 with {len(new)} new tensors"
     else:
-        said = f"stage 2 goes on from {place.start}" + start_loopy(
-            loopy, place.start, audio_encoder, place.data
-        )
+        said = _go_on(loopy, place, place.start, audio_encoder)
     if is_main():
         print(said)
     preview = _preview(line, place, codec, recipe, is_clip=True)
@@ -214,28 +212,32 @@ def prepare_latents(line: LineConfig, place: Place) -> LatentCache:
     return _latents(line, place, codec, "train")
 
 
-def start_loopy(loopy: LoopyModel, start: Path, audio_encoder: AudioEncoder, data: tuple[Path, ...]) -> str:
-    """Fill denoiser and reference net from a model folder of the same size; returns what there is to say of it.
+def start_loopy(loopy: LoopyModel, path: Path, but: tuple[str, ...] = ()) -> None:
+    """Fill denoiser and reference net from a trained model of the same size; what begins with `but` stays as it is."""
+    weights, wanted = load_file(path), loopy.state_dict()
+    kept, expected = (
+        {name: w for name, w in each.items() if not name.startswith(but)} for each in (weights, wanted)
+    )
+    shapes = [{name: tuple(w.shape) for name, w in each.items()} for each in (kept, expected)]
+    report = mismatch_report(*shapes)
+    if report:
+        raise ValueError(f"{path} is not a model of this recipe's size:\n{report}")
+    loopy.load_state_dict(wanted | kept)
+
+
+def _go_on(loopy: LoopyModel, place: Place, start: Path, audio_encoder: AudioEncoder) -> str:
+    """Fill a model from a model folder; returns what there is to say of it.
 
     Where the audio encoder is not the folder's own, the audio projection is fitted to it on speech of the data.
     """
-    weights, wanted = load_file(start / WEIGHTS_NAME), loopy.state_dict()
     known = _frozen(load_audio_encoder(start / AUDIO_ENCODER_FOLDER))
-    is_known = hears_like(known, audio_encoder)
-    kept, expected = (
-        {name: w for name, w in each.items() if is_known or not name.startswith(PROJECTION)}
-        for each in (weights, wanted)
-    )
-    report = mismatch_report(
-        *({name: tuple(w.shape) for name, w in each.items()} for each in (kept, expected))
-    )
-    if report:
-        raise ValueError(f"{start / WEIGHTS_NAME} is not a model of this recipe's size:\n{report}")
-    loopy.load_state_dict(wanted | kept)
-    if is_known:
-        return ""
+    said = f"stage 2 goes on from {start}"
+    if hears_like(known, audio_encoder):
+        start_loopy(loopy, start / WEIGHTS_NAME)
+        return said
+    start_loopy(loopy, start / WEIGHTS_NAME, but=(PROJECTION,))
     old = load_weights(LoopyModel(load_config(start)), start / WEIGHTS_NAME)
-    speech = (clip_sound(sample) for folder in data for sample in read_shards(folder, "train"))
+    speech = (clip_sound(sample) for folder in place.data for sample in read_shards(folder, "train"))
     unexplained = refit_projection(
         loopy.audio_projection,
         old.audio_projection,
@@ -243,7 +245,7 @@ def start_loopy(loopy: LoopyModel, start: Path, audio_encoder: AudioEncoder, dat
         old_encoder=known,
         sounds=_first_minutes(speech),
     )
-    return f", with another audio encoder ({unexplained:.1%} of what the old one said is not explained)"
+    return f"{said}, with another audio encoder ({unexplained:.1%} of what the old one said is not explained)"
 
 
 def _first_minutes(sounds: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
