@@ -87,5 +87,6 @@ def test_without_sound_there_is_an_error():
 
 def test_encoders_are_told_apart_by_settings_and_weights():
     assert hears_like(make_encoder(0), make_encoder(0))
+    assert hears_like(make_encoder(0), make_encoder(0).half().float())
     assert not hears_like(make_encoder(0), make_encoder(1))
     assert not hears_like(make_encoder(0), make_encoder(0, width=20))

@@ -20,11 +20,11 @@ RIDGE = 1e-3
 
 
 def hears_like(a: AudioEncoder, b: AudioEncoder) -> bool:
-    """Whether two encoders have the same settings and weights."""
+    """Whether two encoders have the same settings and, in the half precision of model folders, the same weights."""
     if a.config != b.config:
         return False
     theirs = b.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
+    return all(torch.equal(value.half(), theirs[name].half()) for name, value in a.state_dict().items())
 
 
 @torch.inference_mode()
