@@ -203,6 +203,13 @@ def test_bins_fit_the_values(values, num_bins):
     assert made["edges"][0] < min(values) and made["edges"][-1] > max(values)
 
 
+def test_what_is_nearly_always_nothing_has_a_bin_of_some_width():
+    made = histogram_of([0.0] * 200, [0.3])
+    assert made["edges"] == [-0.1, 0.1] and made["kept"]["counts"] == [200]
+    assert made["dropped"]["above"] == 1
+    assert "<svg" in histogram({**made, "thresholds": {"max": 0.0}}, "share")
+
+
 def test_without_a_finite_value_there_are_no_bins(tmp_path):
     made = histogram_of([], [float("nan")])
     assert made["edges"] == [] and made["dropped"]["not_finite"] == 1

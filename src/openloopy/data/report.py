@@ -336,7 +336,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     if np.all(finite == np.round(finite)) and high - low < MAX_BINS:
         return np.arange(low - 0.5, high + 1)
     if low == high:
-        return low + np.array([-0.1, 0.1]) * abs(low)
+        return low + np.array([-0.1, 0.1]) * (abs(low) or 1)
     return np.linspace(low, high, min(MAX_BINS, max(8, math.isqrt(len(finite)))) + 1)
 
 
