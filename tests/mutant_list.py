@@ -1124,6 +1124,27 @@ MUTANTS: tuple[Mutant, ...] = (
         BATCH,
     ),
     Mutant(
+        "batch.footage_teaches_all_parts",
+        "data/batch.py",
+        "(taught | (not cache.records[i].is_footage))",
+        "(taught | True)",
+        STATES,
+    ),
+    Mutant(
+        "batch.puppets_teach_what_footage_may",
+        "data/batch.py",
+        "(taught | (not cache.records[i].is_footage))",
+        "taught",
+        STATES,
+    ),
+    Mutant(
+        "batch.stage_1_learns_what_is_not_known",
+        "data/batch.py",
+        "weights if seen is None else weights * seen)",
+        "weights)",
+        STATES,
+    ),
+    Mutant(
         "batch.mask_lacks_the_first_frame",
         "data/batch.py",
         "np.arange(start - m, start) >= 0",

@@ -47,6 +47,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> LatentCache:
     return open_latent_cache(folder)
 
 
+def test_latents_of_pictures_have_no_parts_to_choose_from(cache: LatentCache) -> None:
+    lips_only = BatchConfig(num_frames=12, footage_parts=("mouth",))
+    with pytest.raises(ValueError, match="leave footage_parts as it is"):
+        sample_clip_batch(cache, seed=0, step=0, batch_size=1, config=lips_only)
+
+
 def test_shapes(cache: LatentCache) -> None:
     batch = sample_clip_batch(cache, seed=0, step=0, batch_size=5, config=CONFIG)
     shapes = {f.name: tuple(getattr(batch, f.name).shape) for f in fields(batch)}

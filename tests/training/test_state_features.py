@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from openloopy.data.batch import BatchConfig, sample_clip_batch
+from openloopy.data.batch import BatchConfig, sample_clip_batch, sample_frame_batch
 from openloopy.data.cache import AUDIO_MARGIN, COMMIT_CLIPS, open_latent_cache
 from openloopy.data.clips import decode_sound
 from openloopy.data.fitted_states import ClipStates
@@ -169,3 +169,27 @@ def test_what_footage_does_not_tell_is_as_usual_and_does_not_count(codec, encode
     weight = sample_clip_batch(cache, seed=0, step=0, batch_size=2, config=config).region_weight
     assert weight.shape == (2, 12, *RigCodec.latent_shape)
     assert np.array_equal(weight[1, 7].numpy(), slots)
+    frames = sample_frame_batch(cache, seed=0, step=0, batch_size=2, config=config)
+    assert np.array_equal(frames.region_weight[1].numpy(), slots)
+
+
+def test_footage_teaches_the_parts_that_it_shall(codec, encoder, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).uniform(LOW, HIGH, (40, len(NAMES))).astype(np.float32)
+    samples = [make_sample("puppet", num_frames=40), make_sample("filmed", num_frames=40)]
+    samples[1] = replace(samples[1], record=replace(samples[1].record, seed=None))
+    every = ClipStates(values, np.ones(len(NAMES), bool), samples[0].arrays["points68"])
+    monkeypatch.setattr(state_features, "states_of", lambda sample: every)
+    monkeypatch.setattr(state_features, "_samples", lambda folders, split: iter(samples))
+    monkeypatch.setattr(state_features, "shards_sha256", lambda folders: "")
+    cache = build_state_cache([Path("anywhere")], codec, encoder, tmp_path, split="train")
+    config = BatchConfig(
+        num_history=5, mouth_weight=1.0, eye_weight=1.0, footage_share=0.5, footage_parts=("mouth", "eyes")
+    )
+    for batch in (
+        sample_clip_batch(cache, seed=0, step=0, batch_size=20, config=config),
+        sample_frame_batch(cache, seed=0, step=0, batch_size=20, config=config),
+    ):
+        taught = batch.region_weight.flatten(0, -4).amax((1, 2))
+        assert {tuple(row.tolist()) for row in taught} == {(1.0, 1.0, 1.0), (1.0, 0.0, 1.0)}
+    with pytest.raises(ValueError, match="mouth, head, eyes"):
+        BatchConfig(footage_parts=("lips",))

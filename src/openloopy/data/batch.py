@@ -16,6 +16,7 @@ from torch import Tensor
 from openloopy.data.cache import AUDIO_MARGIN, LatentCache, sampling_weights
 from openloopy.data.regions import region_weights
 from openloopy.face.movement import expression_variance, head_motion_variance
+from openloopy.rig.state import PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class BatchConfig:
     """Loss weights of latents that touch the mouth's or an eye's box; 1 elsewhere."""
     footage_share: float = 0.1
     """Share of clips drawn from footage, where there is some beside puppets."""
+    footage_parts: tuple[str, ...] = tuple(PARTS)
+    """Parts of the face that footage teaches: its others do not count in the loss. People who were asked to hold still
+    teach lips only. Of face states; with pictures there is no choice."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or min(self.num_history, self.audio_margin) < 0:
@@ -46,6 +50,8 @@ class BatchConfig:
             )
         if not 0 <= self.start_share <= 1:
             raise ValueError(f"start_share must be in [0, 1], got {self.start_share}")
+        if not self.footage_parts or not set(self.footage_parts) <= set(PARTS):
+            raise ValueError(f"footage_parts are some of {', '.join(PARTS)}, got {self.footage_parts}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,7 @@ class FrameBatch:
     points68: Tensor
     """`b 68 2` in [0, 1] of the crop."""
     region_weight: Tensor
-    """`b 1 h w`."""
+    """`b 1 h w`; `b c h w` as in `ClipBatch`."""
 
     def to(self, device: torch.device | str) -> FrameBatch:
         return _moved(self, device)
@@ -115,7 +121,7 @@ def sample_clip_batch(
     values = _stacked(items)
     weights = _weights(values["points68"].flatten(0, 1), values["latents"], config)
     weights = weights.unflatten(0, (len(wanted), config.num_frames))
-    seen = _seen(cache, [int(drawn[n]) for n in wanted])
+    seen = _seen(cache, [int(drawn[n]) for n in wanted], config)
     return ClipBatch(**values, region_weight=weights if seen is None else weights * seen[:, None])
 
 
@@ -139,14 +145,22 @@ def sample_frame_batch(
         _draw_frame(cache, int(drawn[n]), np.random.default_rng([seed, step, n]), config) for n in wanted
     ]
     values = _stacked(items)
-    return FrameBatch(**values, region_weight=_weights(values["points68"], values["latents"], config))
+    weights = _weights(values["points68"], values["latents"], config)
+    seen = _seen(cache, [int(drawn[n]) for n in wanted], config)
+    return FrameBatch(**values, region_weight=weights if seen is None else weights * seen)
 
 
-def _seen(cache: LatentCache, clips: list[int]) -> Tensor | None:
-    """Which values of these clips' latents are known, `b c h w` of 0 and 1; None in a cache that knows all."""
+def _seen(cache: LatentCache, clips: list[int], config: BatchConfig) -> Tensor | None:
+    """Which values of these clips' latents count, `b c h w` of 0 and 1; None in a cache where all do."""
+    taught = np.array([part in config.footage_parts for part in PARTS])
     if "seen" not in cache.names:
+        if not taught.all():
+            raise ValueError(
+                f"{cache.folder} holds latents of pictures, which have no parts; leave footage_parts as it is"
+            )
         return None
-    return torch.from_numpy(np.stack([cache.rows("seen", i)[0] for i in clips])).float()
+    known = [cache.rows("seen", i)[0] * (taught | (not cache.records[i].is_footage)) for i in clips]
+    return torch.from_numpy(np.stack(known)).float()
 
 
 def pad_rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
