@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole line that makes the embedded `mini`: a corpus of face states, all steps, the model folder.
 #   runs/mini.sh                    (one or two CPU cores: see docs/training.md; every command resumes)
-# The corpus is synthetic speech with the states of a face that says it; no portrait, no footage, no picture is needed.
+# The corpus is synthetic speech with the states of a face that says it; no portrait and no picture is needed.
+# FOOTAGE (optional): a folder of filmed speakers. The shipped weights had six minutes (docs/training.md), which teach lips.
 # The settings are those of src/openloopy/recipes/mini.py; docs/training.md has times and results.
 # HOURS: length of the corpus. DEVICE: where the denoiser trains (cpu, cuda). PORTRAITS, SOUNDS (optional): folders for the
 # benchmark of the finished model.
@@ -18,10 +19,18 @@ DEVICE=${DEVICE:-cpu}
 "$BIN/openloopy" puppet "$WORK/states" --states --hours "$HOURS" --clip-s 20 --clip-s 32 --clip-s 45 --clip-s 60 \
   --name mini --seed 1 --workers 2
 
-"$BIN/openloopy" train mini.codec  --data "$WORK/states" --run "$RUN"  # mean and scale of the states: a minute
-"$BIN/openloopy" train mini.audio  --data "$WORK/states" --run "$RUN"  # the hearing; needs no corpus of its own
-"$BIN/openloopy" train mini.stage1 --data "$WORK/states" --run "$RUN" --set loop.device="$DEVICE"
-"$BIN/openloopy" train mini.stage2 --data "$WORK/states" --run "$RUN" --set loop.device="$DEVICE"
+DATA=(--data "$WORK/states")
+if [ -n "${FOOTAGE:-}" ]; then
+  # Clips of 3 s score lower than long ones: the threshold of 3 drops some whose lips are in step.
+  "$BIN/openloopy" prepare "$FOOTAGE" "$WORK/footage" --size 256 --set min_sync_score=2 ${HELD_OUT:+--held-out "$HELD_OUT"}
+  DATA+=(--data "$WORK/footage")
+fi
+
+"$BIN/openloopy" train mini.codec  "${DATA[@]}" --run "$RUN"  # mean and scale of the states: a minute
+"$BIN/openloopy" train mini.audio  "${DATA[@]}" --run "$RUN"  # the hearing; needs no corpus of its own
+"$BIN/openloopy" train mini.stage1 "${DATA[@]}" --run "$RUN" --set loop.device="$DEVICE"
+"$BIN/openloopy" train mini.stage2 "${DATA[@]}" --run "$RUN" --set loop.device="$DEVICE" \
+  --set training.batch.footage_share=0.2 --set 'training.batch.footage_parts=["mouth"]'
 
 # Held-out puppets, rendered, and portraits: what the finished model makes.
 "$BIN/openloopy" puppet "$WORK/eval" --num-clips 14 --clip-s 10 --val-share 0.86 --name eval --seed 3 --workers 2

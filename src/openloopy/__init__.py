@@ -1,3 +1,3 @@
 """OpenLoopy: an open implementation of Loopy (arXiv:2409.02634)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
