@@ -1,273 +1,316 @@
-"""Judges an audio encoder on human speech: talking heads whose words are aligned with the sound.
+"""Judges audio encoders on human speech: filmed people, recorded and synthetic voices that no training heard.
 
-    python benchmarks/hearing.py --videos DIR [--encoder DIR] [--utterances 40] [--out DIR]
+    python benchmarks/hearing.py --encoder DIR|hama [...] --videos DIR [...] --speech DIR [...] [--held-out PEOPLE]
+        [--out DIR] [--minutes 25]
 
-DIR holds clips of the GRID corpus, SPEAKER_sentence.mpg (3 s, 25 fps), and alignments/SPEAKER_sentence.align with
-lines `start end word` in 1/25000 s; a clip without one counts for the correlation alone. A ridge regression from
-the encoder's hidden states to jaw, width and lip closure is fitted on synthetic speech of unseen voices and then
-reads human speech: does the jaw follow the lips of the video, are closures heard at b, m, p, is silence heard as
-a mouth at rest? `--out` keeps the lip gaps found in the videos, which take most of the time. The last line is one
-JSON object.
+Each `--encoder` is a folder (as in a model's audio_encoder), or `hama`, the installed phoneme recogniser. `--videos` are
+folders of filmed clips (GRID's with `align/` or `alignments/` beside them; where there is a MANIFEST.csv, its clips of use
+test, and those of the people in `--held-out`); of the same folders the clips of use train, but those people's, teach the
+reading of lips. `--speech` are speech folders (`openloopy speech`): their split train teaches the reading of curves and
+visemes, their val and test are judged. Linear maps read all encoders alike. `--out` keeps the lip gaps found in videos,
+which take most of the time. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from hearing_clips import FilmedClip, closure_times_s, filmed_clips, highest_around, opening_times_s, silent_frames
+from hearing_readout import Readout, fit_classes, fit_ridge, stacked_states
 from identity import area_under_curve
 from provenance import ROOT, folder_hash, provenance, rounded, save_result
 
-from openloopy.face.landmarks import NetworkLandmarker
-from openloopy.face.movement import lip_gap
 from openloopy.measures.sync import lip_gap_correlation, pearson
-from openloopy.media.audio import open_waveform
-from openloopy.media.video import FPS, read_frames
-from openloopy.models.audio_encoder import (
-    SAMPLES_PER_FRAME,
-    AudioEncoder,
-    AudioFeatureReader,
-    load_audio_encoder,
-)
-from openloopy.recipes.speech_bank import ARTICULATION, SpeechBankConfig, make_utterance
+from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, AudioFeatureReader, load_audio_encoder
+from openloopy.models.conformer import Conformer, ConformerConfig
+from openloopy.puppet.augment import background
+from openloopy.puppet.sentences import UNHEARD_LANGUAGES
+from openloopy.puppet.speech_folder import Spoken, read_speech_folder
+from openloopy.puppet.visemes import SILENCE, VISEMES, viseme_labels
+from openloopy.recipes.speech_bank import ARTICULATION, SpeechBankConfig, known_of, make_utterance
+from openloopy.training.hama import hama_file, start_from_hama
 
 SHIPPED = ROOT / "src" / "openloopy" / "weights" / "mini" / "audio_encoder"
-ALIGN_UNITS_PER_S = 25_000
-CONTEXT_FRAMES = 2
-RIDGE = 0.03
-"""Penalty relative to the variance of a feature."""
-MARGIN_S = 0.06
+HAMA = "hama"
+HAMA_REACH = 100_000
+"""hama hears a sound as a whole."""
 MAX_LAG = 5
-SILENCE = "sil"
-OPEN_WORDS = frozenset("at a i r o now nine five white".split())
-"""Words whose middle is an open vowel."""
+NOISE_DB = 20.0
+FPS = 25
 JAW, CLOSE = ARTICULATION.index("jaw"), ARTICULATION.index("close")
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word of an alignment, or silence."""
-
-    start_s: float
-    end_s: float
-    text: str
+QUIET_S = 6.0
+LABELLED = ("kokoro", "recorded")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanClip:
-    """A talking head: what is said when, how far the lips are apart, how the mouth is heard to move."""
+class Reading:
+    """The maps that read one encoder."""
 
-    name: str
-    words: list[Word]
-    gap: np.ndarray
-    """`frames`, in eye distances; NaN where no face was found."""
-    heard: np.ndarray
-    """`frames curves`, as `ARTICULATION`."""
-
-    @property
-    def speaker(self) -> str:
-        """Named speakers have several clips (grid_s1_...); of the others each clip is a person."""
-        prefix = self.name.rsplit("_", 1)[0]
-        return self.name if prefix.endswith(("_f", "_m")) else prefix
+    curves: Readout
+    visemes: Readout
+    lips: Readout | None
+    """Lip gaps, as filmed people's; None without clips to learn from."""
 
 
-@dataclass(frozen=True)
-class Readout:
-    """Linear map from stacked hidden states to articulation."""
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What is read of one filmed clip, in frames."""
 
-    mean: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-
-    def __call__(self, states: np.ndarray) -> np.ndarray:
-        """states `frames features` -> `frames curves`."""
-        return (states - self.mean) / self.scale @ self.weight + self.bias
+    clip: FilmedClip
+    curves: np.ndarray
+    lips: np.ndarray
+    silence: np.ndarray
+    """Chance that nobody speaks."""
 
 
 def main() -> None:
     options = _parse()
     torch.set_num_threads(1)
-    encoder = load_audio_encoder(options.encoder).float()
-    readout, synthetic = fit_on_synthetic(encoder, options.utterances)
-    gaps = measure_gaps(options.videos, options.out)
-    clips = [hear_clip(path, gaps[path.stem], encoder, readout) for path in _clip_paths(options.videos)]
+    test, train = [], []
+    for folder in options.videos:
+        test += filmed_clips(folder, options.out, "test", options.held_out)
+        if (folder / "MANIFEST.csv").exists():
+            train += filmed_clips(folder, options.out, "train", options.held_out)
+    spoken = [sound for folder in options.speech for sound in read_speech_folder(folder)]
     result = {
         "benchmark": "hearing",
-        "encoder": folder_hash(options.encoder),
-        "clips": len(clips),
-        "aligned_clips": sum(bool(clip.words) for clip in clips),
-        "synthetic": synthetic,
-        **judge(clips),
+        "clips": len(test),
+        "people": sorted({clip.person for clip in test}),
+        "aligned_clips": sum(bool(clip.words) for clip in test),
+        "encoders": {name: judge(load(name), train, test, spoken, options.minutes) for name in options.encoder},
     }
     result = rounded({**result, **provenance()})
     save_result("hearing", result)
     print(json.dumps(result))
 
 
-def fit_on_synthetic(encoder: AudioEncoder, num_utterances: int) -> tuple[Readout, dict[str, float]]:
-    """A readout from validation speech, and its correlation on the last fifth, on which it was not fitted."""
-    config = SpeechBankConfig(num_utterances=num_utterances, seed=7)
-    made = [make_utterance(config, "val", i) for i in range(num_utterances)]
-    states = [stacked_states(encoder, sound.astype(np.float32) / 32768) for sound, _, _ in made]
-    curves = [articulation.astype(np.float32) for _, _, articulation in made]
-    num_fit = max(1, num_utterances * 4 // 5)
-    readout = fit_ridge(np.concatenate(states[:num_fit]), np.concatenate(curves[:num_fit]))
-    true, heard = np.concatenate(curves[num_fit:]), readout(np.concatenate(states[num_fit:]))
-    return readout, {name: pearson(true[:, k], heard[:, k]) for k, name in enumerate(ARTICULATION)}
+def load(name: str) -> AudioEncoder:
+    """An encoder folder, or hama."""
+    if name != HAMA:
+        return load_audio_encoder(Path(name)).float()
+    network = ConformerConfig(reach=HAMA_REACH)
+    encoder = AudioEncoder(AudioEncoderConfig(loudness="as_is", network=network)).eval()
+    assert isinstance(encoder.network, Conformer)
+    start_from_hama(encoder.network, hama_file())
+    return encoder
 
 
-def fit_ridge(states: np.ndarray, curves: np.ndarray) -> Readout:
-    """Least squares with a penalty on the weights of standardised features."""
-    mean, scale = states.mean(0), states.std(0) + 1e-5
-    x, bias = (states - mean) / scale, curves.mean(0)
-    gram = x.T @ x + RIDGE * len(x) * np.eye(x.shape[1], dtype=x.dtype)
-    return Readout(mean, scale, np.linalg.solve(gram, x.T @ (curves - bias)), bias)
-
-
-def stacked_states(encoder: AudioEncoder, waveform: np.ndarray) -> np.ndarray:
-    """Hidden states of all layers of each frame and its neighbours, `frames features`."""
-    reader = AudioFeatureReader(encoder, waveform)
-    states = reader.window(0, reader.num_frames).flatten(1).float().numpy()
-    padded = np.pad(states, ((CONTEXT_FRAMES, CONTEXT_FRAMES), (0, 0)), mode="edge")
-    return np.concatenate([padded[k : k + len(states)] for k in range(2 * CONTEXT_FRAMES + 1)], axis=1)
-
-
-def measure_gaps(videos: Path, out: Path | None) -> dict[str, np.ndarray]:
-    """Lip gap of every clip, `frames`; read from `out` where it was measured before."""
-    kept = out / "lip_gaps.npz" if out else None
-    if kept and kept.exists():
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    landmarker = NetworkLandmarker()
-    gaps = {path.stem: _gap_of_video(path, landmarker) for path in _clip_paths(videos)}
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **gaps)
-    return gaps
-
-
-def hear_clip(path: Path, gap: np.ndarray, encoder: AudioEncoder, readout: Readout) -> HumanClip:
-    """What the encoder hears in a clip, for as many frames as the video has."""
-    waveform = np.asarray(open_waveform(path), np.float32)
-    num_samples = len(gap) * SAMPLES_PER_FRAME
-    waveform = np.pad(waveform, (0, max(0, num_samples - len(waveform))))[:num_samples]
-    words = read_alignment(path.parent / "alignments" / f"{path.stem}.align")
-    return HumanClip(name=path.stem, words=words, gap=gap, heard=readout(stacked_states(encoder, waveform)))
-
-
-def read_alignment(path: Path) -> list[Word]:
-    """Lines `start end word`, in 1/25000 s; no words where there is no such file."""
-    if not path.exists():
-        return []
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    return [
-        Word(int(start) / ALIGN_UNITS_PER_S, int(end) / ALIGN_UNITS_PER_S, text) for start, end, text in rows
-    ]
-
-
-def judge(clips: list[HumanClip]) -> dict:
-    """All measures of the heard mouths; the video's own lip gap stands beside them as the attainable."""
-    synced = [lip_gap_correlation(clip.heard[:, JAW], clip.gap, MAX_LAG) for clip in clips]
-    in_step = {clip.name: score.r for clip, score in zip(clips, synced, strict=True)}
-    speakers = {clip.speaker for clip in clips}
+def judge(
+    encoder: AudioEncoder,
+    train: Sequence[FilmedClip],
+    test: Sequence[FilmedClip],
+    spoken: Sequence[Spoken],
+    minutes: float,
+) -> dict:
+    """All measures of one encoder."""
+    reading = learn_to_read(encoder, train, spoken, minutes)
+    heard = [hear(encoder, reading, clip) for clip in test]
+    noisy = [hear(encoder, reading, clip, with_noise) for clip in test if clip.words]
     return {
-        "jaw_correlation": float(np.median([score.r for score in synced])),
-        "jaw_correlation_best_lag": float(np.median([score.best_r for score in synced])),
-        "best_lag_frames": float(np.median([score.best_lag for score in synced])),
-        "jaw_correlation_of_speaker": {
-            speaker: float(np.median([in_step[clip.name] for clip in clips if clip.speaker == speaker]))
-            for speaker in sorted(speakers)
-        },
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "times_real_time": speed(encoder),
+        "jaw": follow([(one.clip, one.curves[:, JAW]) for one in heard]),
+        "filmed_lips": follow([(one.clip, one.lips) for one in heard]) if reading.lips else None,
         "closure_auc": {
-            "heard_close": closure_auc(clips, [clip.heard[:, CLOSE] for clip in clips]),
-            "heard_jaw": closure_auc(clips, [-clip.heard[:, JAW] for clip in clips]),
-            "seen_gap": closure_auc(clips, [-clip.gap for clip in clips]),
+            "heard_close": closure_auc(test, [one.curves[:, CLOSE] for one in heard]),
+            "heard_jaw": closure_auc(test, [-one.curves[:, JAW] for one in heard]),
+            "heard_lips": closure_auc(test, [-one.lips for one in heard]),
+            "seen_gap": closure_auc(test, [-clip.gap for clip in test]),
         },
-        "silence": judge_silence(clips),
+        "silence_auc": {"clean": silence_auc(heard), "noise_20_db": silence_auc(noisy)},
+        "visemes": {name: viseme_accuracy(encoder, reading, sounds) for name, sounds in test_sets(spoken).items()},
+        "quiet": quiet(encoder, reading, [clip for clip in test if clip.words]),
+        "level": level(encoder, reading, test),
     }
 
 
-def closure_auc(clips: list[HumanClip], tracks: list[np.ndarray]) -> float:
+def learn_to_read(
+    encoder: AudioEncoder, film: Sequence[FilmedClip], spoken: Sequence[Spoken], minutes: float
+) -> Reading:
+    """Readouts from synthetic, Kokoro's and recorded speech, a third of the minutes each, and from filmed lips."""
+    config, rng = SpeechBankConfig(num_utterances=0, seed=7), np.random.default_rng(0)
+    num_made = round(minutes * 20 / config.utterance_s)
+    known = [make_utterance(config, "train", number) for number in range(num_made)]
+    for engine in LABELLED:
+        sounds = [s for s in spoken if s.engine == engine and s.split == "train" and s.phonemes is not None]
+        left_s = minutes * 20
+        for index in rng.permutation(len(sounds)):
+            known.append(known_of(sounds[index].read(), rng))
+            left_s -= sounds[index].duration_s
+            if left_s <= 0:
+                break
+    states = np.concatenate([stacked_states(encoder, one.waveform.astype(np.float32) / 32768) for one in known])
+    curves = np.concatenate([one.curves[:, : len(ARTICULATION)] for one in known]).astype(np.float32)
+    labels = np.concatenate([one.visemes[::2] for one in known])
+    lips = None
+    if film:
+        filmed = [(stacked_states(encoder, clip.waveform), clip.gap, clip.person) for clip in film]
+        lips = fit_lips(filmed)
+    return Reading(curves=fit_ridge(states, curves), visemes=fit_classes(states, labels, len(VISEMES)), lips=lips)
+
+
+def fit_lips(filmed: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Readout:
+    """Lip gaps, each person's in units of their own spread."""
+    parts = []
+    for person in {person for _, _, person in filmed}:
+        own = [(states, gap) for states, gap, p in filmed if p == person]
+        gaps = np.concatenate([gap for _, gap in own])
+        states = np.concatenate([states[: len(gap)] for states, gap in own])
+        known = np.isfinite(gaps)
+        parts.append((states[known], (gaps[known] - gaps[known].mean()) / max(gaps[known].std(), 1e-4)))
+    return fit_ridge(*(np.concatenate(part) for part in zip(*((s, g[:, None]) for s, g in parts), strict=True)))
+
+
+def hear(
+    encoder: AudioEncoder,
+    reading: Reading,
+    clip: FilmedClip,
+    change: Callable[[np.ndarray], np.ndarray] = lambda sound: sound,
+) -> Heard:
+    """What is read of a clip's sound, perhaps a changed one."""
+    states = stacked_states(encoder, change(clip.waveform))[: len(clip.gap)]
+    lips = reading.lips(states)[:, 0] if reading.lips else np.zeros(len(states))
+    return Heard(clip=clip, curves=reading.curves(states), lips=lips, silence=silence_chance(reading, states))
+
+
+def silence_chance(reading: Reading, states: np.ndarray) -> np.ndarray:
+    logits = torch.from_numpy(reading.visemes(states))
+    return logits.softmax(-1)[:, VISEMES.index(SILENCE)].numpy()
+
+
+def with_noise(sound: np.ndarray) -> np.ndarray:
+    """White noise, 20 dB below the sound."""
+    noise = np.random.default_rng(3).standard_normal(len(sound)).astype(np.float32)
+    return sound + noise * np.float32(np.sqrt((sound**2).mean()) * 10 ** (-NOISE_DB / 20))
+
+
+def follow(tracks: Sequence[tuple[FilmedClip, np.ndarray]]) -> dict:
+    """How tracks follow filmed lips: medians over people of each person's median, in step and at the best lag."""
+    scores = [(clip, lip_gap_correlation(track, clip.gap, MAX_LAG)) for clip, track in tracks]
+    people = sorted({clip.person for clip, _ in scores})
+    by_person = {
+        person: [
+            float(np.median([value(score) for clip, score in scores if clip.person == person]))
+            for value in (lambda s: s.r, lambda s: s.best_r, lambda s: float(s.best_lag))
+        ]
+        for person in people
+    }
+    in_step, best, lags = (np.array(values) for values in zip(*by_person.values(), strict=True))
+    return {
+        "in_step": float(np.median(in_step)),
+        "best_lag": float(np.median(best)),
+        "lag_frames": float(np.median(lags)),
+        "by_person": by_person,
+    }
+
+
+def closure_auc(clips: Sequence[FilmedClip], tracks: Sequence[np.ndarray]) -> float:
     """The chance that a track's highest value around a b, m or p exceeds that around an open vowel."""
     closed, opened = [], []
     for clip, track in zip(clips, tracks, strict=True):
-        closed += [_highest_around(track, time_s) for time_s in closure_times_s(clip.words)]
-        opened += [_highest_around(track, time_s) for time_s in opening_times_s(clip.words)]
+        closed += [highest_around(track, time_s) for time_s in closure_times_s(clip.words)]
+        opened += [highest_around(track, time_s) for time_s in opening_times_s(clip.words)]
     known = [np.array(values)[np.isfinite(values)] for values in (closed, opened)]
     return area_under_curve(known[0], known[1])
 
 
-def closure_times_s(words: list[Word]) -> list[float]:
-    """When the lips meet: at the start of words with b, m or p, and at the end of the letter m."""
-    starts = [word.start_s for word in words if word.text[0] in "bp"]
-    return starts + [word.end_s for word in words if word.text == "m"]
+def silence_auc(heard: Sequence[Heard]) -> dict[str, float]:
+    """Silence told from words by the heard closure, and by the chance of the viseme."""
+    aligned = [one for one in heard if one.clip.words]
+    silent = np.concatenate([silent_frames(one.clip.words, len(one.clip.gap)) for one in aligned])
+    tracks = {
+        "close": np.concatenate([one.curves[:, CLOSE] for one in aligned]),
+        "viseme": np.concatenate([one.silence for one in aligned]),
+    }
+    return {name: area_under_curve(track[silent], track[~silent]) for name, track in tracks.items()}
 
 
-def opening_times_s(words: list[Word]) -> list[float]:
-    """Middles of open vowels."""
-    return [(word.start_s + word.end_s) / 2 for word in words if word.text in OPEN_WORDS]
-
-
-def judge_silence(clips: list[HumanClip]) -> dict[str, float]:
-    """Median of the heard mouth in silence and in words: at rest it is closed and its jaw is up."""
-    aligned = [clip for clip in clips if clip.words]
-    heard = np.concatenate([clip.heard for clip in aligned])
-    silent = np.concatenate([_is_silent(clip) for clip in aligned])
+def test_sets(spoken: Sequence[Spoken]) -> dict[str, list[Spoken]]:
+    """Sounds of val and test with known phonemes; recorded ones whose words somebody wrote down."""
+    known = [s for s in spoken if s.split != "train" and s.phonemes is not None]
     return {
-        "close_in_silence": float(np.median(heard[silent, CLOSE])),
-        "close_in_words": float(np.median(heard[~silent, CLOSE])),
-        "jaw_in_silence": float(np.median(heard[silent, JAW])),
-        "jaw_in_words": float(np.median(heard[~silent, JAW])),
-        "auc_close": area_under_curve(heard[silent, CLOSE], heard[~silent, CLOSE]),
+        "human_english": [s for s in known if s.engine == "recorded" and s.language == "en" and s.text],
+        "kokoro": [s for s in known if s.engine == "kokoro" and s.split == "test" and not _is_unheard(s)],
+        "unheard_language": [s for s in known if s.engine == "kokoro" and s.split == "test" and _is_unheard(s)],
     }
 
 
-def _is_silent(clip: HumanClip) -> np.ndarray:
-    """Frames inside `sil`, a margin away from the words; bool `frames`."""
-    time_s = np.arange(len(clip.heard)) / FPS
-    said = [word for word in clip.words if word.text != SILENCE]
-    inside = [(time_s > word.start_s - 2 * MARGIN_S) & (time_s < word.end_s + 2 * MARGIN_S) for word in said]
-    return ~np.any(inside, axis=0)
+def viseme_accuracy(encoder: AudioEncoder, reading: Reading, sounds: Sequence[Spoken]) -> dict[str, float]:
+    """Share of frames whose viseme is read rightly, and the same of those in which somebody speaks."""
+    right, is_speech = [], []
+    for sound in sounds:
+        utterance = sound.read()
+        states = stacked_states(encoder, utterance.waveform)
+        labels = viseme_labels(utterance.phonemes, len(states), FPS)
+        right.append(reading.visemes(states).argmax(1) == labels)
+        is_speech.append(labels != VISEMES.index(SILENCE))
+    if not right:
+        return {}
+    right, is_speech = np.concatenate(right), np.concatenate(is_speech)
+    return {"all": float(right.mean()), "speech": float(right[is_speech].mean()), "minutes": len(right) / FPS / 60}
 
 
-def _highest_around(track: np.ndarray, time_s: float) -> float:
-    """The highest known value within the margin; NaN if there is none."""
-    first, last = (round(t * FPS) for t in (time_s - MARGIN_S, time_s + MARGIN_S))
-    values = track[max(first, 0) : last + 1]
-    values = values[np.isfinite(values)]
-    return float(values.max()) if len(values) else float("nan")
+def quiet(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) -> dict[str, float]:
+    """How open the heard jaw is where nobody speaks, relative to speech: 95th percentiles, 0 is the mouth at rest."""
+    speech = np.concatenate([_jaw(encoder, reading, clip.waveform) for clip in clips])
+    rng, samples = np.random.default_rng(5), round(QUIET_S * SAMPLE_RATE_HZ)
+    white = rng.standard_normal(samples).astype(np.float32)
+    sounds = {"digital_silence": np.zeros(samples, np.float32)}
+    sounds |= {f"white_{db}_db": white * np.float32(10 ** (-db / 20)) for db in (60, 50, 40)}
+    sounds |= {f"background_{i}": background(samples, rng).astype(np.float32) * np.float32(0.03) for i in range(8)}
+    open_speech = float(np.percentile(speech, 95))
+    return {name: float(np.percentile(_jaw(encoder, reading, s), 95)) / open_speech for name, s in sounds.items()}
 
 
-def _gap_of_video(path: Path, landmarker: NetworkLandmarker) -> np.ndarray:
-    faces = landmarker.track(read_frames(path))
-    gap = np.full(len(faces), np.nan, np.float32)
-    found = [i for i, face in enumerate(faces) if face is not None]
-    if found:
-        gap[found] = lip_gap(np.stack([faces[i].points68 for i in found]))
-    return gap
+def level(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) -> float:
+    """Mean difference of the heard jaw at -30 dB to that at 0 dB, over its range (5th to 95th percentile)."""
+    loud = [clip.waveform / max(float(np.abs(clip.waveform).max()), 1e-6) for clip in clips]
+    tracks = [_jaw(encoder, reading, sound) for sound in loud]
+    soft = [_jaw(encoder, reading, np.round(sound * 32767 * 10 ** (-30 / 20)) / np.float32(32767)) for sound in loud]
+    difference = np.abs(np.concatenate(tracks) - np.concatenate(soft)).mean()
+    low, high = np.percentile(np.concatenate(tracks), (5, 95))
+    return float(difference / (high - low))
 
 
-def _clip_paths(videos: Path) -> list[Path]:
-    paths = sorted(videos.glob("*.mpg"))
-    if not paths:
-        raise ValueError(f"{videos} holds no *.mpg")
-    return paths
+def speed(encoder: AudioEncoder) -> float:
+    """Seconds of sound per second of one core."""
+    sound = np.random.default_rng(0).standard_normal(60 * SAMPLE_RATE_HZ).astype(np.float32) * np.float32(0.05)
+    start = time.perf_counter()
+    reader = AudioFeatureReader(encoder, sound)
+    for first in range(0, reader.num_frames, 100):
+        reader.window(first, min(100, reader.num_frames - first))
+    return 60 / (time.perf_counter() - start)
+
+
+def _jaw(encoder: AudioEncoder, reading: Reading, sound: np.ndarray) -> np.ndarray:
+    return reading.curves(stacked_states(encoder, sound.astype(np.float32)))[:, JAW]
+
+
+def _is_unheard(sound: Spoken) -> bool:
+    return sound.language in UNHEARD_LANGUAGES
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--videos", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, default=SHIPPED)
-    parser.add_argument("--utterances", type=int, default=40, help="synthetic ones, to fit the readout")
-    parser.add_argument("--out", type=Path, help="keeps the lip gaps for the next encoder")
-    return parser.parse_args()
+    parser.add_argument("--videos", type=Path, action="append", required=True)
+    parser.add_argument("--speech", type=Path, action="append", required=True)
+    parser.add_argument("--encoder", action="append", help=f"a folder, or {HAMA}; repeat it [{SHIPPED}]")
+    parser.add_argument("--held-out", type=lambda names: names.split(","), default=[])
+    parser.add_argument("--minutes", type=float, default=25, help="of speech, to fit the readouts")
+    parser.add_argument("--out", type=Path, help="keeps the lip gaps")
+    options = parser.parse_args()
+    options.encoder = options.encoder or [str(SHIPPED)]
+    return options
 
 
 if __name__ == "__main__":

@@ -81,6 +81,6 @@ def test_the_astronaut_speaks(pipeline):
 def spoken(num_frames: int) -> np.ndarray:
     """The viseme of each frame of the demo speech."""
     known = json.loads((ASSETS / "demo_speech.json").read_text())
-    names = ("start_s", "end_s", "symbol", "engine")
+    names = ("start_s", "end_s", "symbol", "alphabet")
     phonemes = [Phoneme(**dict(zip(names, values, strict=True))) for values in known["phonemes"]]
     return viseme_labels(phonemes, num_frames, fps=25)

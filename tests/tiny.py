@@ -76,7 +76,7 @@ def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
     )
-    return AudioEncoder(AudioEncoderConfig(wav2vec2=settings)).eval()
+    return AudioEncoder(AudioEncoderConfig(network=settings)).eval()
 
 
 def tiny_model(seed: int = 0, **changes) -> LoadedModel:

@@ -273,7 +273,7 @@ def test_a_puppets_lips_meet_at_the_time_of_the_sound() -> None:
     speaker = Speaker(engine="espeak", language="en-us", voice="")
     spans = [(0.2, 1.0, "a"), (1.0, 1.1, "p"), (1.1, 1.9, "a")]
     phonemes = tuple(
-        Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, engine="espeak")
+        Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, alphabet="ipa")
         for start_s, end_s, symbol in spans
     )
     tone = 0.3 * np.sin(2 * np.pi * 150 * np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)

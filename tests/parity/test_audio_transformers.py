@@ -44,7 +44,7 @@ FROM_SPECTRUM = replace(SMALL, mel=MelConfig(bands=40, channels=16))
 @pytest.fixture(params=[SMALL, FROM_SPECTRUM], ids=["waveform", "spectrum"])
 def encoder(request) -> AudioEncoder:
     torch.manual_seed(0)
-    return AudioEncoder(AudioEncoderConfig(wav2vec2=request.param)).eval()
+    return AudioEncoder(AudioEncoderConfig(network=request.param)).eval()
 
 
 def speech_like(seconds: float) -> np.ndarray:
@@ -73,7 +73,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_states_equal_transformers(kind, tmp_path):
     torch.manual_seed(0)
-    encoder = AudioEncoder(AudioEncoderConfig(wav2vec2=KINDS[kind])).eval()
+    encoder = AudioEncoder(AudioEncoderConfig(network=KINDS[kind])).eval()
     for parameter in encoder.parameters():  # biases and norms begin as zeros and ones
         parameter.add_(torch.randn_like(parameter) * 0.05)
     save_audio_encoder(tmp_path, encoder)
@@ -244,7 +244,7 @@ def test_a_sound_without_samples_is_silence(encoder):
 
 def test_normalised_sound_is_heard_alike_at_any_loudness():
     torch.manual_seed(0)
-    encoder = AudioEncoder(AudioEncoderConfig(loudness="normalised", wav2vec2=SMALL)).eval()
+    encoder = AudioEncoder(AudioEncoderConfig(loudness="normalised", network=SMALL)).eval()
     loud = AudioFeatureReader(encoder, speech_like(0.4)).window(0, 10)
     quiet = AudioFeatureReader(encoder, speech_like(0.4) * 0.05).window(0, 10)
     torch.testing.assert_close(quiet, loud, rtol=1e-3, atol=1e-3)

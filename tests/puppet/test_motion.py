@@ -203,7 +203,7 @@ def habits_of(motion: States) -> list[float]:
 
 def test_held_vowels_stay_open() -> None:
     """A sung vowel sinks a little in two seconds; it does not shut."""
-    held = (Phoneme(start_s=0.5, end_s=2.5, symbol="ɑː", engine="espeak"),)
+    held = (Phoneme(start_s=0.5, end_s=2.5, symbol="ɑː", alphabet="ipa"),)
     motion = face_states(
         replace(tone(120), phonemes=held), draw_style(np.random.default_rng(0)), np.random.default_rng(0)
     )
@@ -222,7 +222,7 @@ def tone(end_hz: float) -> Utterance:
 
 def tone_vowels() -> tuple[Phoneme, ...]:
     return tuple(
-        Phoneme(start_s=0.2 * i, end_s=0.2 * (i + 1), symbol=symbol, engine="espeak")
+        Phoneme(start_s=0.2 * i, end_s=0.2 * (i + 1), symbol=symbol, alphabet="ipa")
         for i, symbol in enumerate(["ɑː", "t"] * 7)
     )
 
@@ -264,7 +264,7 @@ def test_short_closures_survive_sampling() -> None:
     for delay_s in np.linspace(0, 0.04, 9):
         start = 0.5 + float(delay_s)
         phonemes = tuple(
-            Phoneme(start_s=a, end_s=b, symbol=symbol, engine="espeak")
+            Phoneme(start_s=a, end_s=b, symbol=symbol, alphabet="ipa")
             for a, b, symbol in [(0.2, start, "ɑː"), (start, start + 0.04, "b"), (start + 0.04, 0.9, "ɑː")]
         )
         utterance = Utterance(

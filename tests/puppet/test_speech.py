@@ -13,14 +13,19 @@ import soundfile
 
 import openloopy
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.puppet.sentences import ENGLISH, LANGUAGES, LINKS, OPENINGS, OTHERS, draw_sentence
+from openloopy.puppet.espeak import _decode_symbol, read_aloud
+from openloopy.puppet.sentences import (
+    ENGLISH,
+    LANGUAGES,
+    LINKS,
+    OPENINGS,
+    OTHERS,
+    UNHEARD_LANGUAGES,
+    draw_sentence,
+)
 from openloopy.puppet.speech import (
     ESPEAK_VARIANTS,
     FLITE_VOICES,
-    PAUSE_SYMBOL,
-    Phoneme,
-    Speaker,
-    _decode_symbol,
     _parse_flite,
     draw_speaker,
     has_flite,
@@ -28,6 +33,7 @@ from openloopy.puppet.speech import (
     speak,
     utter,
 )
+from openloopy.puppet.utterance import PAUSE_SYMBOL, Phoneme, Speaker
 
 ESPEAK = Speaker(engine="espeak", language="en-us", voice="")
 FLITE = Speaker(engine="flite", language="en-us", voice="slt")
@@ -165,6 +171,20 @@ def test_val_grammar_uses_no_train_word() -> None:
             assert not words & train_only, sentence
 
 
+def test_unheard_languages_are_kept_for_tests() -> None:
+    assert set(UNHEARD_LANGUAGES) <= set(OTHERS) and not set(UNHEARD_LANGUAGES) & set(LANGUAGES)
+    rng = np.random.default_rng(3)
+    italian = {draw_sentence(rng, "it", "test").rstrip(".") for _ in range(200)}
+    assert italian == {*OTHERS["it"]["train"], *OTHERS["it"]["val"]}
+
+
+def test_read_aloud_keeps_punctuation_and_drops_language_marks() -> None:
+    assert read_aloud("en-us", "Hello, my friend!") == "həlˈoʊ, maɪ fɹˈɛnd!"
+    assert "(" not in read_aloud("fr", "le weekend, c'est cool")
+    with pytest.raises(ValueError, match="no voice 'xx-nowhere'"):
+        read_aloud("xx-nowhere", "hello")
+
+
 @pytest.mark.parametrize(
     "data, symbol",
     [
@@ -182,7 +202,7 @@ def test_decode_symbol(data: bytes, symbol: str) -> None:
 
 def test_parse_flite() -> None:
     parsed = _parse_flite("pau:0.193 b:0.217 aa:0.428 pau:0.5")
-    assert parsed[1] == Phoneme(start_s=0.193, end_s=0.217, symbol="b", engine="flite")
+    assert parsed[1] == Phoneme(start_s=0.193, end_s=0.217, symbol="b", alphabet="arpabet")
     assert [p.symbol for p in parsed] == [PAUSE_SYMBOL, "b", "aa", PAUSE_SYMBOL]
 
 

@@ -22,11 +22,11 @@ from openloopy.puppet.visemes import (
 
 
 def ipa(symbol: str, start_s: float = 0.0, end_s: float = 0.1) -> Phoneme:
-    return Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, engine="espeak")
+    return Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, alphabet="ipa")
 
 
 def arpabet(symbol: str, start_s: float = 0.0, end_s: float = 0.1) -> Phoneme:
-    return Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, engine="flite")
+    return Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, alphabet="arpabet")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def make_encoder(seed: int, *, width: int = 16) -> AudioEncoder:
         num_conv_pos_embedding_groups=2,
         mel=MelConfig(),
     )
-    return AudioEncoder(AudioEncoderConfig(wav2vec2=network)).eval().requires_grad_(False)
+    return AudioEncoder(AudioEncoderConfig(network=network)).eval().requires_grad_(False)
 
 
 def make_projection(seed: int, *, width: int = 16, context: int = CONTEXT) -> AudioProjection:

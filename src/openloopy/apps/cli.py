@@ -73,6 +73,14 @@ class Frame(str, Enum):
     full = "full"
 
 
+class Split(str, Enum):
+    """Whose voices: to train on, to choose by, to test on."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
 class Engine(str, Enum):
     """What runs the work on many videos."""
 
@@ -197,6 +205,50 @@ def generate(
     with _interruptible("nothing was written"), _ProgressBar() as bar:
         report = generate_video(request, say=bar.say, watch=bar.show)
     typer.echo(report)
+
+
+@app.command()
+def speech(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Speech folder: sounds and speech.jsonl.")],
+    recorded: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of recordings, with a manifest, texts or times beside them; repeat it for several."),
+    ] = None,
+    held_out: Annotated[
+        str, typer.Option("--held-out", help="Speakers that no training hears, separated by commas.")
+    ] = "",
+    language: Annotated[
+        list[str] | None, typer.Option(help="Only recordings of this language, such as en; repeat it. [all]")
+    ] = None,
+    transcribe: Annotated[
+        bool, typer.Option(help="English without a text is written down by hama before it is aligned.")
+    ] = True,
+    kokoro_hours: Annotated[
+        float, typer.Option("--kokoro-hours", min=0, help="Speech of Kokoro's voices (half a core second a second).")
+    ] = 0.0,
+    split: Annotated[Split, typer.Option(help="Whose of Kokoro's voices.")] = Split.train,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same speech.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for Kokoro.")] = 1,
+) -> None:
+    """Gather speech with known phoneme times, recorded or by Kokoro, for `train` and `puppet`. Resumes."""
+    from openloopy.puppet.speech_folder import add_kokoro, add_recorded, hours_of, read_speech_folder
+
+    if not recorded and not kokoro_hours:
+        raise typer.BadParameter("nothing to gather: give --recorded or --kokoro-hours")
+    with _interruptible("the same command goes on from here"):
+        for folder in recorded or ():
+            people = [name for name in held_out.split(",") if name]
+            counts = add_recorded(out, folder, held_out=people, languages=language or (), transcribe=transcribe)
+            ways = ", ".join(f"{count} {way}" for way, count in counts.most_common()) or "nothing new"
+            typer.echo(f"{folder}: {ways}")
+        if kokoro_hours:
+            add_kokoro(out, hours=kokoro_hours, split=split.value, seed=seed, workers=workers)
+    sounds = read_speech_folder(out)
+    timed = [sound for sound in sounds if sound.phonemes is not None]
+    typer.echo(
+        f"{out} holds {len(sounds)} sounds ({hours_of(sounds):.2f} h) of {len({s.speaker for s in sounds})} voices; "
+        f"the times of the phonemes are known in {len(timed)} ({hours_of(timed):.2f} h)"
+    )
 
 
 @app.command()

@@ -18,8 +18,8 @@ class PhonemeSpan(NamedTuple):
     start_s: float
     end_s: float
     symbol: str
-    """As the speech engine writes it: IPA (espeak) or ARPAbet (flite)."""
-    engine: str
+    alphabet: str
+    """"ipa" or "arpabet"."""
 
 
 @dataclass(frozen=True, kw_only=True)

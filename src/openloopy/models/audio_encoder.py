@@ -1,14 +1,15 @@
-"""Audio encoder: a wav2vec 2.0 whose hidden states of all layers become features at 25 fps.
+"""Audio encoder: a network on sound whose hidden states of all layers become features at 25 fps.
 
 Source: Loopy sec. 3.3 (wav2vec 2.0, multi-scale features: the hidden states of all layers together). The paper's
-size uses wav2vec2-base-960h (12 layers x 768); `mini` uses a small configuration of the same network, trained on
-synthetic speech with known phonemes and frozen afterwards.
+size uses wav2vec2-base-960h (12 layers x 768); `mini` uses a small conformer under the same interface, trained on
+speech with known phonemes and frozen afterwards.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
+from openloopy.models.conformer import MODEL_TYPE as CONFORMER_TYPE
+from openloopy.models.conformer import Conformer, ConformerConfig
 from openloopy.models.foreign_files import read_folder_tensors, read_settings
 from openloopy.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config, from_transformers_names
 from openloopy.models.weight_files import mismatch_report, save_weights
@@ -30,9 +33,14 @@ STEPS_PER_FRAME = 2
 """wav2vec 2.0 makes 50 steps a second."""
 TAIL_SAMPLES = 80
 """Zeros appended so that n video frames of sound give exactly 2 n steps (receptive field 400, stride 320)."""
-CHUNK_FRAMES = 250
+CHUNK_FRAMES = 500
 CONTEXT_FRAMES = 25
-"""Long sounds are encoded in chunks of 10 s with 1 s of context at both sides: bounded memory."""
+"""Long sounds are encoded in chunks of 20 s with context at both sides: bounded memory. A conformer gets as much context
+as it can hear; wav2vec 2.0, which hears without limit, 1 s."""
+LEVEL_RMS = 0.1
+"""Of the loud parts of a levelled sound."""
+LOWEST_RMS = 1e-4
+"""A sound whose loud parts are quieter than this (-80 dB) is made no louder than if they had it."""
 SILENCE_FRAMES = 25
 """The silence that is heard before and after a sound, 1 s."""
 CONFIG_FILE = "config.json"
@@ -44,9 +52,10 @@ LOUDNESS_FILE = "preprocessor_config.json"
 class AudioEncoderConfig:
     """What the encoder hears."""
 
-    loudness: Literal["as_is", "normalised"] = "as_is"
-    """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects."""
-    wav2vec2: Wav2Vec2Config = Wav2Vec2Config()
+    loudness: Literal["as_is", "normalised", "levelled"] = "as_is"
+    """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects; 'levelled': the loud
+    parts of the whole sound have LEVEL_RMS, however much silence lies between them (`speech_level`)."""
+    network: Wav2Vec2Config | ConformerConfig = Wav2Vec2Config()
 
 
 class AudioEncoder(nn.Module):
@@ -55,19 +64,27 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig):
         super().__init__()
         self.config = config
-        self.wav2vec2 = Wav2Vec2(config.wav2vec2)
+        is_conformer = isinstance(config.network, ConformerConfig)
+        self.network = (Conformer if is_conformer else Wav2Vec2)(config.network)
 
     @property
     def num_layers(self) -> int:
-        return self.config.wav2vec2.num_hidden_layers
+        return self.config.network.num_hidden_layers
 
     @property
     def width(self) -> int:
-        return self.config.wav2vec2.hidden_size
+        return self.config.network.hidden_size
+
+    @property
+    def context_frames(self) -> int:
+        """Frames to each side of a chunk that are heard with it."""
+        if isinstance(self.config.network, ConformerConfig):
+            return -(-self.config.network.context_steps // STEPS_PER_FRAME)
+        return CONTEXT_FRAMES
 
     def hidden_states(self, waveform: Tensor) -> Tensor:
         """waveform: `b samples` -> hidden states at 50 Hz, `b steps layers width`."""
-        return torch.stack(self.wav2vec2(waveform), dim=2)
+        return torch.stack(self.network(waveform), dim=2)
 
     def frame_states(self, waveform: Tensor) -> Tensor:
         """waveform: `b f*640` (whole video frames of sound) -> `b f layers width`, the mean of two steps a frame."""
@@ -117,8 +134,9 @@ class AudioFeatureReader:
 
     def _encode(self, index: int) -> Tensor:
         first = index * CHUNK_FRAMES - SILENCE_FRAMES
-        begin = max(first - CONTEXT_FRAMES, -SILENCE_FRAMES)
-        end = min(first + CHUNK_FRAMES + CONTEXT_FRAMES, self.num_frames + SILENCE_FRAMES)
+        context = self.encoder.context_frames
+        begin = max(first - context, -SILENCE_FRAMES)
+        end = min(first + CHUNK_FRAMES + context, self.num_frames + SILENCE_FRAMES)
         parameter = next(self.encoder.parameters())
         piece = (self._with_silence(begin, end) - self._mean) * self._scale
         sound = torch.from_numpy(piece)[None].to(parameter.device, parameter.dtype)
@@ -137,12 +155,31 @@ class AudioFeatureReader:
         """Mean and scale over the whole sound, read in pieces."""
         if self.encoder.config.loudness == "as_is" or not len(self.waveform):
             return 0.0, 1.0
-        pieces = range(0, len(self.waveform), SAMPLE_RATE_HZ * 60)
-        sums = np.array([_moments(self.waveform[i : i + SAMPLE_RATE_HZ * 60]) for i in pieces]).sum(0)
+        starts = range(0, len(self.waveform), SAMPLE_RATE_HZ * 60)
+        pieces = (self.waveform[i : i + SAMPLE_RATE_HZ * 60] for i in starts)
+        if self.encoder.config.loudness == "levelled":
+            scale = LEVEL_RMS / speech_level(pieces)
+            _give_back_pages(self.waveform)
+            return 0.0, scale
+        sums = np.array([_moments(piece) for piece in pieces]).sum(0)
         _give_back_pages(self.waveform)
         mean = sums[0] / len(self.waveform)
         variance = max(sums[1] / len(self.waveform) - mean**2, 0.0)
         return float(mean), float(1 / np.sqrt(variance + 1e-7))
+
+
+def speech_level(pieces: Iterable[np.ndarray]) -> float:
+    """Loudness (RMS) of the loud parts of a sound that comes in pieces of whole frames; at least LOWEST_RMS.
+
+    It is the mean power of its frames of 40 ms, each weighted with its own power: silence between the words, however
+    long, does not count, and sound at twice the amplitude has twice the level. [D]
+    """
+    weighted = total = 0.0
+    for piece in pieces:
+        whole = np.asarray(piece[: len(piece) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME], np.float64)
+        power = (whole.reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(1)
+        weighted, total = weighted + float((power**2).sum()), total + float(power.sum())
+    return max(float(np.sqrt(weighted / total)) if total > 0 else 0.0, LOWEST_RMS)
 
 
 def _give_back_pages(waveform: np.ndarray) -> None:
@@ -159,13 +196,15 @@ def _moments(piece: np.ndarray) -> tuple[float, float]:
 def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
     """Write a folder in transformers' format; the loudness setting goes into its preprocessor_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(encoder.wav2vec2, folder / WEIGHTS_FILE)
-    _write_json(folder / CONFIG_FILE, encoder.config.wav2vec2.to_transformers())
-    settings = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "sampling_rate": SAMPLE_RATE_HZ,
-        "do_normalize": encoder.config.loudness == "normalised",
-    }
+    save_weights(encoder.network, folder / WEIGHTS_FILE)
+    settings: dict[str, Any] = {"sampling_rate": SAMPLE_RATE_HZ}
+    if isinstance(encoder.config.network, ConformerConfig):
+        _write_json(folder / CONFIG_FILE, encoder.config.network.to_json())
+        settings["loudness"] = encoder.config.loudness
+    else:
+        _write_json(folder / CONFIG_FILE, encoder.config.network.to_transformers())
+        settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
+        settings["do_normalize"] = encoder.config.loudness == "normalised"
     _write_json(folder / LOUDNESS_FILE, settings)
 
 
@@ -173,25 +212,28 @@ def load_audio_encoder(folder: Path) -> AudioEncoder:
     """Load what `save_audio_encoder` wrote, or any wav2vec 2.0 folder of transformers, in float32.
 
     Raises:
-        ValueError: the folder holds no wav2vec 2.0, one with other parts, or not all of its tensors.
+        ValueError: the folder holds no such network, one with other parts, or not all of its tensors.
     """
     if not (folder / CONFIG_FILE).exists():
         raise ValueError(f"{folder} holds no audio encoder: {CONFIG_FILE} is missing")
+    settings = read_settings(folder / CONFIG_FILE)
+    loudness = read_settings(folder / LOUDNESS_FILE) if (folder / LOUDNESS_FILE).exists() else {}
+    is_conformer = settings.get("model_type") == CONFORMER_TYPE
     try:
-        config = Wav2Vec2Config.from_transformers(read_settings(folder / CONFIG_FILE))
+        read = ConformerConfig.from_json if is_conformer else Wav2Vec2Config.from_transformers
+        network = read(settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    loudness = read_settings(folder / LOUDNESS_FILE) if (folder / LOUDNESS_FILE).exists() else {}
-    normalised = loudness.get("do_normalize", True)
-    encoder = AudioEncoder(
-        AudioEncoderConfig(loudness="normalised" if normalised else "as_is", wav2vec2=config)
-    )
+    normalised = "normalised" if loudness.get("do_normalize", True) else "as_is"
+    manner = loudness.get("loudness", "levelled") if is_conformer else normalised
+    encoder = AudioEncoder(AudioEncoderConfig(loudness=manner, network=network))
     stem = "model" if list(folder.glob("model*")) else "pytorch_model"
-    _fill(encoder.wav2vec2, from_transformers_names(read_folder_tensors(folder, stem)), folder)
+    tensors = read_folder_tensors(folder, stem)
+    _fill(encoder.network, tensors if is_conformer else from_transformers_names(tensors), folder)
     return encoder.eval()
 
 
-def _fill(network: Wav2Vec2, tensors: dict[str, Tensor], folder: Path) -> None:
+def _fill(network: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     """Heads for other tasks, which files for speech recognition have besides, are left out."""
     wanted = network.state_dict()
     found = {name: tensor for name, tensor in tensors.items() if name in wanted}

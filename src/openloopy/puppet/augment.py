@@ -300,3 +300,21 @@ def _swell(num_samples: int, rng: np.random.Generator) -> np.ndarray:
     num_levels = num_samples // (SAMPLE_RATE_HZ // 2) + 2
     levels = rng.uniform(0.4, 1, num_levels)
     return np.interp(np.linspace(0, num_levels - 1, num_samples), np.arange(num_levels), levels)
+
+
+def background(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Sound in which nobody speaks: coloured noise, mains hum, a chord or music, now and then two of them; unit power."""
+    kinds = (_coloured_noise, _mains_hum, _chord, _music)
+    sound = kinds[rng.choice(4, p=(0.4, 0.15, 0.15, 0.3))](num_samples, rng)
+    if rng.random() < 0.4:
+        other = kinds[rng.integers(4)](num_samples, rng)
+        sound = sound + other * 10 ** (rng.uniform(-20, 0) / 20)
+    return sound / max(float(np.sqrt((sound**2).mean())), 1e-8)
+
+
+def _mains_hum(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """50 or 60 Hz with overtones; unit power."""
+    time_s, hz = np.arange(num_samples) / SAMPLE_RATE_HZ, rng.choice((50.0, 60.0))
+    overtones = rng.uniform(0, 1, 8) / np.arange(1, 9)
+    sound = sum(a * np.sin(2 * np.pi * (hz * k * time_s + rng.uniform())) for k, a in enumerate(overtones, 1))
+    return sound / np.sqrt(max(float((sound**2).mean()), 1e-8))

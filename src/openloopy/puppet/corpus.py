@@ -370,7 +370,7 @@ def _record(config: CorpusConfig, plan: ClipPlan, utterance: Utterance) -> ClipR
         text=utterance.text,
         speaker=asdict(utterance.speaker),
         phonemes=tuple(
-            PhonemeSpan(round(p.start_s, 4), round(p.end_s, 4), p.symbol, p.engine)
+            PhonemeSpan(round(p.start_s, 4), round(p.end_s, 4), p.symbol, p.alphabet)
             for p in utterance.phonemes
         ),
     )

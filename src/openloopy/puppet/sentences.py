@@ -3,7 +3,8 @@
 Source: ours. English comes from a small grammar (random nouns, verbs, adjectives), the other languages have
 fixed sentences (which voices of related languages read too); training adds word salads, numbers and nonsense
 syllables, for rare phoneme sequences.
-Validation shares no sentence with training, and no noun, verb or adjective of the English grammar.
+Validation shares no sentence with training, and no noun, verb or adjective of the English grammar. Two languages are
+kept for tests.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
+"""Test reads the sentences of val, in other voices, and those of UNHEARD_LANGUAGES."""
+UNHEARD_LANGUAGES = ("it", "hi")
+"""Neither training nor validation draws them."""
 
 DETERMINERS = "the a my your every this some our her his".split()
 LINKS = ("in", "with", "for", "about", "from", "because of", "before", "and", "but not", "above", "like")
@@ -36,7 +40,7 @@ class Grammar:
     sentences: tuple[str, ...]
 
 
-ENGLISH: dict[Split, Grammar] = {
+ENGLISH: dict[str, Grammar] = {
     "train": Grammar(
         nouns=tuple(
             "time year people way man thing woman life child world school state family student"
@@ -128,7 +132,7 @@ ENGLISH: dict[Split, Grammar] = {
     ),
 }
 
-OTHERS: dict[str, dict[Split, tuple[str, ...]]] = {
+OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     "es": {
         "train": (
             "mi madre compra pan por la mañana",
@@ -379,7 +383,7 @@ BORROWED = {
     **dict.fromkeys(("et", "hu"), "fi"),
     **dict.fromkeys(("hr", "sk", "sl"), "cs"),
     **{"pt": "pt-br", "fr-be": "fr", "af": "nl", "lb": "de", "lt": "pl", "ms": "id", "sw": "id", "uk": "ru"},
-    **{"bg": "ru", "sq": "it", "la": "it", "vi": "id", "az": "tr", "cy": "en-us"},
+    **{"bg": "ru", "sq": "ro", "la": "es", "vi": "id", "az": "tr", "cy": "en-us"},
 }
 """Voices without sentences of their own, and whose they read: their sounds matter, not their meaning."""
 LANGUAGES = (
@@ -393,7 +397,7 @@ LANGUAGES = (
         "en-029",
         "en-us-nyc",
     ),
-    *OTHERS,
+    *(language for language in OTHERS if language not in UNHEARD_LANGUAGES),
     *BORROWED,
 )
 
@@ -407,14 +411,17 @@ def draw_sentence(rng: np.random.Generator, language: str, split: Split) -> str:
     """One random sentence of a language, with its punctuation."""
     language = BORROWED.get(language, language)
     if is_english(language):
-        return _english_sentence(rng, ENGLISH[split], split)
-    sentences = OTHERS[language][split]
+        return _english_sentence(rng, ENGLISH["train" if split == "train" else "val"], split)
+    sentences = OTHERS[language]["train" if split == "train" else "val"]
+    if split == "test" and language in UNHEARD_LANGUAGES:
+        sentences = (*OTHERS[language]["train"], *sentences)
     kind = rng.random()
     if split == "train" and kind < 0.3:
         return _word_salad(rng, sentences)
     if split == "train" and kind < 0.4:
         return f"{rng.integers(10_000)}, {rng.integers(1000)}."
-    return f"{_pick(rng, sentences)}."
+    sentence = _pick(rng, sentences)
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def _english_sentence(rng: np.random.Generator, grammar: Grammar, split: Split) -> str:

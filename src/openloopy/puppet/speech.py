@@ -1,20 +1,15 @@
-"""Synthetic speech with known phoneme times: espeak-ng (many languages and voices) and, if installed, flite.
+"""Synthetic speech with known phoneme times: espeak-ng (many languages and voices), flite and Kokoro, where they are.
 
-Source: ours. espeak-ng comes as a shared library in the wheel `espeakng_loader` (no system package) and is
-called through ctypes in synchronous mode with phoneme events; flite is a program on the PATH. Validation has
-voices and sentences of its own, so that a model cannot have heard them. Part of the training speech is bent into
-other voices, or sung.
+Source: ours. Validation and test have voices and sentences of their own, so that a model cannot have heard them; test
+has languages of its own besides. Part of the training speech is bent into other voices, or sung.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 import subprocess
 import tempfile
-import threading
-from _ctypes import dlclose
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +22,10 @@ import soundfile
 from scipy.signal import resample_poly
 
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.puppet.sentences import LANGUAGES, Split, draw_sentence, is_english
+from openloopy.puppet.espeak import ESPEAK_LOCK, Espeak
+from openloopy.puppet.kokoro import draw_voice, kokoro_voices, speak_kokoro
+from openloopy.puppet.sentences import LANGUAGES, UNHEARD_LANGUAGES, Split, draw_sentence, is_english
+from openloopy.puppet.utterance import PAUSE_SYMBOL, Engine, Phoneme, Speaker, Utterance
 from openloopy.puppet.voice_bending import (
     Timbre,
     bend_voice,
@@ -36,21 +34,17 @@ from openloopy.puppet.voice_bending import (
     median_pitch_hz,
 )
 
-Engine = Literal["espeak", "flite"]
 Manner = Literal["plain", "bent", "sung"]
 """As the engine speaks; as another voice in another rhythm; or as song."""
-
-PAUSE_SYMBOL = "_"
-"""Symbol of a silence inside an utterance, whatever the engine calls it."""
 
 MIN_DURATION_S = 0.1
 FLITE_SHARE = 0.35
 """Share of speakers drawn from flite where it is installed: few voices, but the more natural ones."""
-FLITE_VOICES: dict[Split, tuple[str, ...]] = {"train": ("slt", "slt", "rms", "rms", "kal16"), "val": ("awb",)}
+FLITE_VOICES: dict[str, tuple[str, ...]] = {"train": ("slt", "slt", "rms", "rms", "kal16"), "val": ("awb",)}
 FLITE_PITCH_HZ = {"slt": 180.0, "rms": 100.0, "awb": 130.0, "kal16": 105.0}
 FLITE_NATURAL_WPM = 165.0
 
-ESPEAK_VARIANTS: dict[Split, tuple[str, ...]] = {
+ESPEAK_VARIANTS: dict[str, tuple[str, ...]] = {
     "train": (
         *("", "m1", "m2", "m4", "m5", "m6", "m8", "f1", "f2", "f4", "f1", "f2", "f4"),
         *("Alex", "Andy", "Andrea", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Lee", "Marco", "Mike"),
@@ -76,66 +70,45 @@ ESPEAK_VARIANTS: dict[Split, tuple[str, ...]] = {
 }
 """Timbres of espeak-ng; female ones stand twice in the training list because they are few."""
 ESPEAK_ENGLISH_SHARE = 0.45
+KOKORO_HELD_OUT: dict[str, tuple[str, ...]] = {
+    "val": ("af_nova", "am_eric", "bm_lewis", "em_santa", "hm_psi", "zf_xiaoni"),
+    "test": (
+        *("af_river", "af_sarah", "am_puck", "bf_lily", "bm_daniel", "ef_dora", "hf_beta", "hm_omega", "if_sara"),
+        *("im_nicola", "jf_nezumi", "pm_santa", "zm_yunyang"),
+    ),
+}
+"""All other voices train; mixtures are of one split."""
+KOKORO_RATE_WPM, KOKORO_SHIFT_SD = (115.0, 235.0), 0.06
+KOKORO_LANGUAGE_SHARES = {"en-us": 0.3, "en": 0.15}
+"""The rest is spread over KOKORO_LANGUAGES."""
+KOKORO_LANGUAGES = (
+    *("es", "fr", "pt-br", "de", "pl", "nl", "tr", "ru", "ro", "cs", "id", "fi", "sv", "hr", "ca", "sw", "af", "uk"),
+)
 
 MANNER_SHARES: dict[Split, dict[Manner, float]] = {
     "train": {"plain": 0.5, "bent": 0.35, "sung": 0.15},
     "val": {"plain": 1.0},
+    "test": {"plain": 1.0},
 }
 SUNG_VOWEL_S = (0.12, 0.45)
 """A short note of a song, of which vowels hold half to three."""
 _IPA_VOWELS = frozenset("aɑɐæʌɔɒəɘɵɤɜɚɝɞɛeɪᵻɨɯiouʊʉᵿyʏøœɶ")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phoneme:
-    """One sound of an utterance."""
-
-    start_s: float
-    end_s: float
-    symbol: str
-    """IPA for espeak (with stress and length marks), ARPAbet for flite; PAUSE_SYMBOL for silence."""
-    engine: Engine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speaker:
-    """A voice: what synthesizes it and how it is bent."""
-
-    engine: Engine
-    language: str
-    voice: str
-    """espeak-ng variant name ("" is the plain voice) or flite voice name."""
-    rate_wpm: float = 165.0
-    pitch_scale: float = 1.0
-    """Pitch relative to the voice's own."""
-    pitch_range: float = 1.0
-    """Liveliness of the intonation relative to the voice's own."""
-    shift: float = 1.0
-    """All frequencies, formants too, times this (by resampling): a shorter or longer vocal tract."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Utterance:
-    """Speech with its phoneme times."""
-
-    waveform: np.ndarray
-    """float32 `(samples,)`, 16 kHz mono in [-1, 1]."""
-    phonemes: tuple[Phoneme, ...]
-    """In order, not overlapping; uncovered time is silence."""
-    text: str
-    speaker: Speaker
-
-    @property
-    def duration_s(self) -> float:
-        return len(self.waveform) / SAMPLE_RATE_HZ
-
-
 _Synthesize = Callable[[Speaker, str], tuple[np.ndarray, int, list[Phoneme]]]
 """Speaker and text to a waveform, its rate in Hz, and its phonemes."""
 
 
-def draw_speaker(rng: np.random.Generator, split: Split) -> Speaker:
-    """A random speaker of a split; the voices of the two splits are different ones."""
+def draw_speaker(rng: np.random.Generator, split: Split, kokoro_share: float = 0.0) -> Speaker:
+    """A random speaker of a split; the voices of the splits are different ones.
+
+    Raises:
+        ValueError: a test speaker that is not Kokoro's; espeak-ng and flite have voices for train and val alone.
+    """
+    if kokoro_share and rng.random() < kokoro_share:
+        return _draw_kokoro_speaker(rng, split)
+    if split == "test":
+        raise ValueError("only Kokoro has test voices: ask for kokoro_share=1")
     engine: Engine = "flite" if rng.random() < FLITE_SHARE and has_flite() else "espeak"
     voices = FLITE_VOICES[split] if engine == "flite" else ESPEAK_VARIANTS[split]
     size = _draw_size(rng)
@@ -163,7 +136,7 @@ def utter(rng: np.random.Generator, speaker: Speaker, duration_s: float, split: 
     num_samples = round(duration_s * SAMPLE_RATE_HZ)
     waveform = np.zeros(num_samples, np.float32)
     position = round(rng.uniform(0.05, 0.6) * SAMPLE_RATE_HZ)
-    timbre, manner = draw_timbre(rng), _draw_manner(rng, split)
+    timbre, manner = draw_timbre(rng), _draw_manner(rng, speaker, split)
     phonemes, texts = [], []
     with _open_engine(speaker.engine) as synthesize:
         while position < num_samples:
@@ -225,7 +198,7 @@ def make_demo_speech(folder: Path) -> None:
     ]
     waveform *= 0.8 / np.abs(waveform).max()
     soundfile.write(folder / "demo_speech.flac", waveform, SAMPLE_RATE_HZ)
-    rows = [[round(p.start_s, 3), round(p.end_s, 3), p.symbol, p.engine] for p in phonemes]
+    rows = [[round(p.start_s, 3), round(p.end_s, 3), p.symbol, p.alphabet] for p in phonemes]
     description = {"text": " ".join(texts), "speaker": asdict(speaker), "phonemes": rows}
     (folder / "demo_speech.json").write_text(json.dumps(description, ensure_ascii=False) + "\n")
 
@@ -245,15 +218,35 @@ def _speak(synthesize: _Synthesize, speaker: Speaker, text: str) -> Utterance:
 @contextmanager
 def _open_engine(engine: Engine) -> Iterator[_Synthesize]:
     """The function that speaks with an engine; espeak-ng is loaded anew, so that a seed gives the same sound."""
-    if engine == "flite":
-        yield _speak_flite
+    if engine != "espeak":
+        yield {"flite": _speak_flite, "kokoro": speak_kokoro}[engine]
         return
-    with _ESPEAK_LOCK:
-        espeak = _Espeak()
+    with ESPEAK_LOCK:
+        espeak = Espeak()
         try:
             yield espeak.speak
         finally:
             espeak.close()
+
+
+def _draw_kokoro_speaker(rng: np.random.Generator, split: Split) -> Speaker:
+    held_out = {voice for voices in KOKORO_HELD_OUT.values() for voice in voices}
+    voices = [v for v in kokoro_voices() if (v not in held_out if split == "train" else v in KOKORO_HELD_OUT[split])]
+    if not voices:
+        raise RuntimeError(f"of Kokoro's {split} voices none is here; kokoro.make_kokoro_folder says where they are")
+    languages = list(KOKORO_LANGUAGES)
+    named, kind = np.cumsum(list(KOKORO_LANGUAGE_SHARES.values())), rng.random()
+    if split == "test":
+        languages = [*UNHEARD_LANGUAGES, *KOKORO_LANGUAGES[:3]]
+    if kind < named[-1]:
+        languages = [list(KOKORO_LANGUAGE_SHARES)[int(np.searchsorted(named, kind, side="right"))]]
+    return Speaker(
+        engine="kokoro",
+        language=languages[rng.integers(len(languages))],
+        voice=draw_voice(rng, voices),
+        rate_wpm=rng.uniform(*KOKORO_RATE_WPM),
+        shift=2 ** (KOKORO_SHIFT_SD * rng.standard_normal()),
+    )
 
 
 def _draw_language(rng: np.random.Generator) -> str:
@@ -271,7 +264,9 @@ def _draw_size(rng: np.random.Generator) -> float:
     return rng.uniform(-1.2, -0.6) if kind < 0.4 else rng.uniform(-0.5, 0.5)
 
 
-def _draw_manner(rng: np.random.Generator, split: Split) -> Manner:
+def _draw_manner(rng: np.random.Generator, speaker: Speaker, split: Split) -> Manner:
+    if speaker.engine == "kokoro":
+        return "plain"
     manners = list(MANNER_SHARES[split])
     return manners[rng.choice(len(manners), p=list(MANNER_SHARES[split].values()))]
 
@@ -298,7 +293,7 @@ def _vowel_spans(phonemes: Sequence[Phoneme], num_spans: int) -> np.ndarray:
 
 def _is_vowel(phoneme: Phoneme) -> bool:
     first = phoneme.symbol.lstrip("ˈˌ")[:1]
-    return first in (set("aeiou") if phoneme.engine == "flite" else _IPA_VOWELS) and first != ""
+    return first in (set("aeiou") if phoneme.alphabet == "arpabet" else _IPA_VOWELS) and first != ""
 
 
 def _rebuilt(utterance: Utterance, new_s: np.ndarray, waveform: np.ndarray) -> Utterance:
@@ -364,153 +359,6 @@ def _parse_flite(printed: str) -> list[Phoneme]:
     for token in printed.split():
         name, _, end = token.rpartition(":")
         symbol = PAUSE_SYMBOL if name in ("pau", "ssil", "brth") else name
-        phonemes.append(Phoneme(start_s=start_s, end_s=float(end), symbol=symbol, engine="flite"))
+        phonemes.append(Phoneme(start_s=start_s, end_s=float(end), symbol=symbol, alphabet="arpabet"))
         start_s = float(end)
     return phonemes
-
-
-# ----------------------------------------------------------------------------------------------------------
-# espeak-ng
-
-_PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
-_EVENT_END, _EVENT_PHONEME = 0, 7
-_OUTPUT_SYNCHRONOUS = 2
-_OPTIONS = 0x1 | 0x2 | 0x8000  # phoneme events, in IPA, and no exit() when something is wrong
-_CHARACTERS_UTF8 = 1
-_PLOSIVES = frozenset("pbtdkɡgcɟqʈɖ")
-_CLOSURE_S = (0.035, 0.11)
-_SILENT = 0.04
-"""Amplitude below which a moment counts as silent, relative to the loud parts."""
-
-
-_ESPEAK_LOCK = threading.Lock()
-
-
-class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h; `id` is a union of an int, a pointer and 8 bytes of UTF-8."""
-
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position_ms", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", ctypes.c_ubyte * 8),
-    ]
-
-
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
-
-
-class _Espeak:
-    """The library with fresh state.
-
-    It keeps state in global variables (such as the phase of the pitch flutter) that change the next sound and that
-    nothing but loading it anew resets (4 ms); hence also one thread at a time.
-    """
-
-    def __init__(self) -> None:
-        import espeakng_loader
-
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        self._library.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4] + [
-            ctypes.c_void_p
-        ] * 2
-        data_path = str(espeakng_loader.get_data_path()).encode()
-        self._rate_hz = self._library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data_path, _OPTIONS)
-        if self._rate_hz <= 0:
-            raise RuntimeError(f"espeak-ng did not start with the data in {data_path.decode()}")
-        self._chunks: list[np.ndarray] = []
-        self._events: list[tuple[int, str]] = []
-        self._callback = _Callback(self._receive)  # kept here: the library holds a bare pointer to it
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def speak(self, speaker: Speaker, text: str) -> tuple[np.ndarray, int, list[Phoneme]]:
-        """Waveform float32 at the library's rate, that rate in Hz, and IPA phonemes."""
-        self._chunks.clear()
-        self._events.clear()
-        self._set_voice(speaker)
-        data = text.encode()
-        status = self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _CHARACTERS_UTF8, None, None)
-        if status != 0 or not self._chunks:
-            raise RuntimeError(f"espeak-ng made no sound of {text!r} as {speaker} (status {status})")
-        waveform = np.concatenate(self._chunks).astype(np.float32) / 32768
-        return waveform, self._rate_hz, _phonemes_of_events(self._events, waveform, self._rate_hz)
-
-    def close(self) -> None:
-        """Unload the library."""
-        self._library.espeak_Terminate()
-        dlclose(self._library._handle)
-
-    def _set_voice(self, speaker: Speaker) -> None:
-        name = f"{speaker.language}+{speaker.voice}" if speaker.voice else speaker.language
-        if self._library.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ValueError(f"espeak-ng has no voice {name!r}")
-        # The pitch setting is logarithmic around 50 (pitch_adjust_tab in setlengths.c). The later resampling
-        # by `shift` also moves pitch and tempo, which the speaker states for the result.
-        pitch = 50 + np.log(speaker.pitch_scale / speaker.shift) / 0.0138
-        self._set(_PARAMETER_RATE, np.clip(speaker.rate_wpm / speaker.shift, 80, 450))
-        self._set(_PARAMETER_PITCH, np.clip(pitch, 0, 99))
-        self._set(_PARAMETER_RANGE, np.clip(50 * speaker.pitch_range, 0, 99))
-
-    def _set(self, parameter: int, value: float) -> None:
-        self._library.espeak_SetParameter(parameter, round(float(value)), 0)
-
-    def _receive(self, samples, num_samples: int, events) -> int:
-        if samples and num_samples > 0:
-            self._chunks.append(np.ctypeslib.as_array(samples, (num_samples,)).copy())
-        i = 0
-        while events[i].type != _EVENT_END:
-            if events[i].type == _EVENT_PHONEME:
-                self._events.append((events[i].sample, _decode_symbol(bytes(events[i].id))))
-            i += 1
-        return 0
-
-
-def _decode_symbol(data: bytes) -> str:
-    """The 8-byte field ends at a NUL with older symbols behind it; a long symbol may lose half a letter."""
-    return data.split(b"\0")[0].decode("utf-8", "ignore")
-
-
-def _phonemes_of_events(events: list[tuple[int, str]], waveform: np.ndarray, rate_hz: int) -> list[Phoneme]:
-    """Events (start sample, symbol) to phonemes: language marks dropped, pauses named, starts corrected."""
-    marks = [(start, symbol or PAUSE_SYMBOL) for start, symbol in events if not symbol.startswith("(")]
-    starts = np.array([start for start, _ in marks] + [len(waveform)], float)
-    symbols = [symbol for _, symbol in marks]
-    _give_length(starts, symbols, rate_hz)
-    _add_closures(starts, symbols, waveform, rate_hz)
-    times = starts / rate_hz
-    return [
-        Phoneme(start_s=float(start), end_s=float(end), symbol=symbol, engine="espeak")
-        for start, end, symbol in zip(times[:-1], times[1:], symbols, strict=True)
-        if end > start
-    ]
-
-
-def _give_length(starts: np.ndarray, symbols: list[str], rate_hz: int) -> None:
-    """A consonant melted into the vowel before it has no time of its own: it takes the vowel's last third."""
-    for i in range(1, len(symbols)):
-        if symbols[i] != PAUSE_SYMBOL and starts[i + 1] == starts[i]:
-            starts[i] -= min(0.35 * (starts[i] - starts[i - 1]), 0.08 * rate_hz)
-
-
-def _add_closures(starts: np.ndarray, symbols: list[str], waveform: np.ndarray, rate_hz: int) -> None:
-    """espeak-ng marks a plosive at its burst; the silence before, when the mouth is closed, belongs to it."""
-    hop = rate_hz // 200
-    frames = waveform[: len(waveform) // hop * hop].reshape(-1, hop)
-    loudness = np.sqrt((frames**2).mean(1))
-    is_silent = loudness < _SILENT * np.percentile(loudness, 95)
-    for i, symbol in enumerate(symbols):
-        if not _PLOSIVES & set(symbol.lstrip("ˈˌ")[:1]):
-            continue
-        burst, longest = int(starts[i] // hop), int(_CLOSURE_S[1] * 200)
-        before = is_silent[max(0, burst - longest) : burst][::-1]
-        # The frame next to the burst often holds a little of it.
-        silence = 1 + int(np.argmin(np.append(before[1:], False))) if len(before) else 0
-        closure = max(silence * hop, _CLOSURE_S[0] * rate_hz)
-        room = (starts[i] - starts[i - 1]) * 0.6 if i else starts[i]
-        starts[i] -= min(closure, room)

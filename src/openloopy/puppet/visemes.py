@@ -1,7 +1,7 @@
 """Visemes: what the mouth does for each sound, and when.
 
 Source: ours; targets and dominances follow Cohen and Massaro's coarticulation model (1993), set by eye.
-Phonemes come as IPA (espeak) or ARPAbet (flite); the engine says which, since the alphabets share letters.
+Phonemes come as IPA or ARPAbet and say which, since the alphabets share letters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openloopy.puppet.speech import PAUSE_SYMBOL, Phoneme
+from openloopy.puppet.utterance import PAUSE_SYMBOL, Phoneme
 
 SILENCE = "_"
 CLOSED = "p"
@@ -112,7 +112,7 @@ def visemes_of_symbol(phoneme: Phoneme) -> str:
     """The viseme letters of one phoneme: several for diphthongs and affricates, none if it is unknown."""
     if phoneme.symbol == PAUSE_SYMBOL:
         return SILENCE
-    if phoneme.engine == "flite":
+    if phoneme.alphabet == "arpabet":
         return _ARPABET.get(phoneme.symbol, "")
     letters = (char if char in _IPA else unicodedata.normalize("NFD", char)[0] for char in phoneme.symbol)
     visemes = "".join(_IPA.get(letter, "") for letter in letters)

@@ -57,12 +57,13 @@ def run_recipe(
 
     Args:
         name: see `recipe_names`.
-        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`); for `face` one bank; for
-            `sync` a puppet corpus, whose faces it takes, and shards of footage.
+        data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`), and of speech (from
+            `openloopy speech`), which only the audio encoder hears; for `face` one bank; for `sync` a puppet corpus, whose faces it takes, and shards of footage.
         run: the line's run folder; each step has a subfolder.
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
     """
+    from openloopy.puppet.speech_folder import INDEX_NAME as SPEECH_INDEX
     from openloopy.recipes.ablations import VARIANTS
     from openloopy.recipes.line import STEPS, Place, remember_start
     from openloopy.training.processes import is_distributed, is_main
@@ -89,7 +90,8 @@ def run_recipe(
         else:
             _run_sync(folders, Path(run), settings or {})
         return
-    place = Place(folders, Path(run), start)
+    speech = tuple(folder for folder in folders if (folder / SPEECH_INDEX).exists())
+    place = Place(tuple(folder for folder in folders if folder not in speech), Path(run), start, speech)
     line, line_steps = _load_sd15() if line_name == "sd15" else (load_line(line_name), STEPS)
     if is_main():
         remember_start(place)

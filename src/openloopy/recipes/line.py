@@ -12,8 +12,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,12 +39,13 @@ from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.rig_codec import RigCodec
 from openloopy.models.segments import SegmentConfig
 from openloopy.models.weight_files import load_weights, mismatch_report
-from openloopy.puppet.augment import augment
+from openloopy.puppet.augment import augment, background
 from openloopy.recipes.preview import clip_preview, frame_preview, state_preview
-from openloopy.recipes.speech_bank import SpeechBankConfig, build_speech_bank
+from openloopy.recipes.speech_bank import REST, SpeechBankConfig, build_speech_bank
 from openloopy.training.audio import AudioTask, AudioTrainingConfig
 from openloopy.training.denoise import WEIGHTS_NAME, DenoiseTask, Preview, load_stage1
 from openloopy.training.features import build_latent_cache
+from openloopy.training.hama import hama_file, start_from_hama
 from openloopy.training.loop import LoopConfig, train
 from openloopy.training.new_hearing import hears_like, refit_projection
 from openloopy.training.processes import is_distributed, is_main
@@ -74,6 +76,8 @@ class AudioRecipe:
     held_out: SpeechBankConfig
     training: AudioTrainingConfig
     loop: LoopConfig
+    begins_with: Literal["nothing", "hama"] = "nothing"
+    """"hama": the weights of an installed phoneme recogniser (`training.hama`), for a conformer of its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +112,13 @@ class Place:
     """Where a run reads and writes.
 
     data: folders of shards; run: the run folder, with one subfolder per step;
-    start: a model folder to go on from; None: from nothing.
+    start: a model folder to go on from; None: from nothing; speech: speech folders, for the audio encoder.
     """
 
     data: tuple[Path, ...]
     run: Path
     start: Path | None = None
+    speech: tuple[Path, ...] = ()
 
     @property
     def data_hash(self) -> str:
@@ -148,18 +153,23 @@ def train_audio(line: LineConfig, place: Place) -> None:
     recipe, folder = line.audio, place.run / "audio"
     torch.manual_seed(recipe.training.seed)
     encoder = AudioEncoder(recipe.model)
+    if recipe.begins_with == "hama":
+        start_from_hama(encoder.network, hama_file())
     if place.start is not None:
         known = load_audio_encoder(place.start / AUDIO_ENCODER_FOLDER)
         if known.config == recipe.model:
             encoder.load_state_dict(known.state_dict())
         else:
             print(f"the audio encoder of {place.start} has other settings; this one begins from nothing")
+    bank = partial(build_speech_bank, speech=place.speech, film=place.data)
     task = AudioTask(
         encoder,
-        build_speech_bank(recipe.bank, "train", folder / "speech-train.npz"),
-        build_speech_bank(recipe.held_out, "val", folder / "speech-val.npz"),
+        bank(recipe.bank, "train", folder / "speech-train.npz"),
+        bank(recipe.held_out, "val", folder / "speech-val.npz"),
         config=recipe.training,
         augment=augment,
+        background=background,
+        rest=REST,
     )
     train(task, recipe.loop, folder)
 

@@ -67,7 +67,7 @@ def mini() -> LineConfig:
 def audio_encoder_config() -> AudioEncoderConfig:
     """A small wav2vec 2.0 whose layers are normalised per step: it hears chunks as it hears the whole."""
     return AudioEncoderConfig(
-        wav2vec2=Wav2Vec2Config(
+        network=Wav2Vec2Config(
             hidden_size=AUDIO_WIDTH,
             num_hidden_layers=AUDIO_LAYERS,
             num_attention_heads=4,

@@ -91,14 +91,14 @@ def loopy_config() -> LoopyConfig:
 def _audio_encoder_config() -> AudioEncoderConfig:
     mini = audio_encoder_config()
     small = replace(
-        mini.wav2vec2,
+        mini.network,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
         mel=MelConfig(bands=40, channels=32),
     )
-    return replace(mini, wav2vec2=small)
+    return replace(mini, network=small)
 
 
 def _loop(num_steps: int) -> LoopConfig:

@@ -1,14 +1,15 @@
-"""Training of the audio encoder on synthetic speech with known phonemes; it is frozen afterwards.
+"""Training of the audio encoder on speech with known phonemes and on filmed lips; it is frozen afterwards.
 
 Own design [D]: the paper uses a public wav2vec 2.0. A small one that knows mouth shapes is worth more here than one
-trained for transcription: it must tell the visemes (mouth shape classes) of 20 ms steps and how the lips of an
-average speaker would move, under noise, echo and other distortions. An encoder that was trained before may be
-given to go on from; the heads begin anew.
+trained for transcription: it must tell the visemes (mouth shape classes) of 20 ms steps, how the lips of an average
+speaker would move, and how far filmed lips were apart, under noise, echo and other distortions; and hear that nobody
+speaks. An encoder that was trained before may be given to go on from; the heads begin anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,54 +21,89 @@ from PIL import Image
 from torch import Tensor, nn
 
 from openloopy.models.audio_encoder import (
+    LEVEL_RMS,
     SAMPLES_PER_FRAME,
     STEPS_PER_FRAME,
     TAIL_SAMPLES,
     AudioEncoder,
     save_audio_encoder,
+    speech_level,
 )
 from openloopy.training.loop import step_generator
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Background = Callable[[int, np.random.Generator], np.ndarray]
+"""So many samples without a voice, of unit power."""
+UNKNOWN = -1
+"""Label of a step whose viseme nobody knows; unknown curves are NaN."""
+LEVEL_DB = (-6.0, 6.0)
+"""How far a crop's level strays from that of its whole sound."""
+QUIET_DB = (-40.0, 0.0)
+"""How quiet a recording was before it was levelled: 16 bits leave the quiet ones coarse."""
+BACKGROUND_DB = (-60.0, 0.0)
 
 
 @dataclass(frozen=True)
 class SpeechBank:
-    """Utterances of equal length with what is known of them.
+    """Sounds of any length, one after another, with what is known of them.
 
-    waveforms: `num samples` int16 at 16 kHz; visemes: `num steps` integer classes at 50 Hz;
-    articulation: `num frames curves` float at 25 fps, in 0 .. about 1 (jaw, width, lip closure of a neutral speaker).
+    waveforms: `samples` int16 at 16 kHz; visemes: `steps` integer classes at 50 Hz, UNKNOWN where nobody knows;
+    curves: `frames curves` float at 25 fps, NaN where unknown (jaw, width, lip closure of a neutral speaker in 0 .. about
+    1; the gap of filmed lips in units of the person's own spread); starts: `sounds + 1` first frame of each;
+    shares: `sounds`, how often each is drawn, of sum 1.
     """
 
     waveforms: np.ndarray
     visemes: np.ndarray
-    articulation: np.ndarray
+    curves: np.ndarray
+    starts: np.ndarray
+    shares: np.ndarray
 
     def __post_init__(self) -> None:
-        frames = self.articulation.shape[1]
-        if (
-            self.visemes.shape[1] != frames * STEPS_PER_FRAME
-            or self.waveforms.shape[1] != frames * SAMPLES_PER_FRAME
-        ):
+        frames = len(self.curves)
+        if len(self.visemes) != frames * STEPS_PER_FRAME or len(self.waveforms) != frames * SAMPLES_PER_FRAME:
             raise ValueError(
                 "a speech bank needs 640 samples and 2 viseme steps per frame, got "
-                f"{self.waveforms.shape}, {self.visemes.shape} and {self.articulation.shape}"
+                f"{self.waveforms.shape}, {self.visemes.shape} and {self.curves.shape}"
             )
+        if len(self.starts) != len(self.shares) + 1 or self.starts[-1] != frames:
+            raise ValueError(
+                f"a speech bank of {frames} frames needs a start for each of its {len(self.shares)} sounds and its end, "
+                f"got {len(self.starts)} that end at {self.starts[-1] if len(self.starts) else None}"
+            )
+
+    @property
+    def num_sounds(self) -> int:
+        return len(self.shares)
+
+    def piece(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frames of the bank: sound `samples` float32, visemes `steps` int64, curves `frames curves` float32."""
+        samples = slice(first * SAMPLES_PER_FRAME, (first + count) * SAMPLES_PER_FRAME)
+        steps = slice(first * STEPS_PER_FRAME, (first + count) * STEPS_PER_FRAME)
+        return (
+            self.waveforms[samples].astype(np.float32) / 32768,
+            self.visemes[steps].astype(np.int64),
+            self.curves[first : first + count].astype(np.float32),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioTrainingConfig:
     """Batches and losses of the audio encoder."""
 
-    batch_size: int = 16
-    crop_frames: int = 75
+    batch_size: int = 12
+    crop_frames: int = 100
     seed: int = 0
     num_visemes: int = 28
-    augment_share: float = 0.85
+    augment_share: float = 0.8
+    background_share: float = 0.06
+    """Crops in which nobody speaks: noise, hum, music."""
+    own_level_share: float = 0.3
+    """Crops that are levelled by themselves, as short sounds are; the others by the whole of their sound."""
     middle_weight: float = 0.3
     """Weight of the same loss on the middle layer: all layers are used as features."""
-    articulation_weight: float = 2.0
-    """Weight of the articulation, whose curves each count in units of their own spread over the bank."""
+    curves_weight: float = 2.0
+    """Weight of the curves, which each count in units of their own spread over the bank."""
 
 
 class ListeningHeads(nn.Module):
@@ -76,13 +112,13 @@ class ListeningHeads(nn.Module):
     def __init__(self, encoder: AudioEncoder, num_visemes: int, num_curves: int):
         super().__init__()
         self.encoder = encoder
-        self.middle = encoder.num_layers // 2 - 1
+        self.middle = max(encoder.num_layers // 2 - 1, 0)
         self.viseme = nn.Linear(encoder.width, num_visemes)
         self.viseme_middle = nn.Linear(encoder.width, num_visemes)
         self.curves = nn.Linear(encoder.width, num_curves)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """waveform `b f*640` -> viseme logits (last, middle layer) `b 2f classes`, articulation `b f curves`."""
+        """waveform `b f*640` -> viseme logits (last, middle layer) `b 2f classes`, curves `b f curves`."""
         states = self.encoder.hidden_states(F.pad(waveform, (0, TAIL_SAMPLES)))
         frames = reduce(states[:, :, -1], "b (f two) w -> b f w", "mean", two=STEPS_PER_FRAME)
         return (
@@ -103,31 +139,37 @@ class AudioTask:
         *,
         config: AudioTrainingConfig,
         augment: Augment,
+        background: Background,
+        rest: Sequence[float],
     ):
-        self.network: nn.Module = ListeningHeads(encoder, config.num_visemes, train.articulation.shape[2])
-        self.train_bank, self.held_out, self.config, self.augment = train, held_out, config, augment
-        self.spreads = curve_spreads(train.articulation)
+        """rest: the curves when nobody speaks; NaN where that is not known."""
+        self.network: nn.Module = ListeningHeads(encoder, config.num_visemes, train.curves.shape[1])
+        self.train_bank, self.held_out, self.config = train, held_out, config
+        self.augment, self.background, self.rest = augment, background, np.array(rest, np.float32)
+        self.spreads = curve_spreads(train.curves)
+        whole = (train.piece(a, b - a)[0] for a, b in zip(train.starts[:-1], train.starts[1:], strict=True))
+        self.levels = [speech_level([sound]) for sound in whole]
 
     def describe(self) -> dict:
         return {
             "stage": "audio",
             "config": asdict(self.config),
             "encoder": asdict(self.network.encoder.config),
-            "utterances": len(self.train_bank.waveforms),
+            "sounds": self.train_bank.num_sounds,
         }
 
     def losses(self, network: nn.Module, step: int) -> dict[str, Tensor]:
         generator = step_generator(self.config.seed, step)
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        sound, visemes, curves = self._draw(rng)
+        sound, visemes, curves = self.draw(rng)
         device = next(network.parameters()).device
         last, middle, moved = network(sound.to(device))
         spreads = self.spreads.to(device)
         moved, curves = moved.float() / spreads, curves.to(device) / spreads
-        return _listening_losses(last, middle, moved, curves, visemes.to(device), config=self.config)
+        return listening_losses(last, middle, moved, curves, visemes.to(device), config=self.config)
 
     def sample(self, network: nn.Module, path: Path) -> None:
-        """Score unseen voices and sentences; draw true over heard articulation of one of them."""
+        """Score unseen voices and sentences; draw true over heard curves of one of them."""
         scores, true, heard = self.evaluate(network)
         path.with_suffix(".json").write_text(_json(scores))
         Image.fromarray(_curve_picture(true, heard)).save(path.with_suffix(".png"))
@@ -138,45 +180,74 @@ class AudioTask:
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-        """Accuracy of visemes and correlation of each articulation curve on the held-out bank (clean)."""
-        device = next(network.parameters()).device
+        """Accuracy of visemes and correlation of each curve on the held-out bank (clean), where they are known."""
+        bank, device = self.held_out, next(network.parameters()).device
         hits, trues, heards = [], [], []
-        for i in range(len(self.held_out.waveforms)):
-            sound = torch.from_numpy(self.held_out.waveforms[i].astype(np.float32) / 32768)[None].to(device)
-            logits, _, curves = network(sound)
-            hits.append((logits[0].argmax(-1).cpu().numpy() == self.held_out.visemes[i]).mean())
-            trues.append(self.held_out.articulation[i])
-            heards.append(curves[0].float().cpu().numpy())
+        for first, end in zip(bank.starts[:-1], bank.starts[1:], strict=True):
+            sound, visemes, curves = bank.piece(first, end - first)
+            sound = sound * np.float32(LEVEL_RMS / speech_level([sound]))
+            logits, _, moved = network(torch.from_numpy(sound)[None].to(device))
+            known = visemes != UNKNOWN
+            hits.append(logits[0].argmax(-1).cpu().numpy()[known] == visemes[known])
+            trues.append(curves)
+            heards.append(moved[0].float().cpu().numpy())
         true, heard = np.concatenate(trues), np.concatenate(heards)
-        correlations = [np.corrcoef(true[:, k], heard[:, k])[0, 1] for k in range(true.shape[1])]
-        scores = {"viseme_accuracy": float(np.mean(hits))}
-        scores |= {f"articulation_{k}_correlation": float(r) for k, r in enumerate(correlations)}
+        scores = {"viseme_accuracy": float(np.concatenate(hits).mean())}
+        for k in range(true.shape[1]):
+            known = np.isfinite(true[:, k])
+            if known.sum() > 1 and true[known, k].std() > 0:
+                scores[f"curve_{k}_correlation"] = float(np.corrcoef(true[known, k], heard[known, k])[0, 1])
         return scores, trues[0], heards[0]
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        bank, length = self.train_bank, self.config.crop_frames
-        sounds, visemes, curves = [], [], []
-        for _ in range(self.config.batch_size):
-            i = rng.integers(len(bank.waveforms))
-            start = rng.integers(bank.articulation.shape[1] - length + 1)
-            samples = slice(start * SAMPLES_PER_FRAME, (start + length) * SAMPLES_PER_FRAME)
-            sound = bank.waveforms[i, samples].astype(np.float32) / 32768
-            sounds.append(self.augment(sound, rng) if rng.random() < self.config.augment_share else sound)
-            visemes.append(bank.visemes[i, start * STEPS_PER_FRAME : (start + length) * STEPS_PER_FRAME])
-            curves.append(bank.articulation[i, start : start + length])
-        return (
-            torch.from_numpy(np.stack(sounds)).float(),
-            torch.from_numpy(np.stack(visemes)).long(),
-            torch.from_numpy(np.stack(curves)).float(),
-        )
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: sound `b samples`, visemes `b steps`, curves `b frames curves`."""
+        crops = [self._draw_crop(rng) for _ in range(self.config.batch_size)]
+        sounds, visemes, curves = (np.stack(part) for part in zip(*crops, strict=True))
+        return torch.from_numpy(sounds).float(), torch.from_numpy(visemes).long(), torch.from_numpy(curves).float()
+
+    def _draw_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        frames = self.config.crop_frames
+        silence = np.zeros(frames * STEPS_PER_FRAME, np.int64)
+        if rng.random() < self.config.background_share:
+            sound = self.background(frames * SAMPLES_PER_FRAME, rng).astype(np.float32)
+            sound = sound * np.float32(LEVEL_RMS * 10 ** (rng.uniform(*BACKGROUND_DB) / 20))
+            return self._levelled(sound, None, rng), silence, np.tile(self.rest, (frames, 1))
+        bank = self.train_bank
+        index = rng.choice(bank.num_sounds, p=bank.shares)
+        first, end = bank.starts[index], bank.starts[index + 1]
+        count = min(frames, end - first)
+        # A short sound lies anywhere in the crop; around it there is silence.
+        lead = rng.integers(frames - count + 1)
+        start = first + rng.integers(end - first - count + 1)
+        sound = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
+        visemes, curves = silence, np.tile(self.rest, (frames, 1))
+        spoken = bank.piece(start, count)
+        sound[lead * SAMPLES_PER_FRAME : (lead + count) * SAMPLES_PER_FRAME] = spoken[0]
+        visemes[lead * STEPS_PER_FRAME : (lead + count) * STEPS_PER_FRAME] = spoken[1]
+        curves[lead : lead + count] = spoken[2]
+        loudness = float(np.sqrt((sound**2).mean()))
+        if rng.random() < self.config.augment_share and loudness > 0:
+            sound = np.asarray(self.augment(sound, rng), np.float32)
+            sound = sound * np.float32(loudness / max(float(np.sqrt((sound**2).mean())), 1e-6))
+        return self._levelled(sound, self.levels[index], rng), visemes, curves
+
+    def _levelled(self, sound: np.ndarray, level: float | None, rng: np.random.Generator) -> np.ndarray:
+        """As the encoder is given it (`AudioFeatureReader`), after a recording that was perhaps quiet."""
+        peak = max(float(np.abs(sound).max()), 1e-6)
+        gain = min(10 ** (rng.uniform(*QUIET_DB) / 20) / peak, 1e3) * 32767
+        sound = (np.round(sound * gain) / gain).astype(np.float32)
+        if level is None or rng.random() < self.config.own_level_share:
+            return sound * np.float32(LEVEL_RMS / speech_level([sound]))
+        return sound * np.float32(LEVEL_RMS / level * 10 ** (rng.uniform(*LEVEL_DB) / 20))
 
 
-def curve_spreads(articulation: np.ndarray) -> Tensor:
-    """Standard deviation of each curve over a bank, `num frames curves` -> `curves`; never near 0."""
-    return torch.from_numpy(articulation.std((0, 1), dtype=np.float64)).float().clamp_min(0.02)
+def curve_spreads(curves: np.ndarray) -> Tensor:
+    """Standard deviation of each curve over a bank where it is known, `frames curves` -> `curves`; never near 0."""
+    spreads = [curve[np.isfinite(curve)].std() if np.isfinite(curve).any() else 1.0 for curve in curves.T.astype(float)]
+    return torch.tensor(spreads).float().clamp_min(0.02)
 
 
-def _listening_losses(
+def listening_losses(
     last: Tensor,
     middle: Tensor,
     moved: Tensor,
@@ -185,29 +256,36 @@ def _listening_losses(
     *,
     config: AudioTrainingConfig,
 ) -> dict[str, Tensor]:
-    """Viseme logits `b steps classes` against `visemes`, heard against true articulation `b frames curves`."""
-    viseme = F.cross_entropy(last.float().flatten(0, 1), visemes.flatten())
-    viseme_middle = F.cross_entropy(middle.float().flatten(0, 1), visemes.flatten())
-    articulation = F.smooth_l1_loss(moved, curves)
-    accuracy = (last.argmax(-1) == visemes).float().mean()
-    loss = viseme + config.middle_weight * viseme_middle + config.articulation_weight * articulation
-    return {"loss": loss, "viseme": viseme, "articulation": articulation, "accuracy": accuracy.detach()}
+    """Viseme logits `b steps classes` against `visemes`, heard against true curves `b frames curves`, where known.
+
+    Each curve counts as the share of the frames in which it is known.
+    """
+    labels = visemes.flatten()
+    viseme, viseme_middle = (
+        F.cross_entropy(logits.float().flatten(0, 1), labels, ignore_index=UNKNOWN, reduction="sum")
+        / (labels != UNKNOWN).sum().clamp_min(1)
+        for logits in (last, middle)
+    )
+    known = torch.isfinite(curves)
+    curve = F.smooth_l1_loss(moved, curves.nan_to_num(), reduction="none") * known
+    articulation = curve.sum() / known.sum().clamp_min(1)
+    accuracy = ((last.argmax(-1) == visemes) & (visemes != UNKNOWN)).sum() / (visemes != UNKNOWN).sum().clamp_min(1)
+    loss = viseme + config.middle_weight * viseme_middle + config.curves_weight * articulation
+    return {"loss": loss, "viseme": viseme, "curves": articulation, "accuracy": accuracy.detach()}
 
 
 def _curve_picture(true: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    """Each articulation curve as a strip, true in black and heard in red: `H W 3` uint8."""
+    """Each curve as a strip, true in black and heard in red: `H W 3` uint8."""
     frames, num_curves = true.shape
     height = 100
     canvas = np.full((height * num_curves, frames * 4, 3), 255, np.uint8)
     for k in range(num_curves):
         for values, colour in ((true[:, k], (0, 0, 0)), (heard[:, k], (220, 30, 30))):
-            rows = (height * (k + 1) - 8 - np.clip(values, -0.5, 1.3) * 50 - 25).astype(int)
+            rows = (height * (k + 1) - 8 - np.clip(np.nan_to_num(values), -0.5, 1.3) * 50 - 25).astype(int)
             for x in range(frames * 4):
                 canvas[np.clip(rows[x // 4], 0, len(canvas) - 1), x] = colour
     return canvas
 
 
 def _json(values: dict[str, float]) -> str:
-    import json
-
     return json.dumps({k: round(v, 4) for k, v in values.items()}, indent=1) + "\n"
