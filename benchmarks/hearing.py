@@ -3,12 +3,12 @@
     python benchmarks/hearing.py --encoder DIR|hama [...] --videos DIR [...] --speech DIR [...] [--held-out PEOPLE]
         [--out DIR] [--minutes 25]
 
-Each `--encoder` is a folder (as in a model's audio_encoder), or `hama`, the installed phoneme recogniser. `--videos` are
-folders of filmed clips (GRID's with `align/` or `alignments/` beside them; where there is a MANIFEST.csv, its clips of use
-test, and those of the people in `--held-out`); of the same folders the clips of use train, but those people's, teach the
-reading of lips. `--speech` are speech folders (`openloopy speech`): their split train teaches the reading of curves and
-visemes, their val and test are judged. Linear maps read all encoders alike. `--out` keeps the lip gaps found in videos,
-which take most of the time. The last line is one JSON object.
+Each `--encoder` is a folder (as in a model's audio_encoder), or `hama`, the installed phoneme recogniser. `--videos`
+are folders of filmed clips (GRID's with `align/` or `alignments/` beside them; where there is a MANIFEST.csv, its
+clips of use test, and those of the people in `--held-out`); of the same folders the clips of use train, but those
+people's, teach the reading of lips. `--speech` are speech folders (`openloopy speech`): their split train teaches the
+reading of curves and visemes, their val and test are judged. Linear maps read all encoders alike. `--out` keeps the
+lip gaps found in videos, which take most of the time. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -22,14 +22,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hearing_clips import FilmedClip, closure_times_s, filmed_clips, highest_around, opening_times_s, silent_frames
+from hearing_clips import (
+    FilmedClip,
+    closure_times_s,
+    filmed_clips,
+    highest_around,
+    opening_times_s,
+    silent_frames,
+)
 from hearing_readout import Readout, fit_classes, fit_ridge, stacked_states
 from identity import area_under_curve
-from provenance import ROOT, folder_hash, provenance, rounded, save_result
+from provenance import ROOT, provenance, rounded, save_result
 
-from openloopy.measures.sync import lip_gap_correlation, pearson
+from openloopy.measures.sync import lip_gap_correlation
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, AudioFeatureReader, load_audio_encoder
+from openloopy.models.audio_encoder import (
+    AudioEncoder,
+    AudioEncoderConfig,
+    AudioFeatureReader,
+    load_audio_encoder,
+)
 from openloopy.models.conformer import Conformer, ConformerConfig
 from openloopy.puppet.augment import background
 from openloopy.puppet.sentences import UNHEARD_LANGUAGES
@@ -85,7 +97,9 @@ def main() -> None:
         "clips": len(test),
         "people": sorted({clip.person for clip in test}),
         "aligned_clips": sum(bool(clip.words) for clip in test),
-        "encoders": {name: judge(load(name), train, test, spoken, options.minutes) for name in options.encoder},
+        "encoders": {
+            name: judge(load(name), train, test, spoken, options.minutes) for name in options.encoder
+        },
     }
     result = rounded({**result, **provenance()})
     save_result("hearing", result)
@@ -126,7 +140,9 @@ def judge(
             "seen_gap": closure_auc(test, [-clip.gap for clip in test]),
         },
         "silence_auc": {"clean": silence_auc(heard), "noise_20_db": silence_auc(noisy)},
-        "visemes": {name: viseme_accuracy(encoder, reading, sounds) for name, sounds in test_sets(spoken).items()},
+        "visemes": {
+            name: viseme_accuracy(encoder, reading, sounds) for name, sounds in test_sets(spoken).items()
+        },
         "quiet": quiet(encoder, reading, [clip for clip in test if clip.words]),
         "level": level(encoder, reading, test),
     }
@@ -147,14 +163,18 @@ def learn_to_read(
             left_s -= sounds[index].duration_s
             if left_s <= 0:
                 break
-    states = np.concatenate([stacked_states(encoder, one.waveform.astype(np.float32) / 32768) for one in known])
+    states = np.concatenate(
+        [stacked_states(encoder, one.waveform.astype(np.float32) / 32768) for one in known]
+    )
     curves = np.concatenate([one.curves[:, : len(ARTICULATION)] for one in known]).astype(np.float32)
     labels = np.concatenate([one.visemes[::2] for one in known])
     lips = None
     if film:
         filmed = [(stacked_states(encoder, clip.waveform), clip.gap, clip.person) for clip in film]
         lips = fit_lips(filmed)
-    return Reading(curves=fit_ridge(states, curves), visemes=fit_classes(states, labels, len(VISEMES)), lips=lips)
+    return Reading(
+        curves=fit_ridge(states, curves), visemes=fit_classes(states, labels, len(VISEMES)), lips=lips
+    )
 
 
 def fit_lips(filmed: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Readout:
@@ -166,7 +186,9 @@ def fit_lips(filmed: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> Readout:
         states = np.concatenate([states[: len(gap)] for states, gap in own])
         known = np.isfinite(gaps)
         parts.append((states[known], (gaps[known] - gaps[known].mean()) / max(gaps[known].std(), 1e-4)))
-    return fit_ridge(*(np.concatenate(part) for part in zip(*((s, g[:, None]) for s, g in parts), strict=True)))
+    return fit_ridge(
+        *(np.concatenate(part) for part in zip(*((s, g[:, None]) for s, g in parts), strict=True))
+    )
 
 
 def hear(
@@ -239,7 +261,9 @@ def test_sets(spoken: Sequence[Spoken]) -> dict[str, list[Spoken]]:
     return {
         "human_english": [s for s in known if s.engine == "recorded" and s.language == "en" and s.text],
         "kokoro": [s for s in known if s.engine == "kokoro" and s.split == "test" and not _is_unheard(s)],
-        "unheard_language": [s for s in known if s.engine == "kokoro" and s.split == "test" and _is_unheard(s)],
+        "unheard_language": [
+            s for s in known if s.engine == "kokoro" and s.split == "test" and _is_unheard(s)
+        ],
     }
 
 
@@ -255,7 +279,11 @@ def viseme_accuracy(encoder: AudioEncoder, reading: Reading, sounds: Sequence[Sp
     if not right:
         return {}
     right, is_speech = np.concatenate(right), np.concatenate(is_speech)
-    return {"all": float(right.mean()), "speech": float(right[is_speech].mean()), "minutes": len(right) / FPS / 60}
+    return {
+        "all": float(right.mean()),
+        "speech": float(right[is_speech].mean()),
+        "minutes": len(right) / FPS / 60,
+    }
 
 
 def quiet(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) -> dict[str, float]:
@@ -265,16 +293,23 @@ def quiet(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) 
     white = rng.standard_normal(samples).astype(np.float32)
     sounds = {"digital_silence": np.zeros(samples, np.float32)}
     sounds |= {f"white_{db}_db": white * np.float32(10 ** (-db / 20)) for db in (60, 50, 40)}
-    sounds |= {f"background_{i}": background(samples, rng).astype(np.float32) * np.float32(0.03) for i in range(8)}
+    sounds |= {
+        f"background_{i}": background(samples, rng).astype(np.float32) * np.float32(0.03) for i in range(8)
+    }
     open_speech = float(np.percentile(speech, 95))
-    return {name: float(np.percentile(_jaw(encoder, reading, s), 95)) / open_speech for name, s in sounds.items()}
+    return {
+        name: float(np.percentile(_jaw(encoder, reading, s), 95)) / open_speech for name, s in sounds.items()
+    }
 
 
 def level(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) -> float:
     """Mean difference of the heard jaw at -30 dB to that at 0 dB, over its range (5th to 95th percentile)."""
     loud = [clip.waveform / max(float(np.abs(clip.waveform).max()), 1e-6) for clip in clips]
     tracks = [_jaw(encoder, reading, sound) for sound in loud]
-    soft = [_jaw(encoder, reading, np.round(sound * 32767 * 10 ** (-30 / 20)) / np.float32(32767)) for sound in loud]
+    soft = [
+        _jaw(encoder, reading, np.round(sound * 32767 * 10 ** (-30 / 20)) / np.float32(32767))
+        for sound in loud
+    ]
     difference = np.abs(np.concatenate(tracks) - np.concatenate(soft)).mean()
     low, high = np.percentile(np.concatenate(tracks), (5, 95))
     return float(difference / (high - low))
@@ -282,7 +317,9 @@ def level(encoder: AudioEncoder, reading: Reading, clips: Sequence[FilmedClip]) 
 
 def speed(encoder: AudioEncoder) -> float:
     """Seconds of sound per second of one core."""
-    sound = np.random.default_rng(0).standard_normal(60 * SAMPLE_RATE_HZ).astype(np.float32) * np.float32(0.05)
+    sound = np.random.default_rng(0).standard_normal(60 * SAMPLE_RATE_HZ).astype(np.float32) * np.float32(
+        0.05
+    )
     start = time.perf_counter()
     reader = AudioFeatureReader(encoder, sound)
     for first in range(0, reader.num_frames, 100):

@@ -36,7 +36,9 @@ class FilmedClip:
     words: list[Word]
 
 
-def filmed_clips(folder: Path, kept: Path | None, use: str = "test", held_out: Sequence[str] = ()) -> list[FilmedClip]:
+def filmed_clips(
+    folder: Path, kept: Path | None, use: str = "test", held_out: Sequence[str] = ()
+) -> list[FilmedClip]:
     """Clips of a folder; where it has a manifest, those of a use, and of people in `held_out` besides.
 
     kept: lip gaps are read from this folder where they were measured before, and written there.
@@ -50,7 +52,9 @@ def filmed_clips(folder: Path, kept: Path | None, use: str = "test", held_out: S
         num_samples = len(gaps[path.stem]) * SAMPLES_PER_FRAME
         waveform = np.pad(waveform, (0, max(0, num_samples - len(waveform))))[:num_samples]
         clips.append(
-            FilmedClip(name=path.stem, person=person, waveform=waveform, gap=gaps[path.stem], words=_words(path))
+            FilmedClip(
+                name=path.stem, person=person, waveform=waveform, gap=gaps[path.stem], words=_words(path)
+            )
         )
     if not clips:
         raise ValueError(f"{folder} holds no clip ({', '.join(SUFFIXES)}) to test on")

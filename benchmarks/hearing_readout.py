@@ -1,4 +1,5 @@
-"""What linear maps read from an audio encoder's features: curves by ridge regression, visemes by logistic regression."""
+"""What linear maps read from an audio encoder's features: curves by ridge regression, visemes by logistic
+regression."""
 
 from __future__ import annotations
 

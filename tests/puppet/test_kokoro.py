@@ -61,7 +61,12 @@ def test_letters_of_a_language() -> None:
 
 def test_marks_join_their_letter_and_kokoros_letters_become_ipa(on_time) -> None:
     found = phoneme_times(list("ˈAm"), np.array([4, 2, 4, 4, 2]), hum((0.1, 0.0), (0.25, 0.5), (0.05, 0.0)))
-    assert spans(found) == [(0.0, 0.1, PAUSE_SYMBOL), (0.1, 0.25, "eɪ"), (0.25, 0.35, "m"), (0.35, 0.4, PAUSE_SYMBOL)]
+    assert spans(found) == [
+        (0.0, 0.1, PAUSE_SYMBOL),
+        (0.1, 0.25, "eɪ"),
+        (0.25, 0.35, "m"),
+        (0.35, 0.4, PAUSE_SYMBOL),
+    ]
     found = phoneme_times(list("iːn"), np.array([4, 2, 4, 4, 2]), hum((0.1, 0.0), (0.25, 0.5), (0.05, 0.0)))
     assert spans(found)[1:3] == [(0.1, 0.25, "iː"), (0.25, 0.35, "n")]
 
@@ -70,7 +75,9 @@ def test_a_break_that_nobody_hears_is_shared_and_a_silent_one_is_a_pause(on_time
     durations = np.array([4, 4, 4, 4, 4])
     heard = phoneme_times(list("a m"), durations, hum((0.1, 0.0), (0.3, 0.5), (0.1, 0.0)))
     assert spans(heard)[1:3] == [(0.1, 0.25, "a"), (0.25, 0.4, "m")]
-    silent = phoneme_times(list("a m"), durations, hum((0.1, 0.0), (0.1, 0.5), (0.1, 0.0), (0.1, 0.5), (0.1, 0.0)))
+    silent = phoneme_times(
+        list("a m"), durations, hum((0.1, 0.0), (0.1, 0.5), (0.1, 0.0), (0.1, 0.5), (0.1, 0.0))
+    )
     assert spans(silent)[1:4] == [(0.1, 0.2, "a"), (0.2, 0.3, PAUSE_SYMBOL), (0.3, 0.4, "m")]
 
 
@@ -116,7 +123,9 @@ def test_phoneme_times_agree_with_the_sound() -> None:
 def test_tempo_and_voice() -> None:
     slow, fast = (speak(speaker(rate_wpm=wpm), TEXT).duration_s for wpm in (120.0, 220.0))
     assert 1.4 < slow / fast < 2.2
-    high, low = (speak(speaker(voice), "We are moving all the apples.").waveform for voice in (VOICE, "jm_kumo"))
+    high, low = (
+        speak(speaker(voice), "We are moving all the apples.").waveform for voice in (VOICE, "jm_kumo")
+    )
     assert len(high) != len(low)
 
 

@@ -95,7 +95,13 @@ def test_a_manifest_says_who_speaks_and_what_for(tmp_path) -> None:
         'a/one.wav,train,ann,en,"Hello, you.",CC0\ntwo.wav,"test (out of step)",bob,de,,MIT\n'
     )
     one, two = read_recordings(tmp_path, held_out=["bob"])
-    assert (one.speaker, one.language, one.text, one.split, one.licence) == ("ann", "en", "Hello, you.", "train", "CC0")
+    assert (one.speaker, one.language, one.text, one.split, one.licence) == (
+        "ann",
+        "en",
+        "Hello, you.",
+        "train",
+        "CC0",
+    )
     assert (two.speaker, two.split, two.phonemes) == ("bob", "test", None)
     assert read_recordings(tmp_path, held_out=["ann"])[0].split == "val"
 

@@ -212,7 +212,9 @@ def speech(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Speech folder: sounds and speech.jsonl.")],
     recorded: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of recordings, with a manifest, texts or times beside them; repeat it for several."),
+        typer.Option(
+            help="Folder of recordings, with a manifest, texts or times beside them; repeat it for several."
+        ),
     ] = None,
     held_out: Annotated[
         str, typer.Option("--held-out", help="Speakers that no training hears, separated by commas.")
@@ -224,7 +226,10 @@ def speech(
         bool, typer.Option(help="English without a text is written down by hama before it is aligned.")
     ] = True,
     kokoro_hours: Annotated[
-        float, typer.Option("--kokoro-hours", min=0, help="Speech of Kokoro's voices (half a core second a second).")
+        float,
+        typer.Option(
+            "--kokoro-hours", min=0, help="Speech of Kokoro's voices (half a core second a second)."
+        ),
     ] = 0.0,
     split: Annotated[Split, typer.Option(help="Whose of Kokoro's voices.")] = Split.train,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same speech.")] = 0,
@@ -238,7 +243,9 @@ def speech(
     with _interruptible("the same command goes on from here"):
         for folder in recorded or ():
             people = [name for name in held_out.split(",") if name]
-            counts = add_recorded(out, folder, held_out=people, languages=language or (), transcribe=transcribe)
+            counts = add_recorded(
+                out, folder, held_out=people, languages=language or (), transcribe=transcribe
+            )
             ways = ", ".join(f"{count} {way}" for way, count in counts.most_common()) or "nothing new"
             typer.echo(f"{folder}: {ways}")
         if kokoro_hours:
@@ -271,6 +278,15 @@ def puppet(
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same corpus.")] = 0,
     val_share: Annotated[float, typer.Option(help="Share of clips (and of people) held out.")] = 0.04,
+    speech: Annotated[
+        list[Path] | None,
+        typer.Option(help="Speech folder whose sounds are said too; repeat it for several."),
+    ] = None,
+    speech_share: Annotated[float, typer.Option(help="Share of clips that say them.")] = 0.7,
+    noise_share: Annotated[
+        float, typer.Option(help="Share of clips in noise, rooms, bad microphones.")
+    ] = 0.0,
+    quiet_share: Annotated[float, typer.Option(help="Share of clips in which nobody speaks.")] = 0.0,
 ) -> None:
     """Make a synthetic talking-head corpus from still portraits and synthetic speech. Resumes."""
     from openloopy.puppet.corpus import CorpusConfig, write_corpus
@@ -289,6 +305,10 @@ def puppet(
         workers=workers,
         seed=seed,
         val_share=val_share,
+        speech=tuple(speech or ()),
+        speech_share=speech_share,
+        noise_share=noise_share,
+        quiet_share=quiet_share,
     )
     with _interruptible("the same command goes on from here"):
         report = write_corpus(config)

@@ -35,8 +35,8 @@ TAIL_SAMPLES = 80
 """Zeros appended so that n video frames of sound give exactly 2 n steps (receptive field 400, stride 320)."""
 CHUNK_FRAMES = 500
 CONTEXT_FRAMES = 25
-"""Long sounds are encoded in chunks of 20 s with context at both sides: bounded memory. A conformer gets as much context
-as it can hear; wav2vec 2.0, which hears without limit, 1 s."""
+"""Long sounds are encoded in chunks of 20 s with context at both sides: bounded memory. A conformer gets as much
+context as it can hear; wav2vec 2.0, which hears without limit, 1 s."""
 LEVEL_RMS = 0.1
 """Of the loud parts of a levelled sound."""
 LOWEST_RMS = 1e-4
@@ -53,8 +53,8 @@ class AudioEncoderConfig:
     """What the encoder hears."""
 
     loudness: Literal["as_is", "normalised", "levelled"] = "as_is"
-    """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects; 'levelled': the loud
-    parts of the whole sound have LEVEL_RMS, however much silence lies between them (`speech_level`)."""
+    """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects; 'levelled': the
+    loud parts of the whole sound have LEVEL_RMS, however much silence lies between them (`speech_level`)."""
     network: Wav2Vec2Config | ConformerConfig = Wav2Vec2Config()
 
 

@@ -151,13 +151,15 @@ class NearAttention(nn.Module):
         steps, reach = x.shape[1], self.reach
         num_blocks = -(-steps // reach)
         padded = F.pad(x, (0, 0, 0, num_blocks * reach - steps))
-        q, k, v = rearrange(self.qkv(padded), "b (n r) (three h d) -> three b n h r d", r=reach, three=3, h=self.num_heads)
+        q, k, v = rearrange(
+            self.qkv(padded), "b (n r) (three h d) -> three b n h r d", r=reach, three=3, h=self.num_heads
+        )
         position = torch.arange(num_blocks * reach, device=x.device).view(num_blocks, reach)
         seen_position = _with_neighbours(position[None, :, None, :, None], -(10**9))[0, :, 0, :, 0]
         is_near = (seen_position[:, None, :] - position[:, :, None]).abs() <= reach
         is_near &= (seen_position < steps)[:, None, :]
         # Steps of the padding see themselves alone, so that no row is empty; what they give is cut off.
-        is_near |= (seen_position[:, None, :] == position[:, :, None])
+        is_near |= seen_position[:, None, :] == position[:, :, None]
         attended = F.scaled_dot_product_attention(
             q, _with_neighbours(k, 0), _with_neighbours(v, 0), attn_mask=is_near[None, :, None]
         )

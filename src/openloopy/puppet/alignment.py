@@ -1,8 +1,9 @@
 """Times of phonemes in recorded English: pocketsphinx finds them, from a text or from phonemes that hama heard.
 
 Source: pocketsphinx 5 (BSD; its English acoustic model comes with it); hama (Apache-2.0), a phoneme recogniser, for
-sounds without a text. Both belong to the extra `speech`. An alignment comes with its mean score per 10 ms: on 58 sentences
-of one reader -17 to -7, on strangers with what hama heard -24 to -13, with another sentence's text -63 to -36 (or none is found at all).
+sounds without a text. Both belong to the extra `speech`. An alignment comes with its mean score per 10 ms: on 58
+sentences of one reader -17 to -7, on strangers with what hama heard -24 to -13, with another sentence's text -63 to
+-36 (or none is found at all).
 """
 
 from __future__ import annotations
@@ -23,14 +24,12 @@ STEP_S = 0.01
 MIN_SCORE = -27.0
 """Mean score per 10 ms below which the sound says something else."""
 _SILENCE = "SIL"
-_IPA_TO_ARPABET = {
-    **{"ɑ": "AA", "ɒ": "AA", "a": "AA", "ɐ": "AH", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɔ": "AO", "aʊ": "AW", "aɪ": "AY"},
-    **{"ɛ": "EH", "ɝ": "ER", "ɚ": "ER", "ɜ": "ER", "e": "EY", "eɪ": "EY", "ɪ": "IH", "ɨ": "IH", "ᵻ": "IH", "i": "IY"},
-    **{"o": "OW", "oʊ": "OW", "əʊ": "OW", "ɔɪ": "OY", "ʊ": "UH", "u": "UW", "ʉ": "UW", "b": "B", "tʃ": "CH", "d": "D"},
-    **{"ð": "DH", "f": "F", "ɡ": "G", "g": "G", "h": "HH", "dʒ": "JH", "k": "K", "l": "L", "ɫ": "L", "m": "M", "n": "N"},
-    **{"ŋ": "NG", "p": "P", "ɹ": "R", "r": "R", "s": "S", "ʃ": "SH", "t": "T", "ɾ": "T", "θ": "TH", "v": "V", "w": "W"},
-    **{"j": "Y", "z": "Z", "ʒ": "ZH", "ɲ": "N", "ɬ": "L", "x": "K", "ʔ": "T", "β": "V", "ɟ": "G"},
-}
+_IPA_OF_ARPABET = (
+    "AA ɑ ɒ a|AE æ|AH ʌ ə ɐ|AO ɔ|AW aʊ|AY aɪ|B b β|CH tʃ|D d|DH ð|EH ɛ|ER ɝ ɚ ɜ|EY eɪ e|F f|G ɡ g ɟ|HH h|"
+    "IH ɪ ɨ ᵻ|IY i|JH dʒ|K k x|L l ɫ ɬ|M m|N n ɲ|NG ŋ|OW oʊ əʊ o|OY ɔɪ|P p|R ɹ r|S s|SH ʃ|T t ɾ ʔ|TH θ|"
+    "UH ʊ|UW u ʉ|V v|W w|Y j|Z z|ZH ʒ"
+)
+_IPA_TO_ARPABET = {ipa: row.split()[0] for row in _IPA_OF_ARPABET.split("|") for ipa in row.split()[1:]}
 _LONGEST_FIRST = sorted(_IPA_TO_ARPABET, key=len, reverse=True)
 
 
@@ -118,7 +117,9 @@ class Transcriber:
         try:
             from hama import ASRModel
         except ImportError as error:
-            raise RuntimeError("hama is not installed; `pip install 'openloopy[speech]'`, or give texts") from error
+            raise RuntimeError(
+                "hama is not installed; `pip install 'openloopy[speech]'`, or give texts"
+            ) from error
         return ASRModel()
 
     def words(self, waveform: np.ndarray) -> list[list[str]]:
@@ -141,4 +142,6 @@ def arpabet_of_ipa(ipa: str) -> list[str]:
 def _phoneme(phone: Any) -> Phoneme:
     symbol = PAUSE_SYMBOL if phone.name == _SILENCE else phone.name.lower()
     start_s = phone.start * STEP_S
-    return Phoneme(start_s=start_s, end_s=start_s + phone.duration * STEP_S, symbol=symbol, alphabet="arpabet")
+    return Phoneme(
+        start_s=start_s, end_s=start_s + phone.duration * STEP_S, symbol=symbol, alphabet="arpabet"
+    )

@@ -303,7 +303,8 @@ def _swell(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def background(num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Sound in which nobody speaks: coloured noise, mains hum, a chord or music, now and then two of them; unit power."""
+    """Sound in which nobody speaks: coloured noise, mains hum, a chord or music, now and then two of them; unit
+    power."""
     kinds = (_coloured_noise, _mains_hum, _chord, _music)
     sound = kinds[rng.choice(4, p=(0.4, 0.15, 0.15, 0.3))](num_samples, rng)
     if rng.random() < 0.4:

@@ -46,9 +46,10 @@ from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.face.person_mask import PersonSegmenter
-from openloopy.media.files import atomic_write
+from openloopy.media.files import atomic_write, sha256_file
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet
+from openloopy.puppet.augment import augment
 from openloopy.puppet.camera import Camera, draw_background
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.drawn_person import draw_head
@@ -62,7 +63,10 @@ from openloopy.puppet.portraits import (
     mesh_portrait,
     save_meshes,
 )
-from openloopy.puppet.speech import Utterance, draw_speaker, utter
+from openloopy.puppet.speech import draw_speaker, utter
+from openloopy.puppet.speech_folder import INDEX_NAME as SPEECH_INDEX
+from openloopy.puppet.spoken import quiet_clip, spoken_clip
+from openloopy.puppet.utterance import Utterance
 from openloopy.puppet.visemes import viseme_labels
 from openloopy.rig.points import PuppetPoints
 from openloopy.rig.portrait_rig import PortraitRig
@@ -110,6 +114,14 @@ class CorpusConfig:
     val_share: float = 0.04
     """Share of people (where no manifest says) and of clips that is held out."""
     clips_per_shard: int = 16
+    speech: tuple[Path, ...] = ()
+    """Speech folders (see `openloopy speech`), whose sounds are said besides what espeak-ng and flite say."""
+    speech_share: float = 0.7
+    """Clips in which sounds of the speech folders are said, where there are any."""
+    noise_share: float = 0.0
+    """Clips that are recorded in noise, rooms and by bad microphones (`puppet.augment`)."""
+    quiet_share: float = 0.0
+    """Clips in which nobody speaks."""
 
     def __post_init__(self) -> None:
         if (self.hours is None) == (self.num_clips is None):
@@ -124,6 +136,10 @@ class CorpusConfig:
             raise ValueError(f"size_px must be even and at least 32 (H.264), got {self.size_px}")
         if not 0 <= self.val_share < 1:
             raise ValueError(f"val_share must be in [0, 1), got {self.val_share}")
+
+        for name in ("speech_share", "noise_share", "quiet_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
     @property
     def lengths_s(self) -> tuple[float, ...]:
@@ -236,8 +252,7 @@ def write_task(config: CorpusConfig, task: tuple[int, list[ClipPlan]]) -> ShardE
 def make_clip(config: CorpusConfig, plan: ClipPlan) -> Sample | Dropped:
     """One clip, from nothing but the config and its plan."""
     portrait, rng = plan.meshed.portrait, generator(config.seed, "clip", plan.clip_id)
-    speaker = draw_speaker(rng, portrait.split)
-    utterance = utter(rng, speaker, plan.num_frames / FPS, portrait.split)
+    utterance = _say(config, rng, plan.num_frames / FPS, portrait.split)
     style = draw_style(generator(config.seed, "style", portrait.person_id))
     states = face_states(utterance, style, rng)
     mp4 = None
@@ -252,7 +267,7 @@ def make_clip(config: CorpusConfig, plan: ClipPlan) -> Sample | Dropped:
     return Sample(
         record=_record(config, plan, utterance),
         mp4=mp4,
-        flac=encode_sound(utterance.waveform),
+        flac=encode_sound(_record_sound(config, rng, utterance)),
         arrays=_arrays(points, states, utterance),
     )
 
@@ -288,6 +303,23 @@ def _samples(config: CorpusConfig, plans: list[ClipPlan], dropped: list[Dropped]
             yield clip
         else:
             dropped.append(clip)
+
+
+def _say(config: CorpusConfig, rng: np.random.Generator, duration_s: float, split: Split) -> Utterance:
+    """What a clip says."""
+    if config.speech and rng.random() < config.speech_share:
+        utterance = spoken_clip(rng, config.speech, duration_s, split)
+    else:
+        utterance = utter(rng, draw_speaker(rng, split), duration_s, split)
+    if config.quiet_share and rng.random() < config.quiet_share:
+        return quiet_clip(rng, utterance)
+    return utterance
+
+
+def _record_sound(config: CorpusConfig, rng: np.random.Generator, utterance: Utterance) -> np.ndarray:
+    """How a clip sounds in the end; the face moves to what is said, not to the noise around it."""
+    noisy = config.noise_share and rng.random() < config.noise_share
+    return augment(utterance.waveform, rng) if noisy else utterance.waveform
 
 
 def _render(
@@ -417,6 +449,7 @@ def _remember_config(config: CorpusConfig) -> None:
     """Stores what the clips depend on; another config in the same folder is an error."""
     wanted = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
     wanted |= {"portraits": _fingerprint(config.portraits), "more_clip_s": list(config.more_clip_s)}
+    wanted |= {"speech": [sha256_file(folder / SPEECH_INDEX) for folder in config.speech]}
     path = config.out / CONFIG_NAME
     if not path.exists():
         _write_json(path, wanted)

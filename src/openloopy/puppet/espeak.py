@@ -133,7 +133,10 @@ def read_aloud(language: str, text: str) -> str:
         espeak = Espeak()
         try:
             parts = _PUNCTUATION.split(text)
-            spoken = [espeak.ipa(language, part.strip()) if i % 2 == 0 else part[0] + " " for i, part in enumerate(parts)]
+            spoken = [
+                espeak.ipa(language, part.strip()) if i % 2 == 0 else part[0] + " "
+                for i, part in enumerate(parts)
+            ]
         finally:
             espeak.close()
     return "".join(spoken).strip()

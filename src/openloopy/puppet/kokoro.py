@@ -113,7 +113,9 @@ def speak_kokoro(speaker: Speaker, text: str) -> tuple[np.ndarray, int, list[Pho
     if not any(c not in _BREAKS for c in letters):
         raise ValueError(f"Kokoro has no letters for {text!r} in {speaker.language}")
     if len(letters) > MAX_TOKENS:
-        raise ValueError(f"Kokoro speaks {MAX_TOKENS} letters at once, this text has {len(letters)}: split it")
+        raise ValueError(
+            f"Kokoro speaks {MAX_TOKENS} letters at once, this text has {len(letters)}: split it"
+        )
     style = voice_style(speaker.voice, len(letters))
     # The later resampling by `shift` also moves the tempo, which the speaker states for the result.
     speed = np.clip(speaker.rate_wpm / NATURAL_WPM / speaker.shift, *SPEEDS)
@@ -159,8 +161,8 @@ def phoneme_times(
 ) -> list[Phoneme]:
     """Phonemes of letters and their lengths in units of 25 ms (`letters + 2`: there is a silence at both ends).
 
-    All come earlier by what Kokoro puts them too late. Stress and length marks join their letter, breaks between words that nobody hears join their neighbours, and a
-    plosive begins where the sound falls silent.
+    All come earlier by what Kokoro puts them too late. Stress and length marks join their letter, breaks between
+    words that nobody hears join their neighbours, and a plosive begins where the sound falls silent.
     """
     borders = np.concatenate([[0], np.cumsum(durations)]) * (UNIT / RATE_HZ)
     borders[1:-1] = np.maximum(borders[1:-1] - LATE_S - LATE_PER_TEMPO_S / speed, 0.0)
@@ -243,8 +245,8 @@ def _folder_files(folder: Path) -> KokoroFiles:
     voices = {path.stem: path for path in sorted(folder.rglob("*.bin")) if path.parent.name == "voices"}
     if not (models and vocabularies and voices):
         raise ValueError(
-            f"{folder} ({FOLDER_VARIABLE}) holds {len(models)} .onnx, {len(vocabularies)} vocab.json or config.json and "
-            f"{len(voices)} voices/*.bin; all three are needed"
+            f"{folder} ({FOLDER_VARIABLE}) holds {len(models)} .onnx, {len(vocabularies)} vocab.json or config.json "
+            f"and {len(voices)} voices/*.bin; all three are needed"
         )
     return KokoroFiles(models[0], json.loads(vocabularies[0].read_text())["vocab"], voices)
 
@@ -323,7 +325,10 @@ def _move_closures(spans: list[list], loudness: np.ndarray) -> None:
     for before, span in zip(spans, spans[1:], strict=False):
         if not PLOSIVES & set(span[2][:1]):
             continue
-        reach = [round(span[0] / _HOP_S + sign * s / _HOP_S) for sign, s in zip((-1, 1), _CLOSURE_REACH_S, strict=True)]
+        reach = [
+            round(span[0] / _HOP_S + sign * s / _HOP_S)
+            for sign, s in zip((-1, 1), _CLOSURE_REACH_S, strict=True)
+        ]
         first = max(reach[0], round(before[0] / _HOP_S) + 1, 0)
         window = loudness[first : reach[1]]
         if len(window) < 2:

@@ -1,8 +1,8 @@
 """Recorded speech: folders of sound with texts and, where there are, times of words or phonemes.
 
-Source: ours. Who says what is in a manifest (a .csv with a column `file`, and `speaker`, `language`, `transcript`, `use`,
-`licence` if it has them) or in a text beside the sound. Times come from Praat's TextGrids, GRID's .align (1/25000 s) and
-JSON (lines with `id` and `words`, or pocketsphinx's own form).
+Source: ours. Who says what is in a manifest (a .csv with a column `file`, and `speaker`, `language`, `transcript`,
+`use`, `licence` if it has them) or in a text beside the sound. Times come from Praat's TextGrids, GRID's .align
+(1/25000 s) and JSON (lines with `id` and `words`, or pocketsphinx's own form).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ TEXT_SUFFIXES = (".txt", ".lab", ".normalized.txt")
 ALIGN_FOLDERS = ("", "align", "alignments")
 """Beside the sound, or in one of these folders beside it."""
 ALIGN_UNITS_PER_S = 25_000
-SILENCES = frozenset(("", "sil", "<sil>", "sp", "spn", "pau", "silence", "[noise]", "[speech]", "<s>", "</s>", "_"))
+SILENCES = frozenset(
+    ("", "sil", "<sil>", "sp", "spn", "pau", "silence", "[noise]", "[speech]", "<s>", "</s>", "_")
+)
 _ARPABET = re.compile(r"[A-Z]{1,3}[0-2]?")
 _PHONE_TIERS, _WORD_TIERS = ("phone", "phones", "phonemes", "segments", "mau"), ("word", "words", "ort")
 
@@ -64,7 +66,9 @@ def read_recordings(folder: Path, *, held_out: Iterable[str] = ()) -> list[Recor
         raise ValueError(f"{folder} holds no sound ({', '.join(sorted(SOUND_SUFFIXES))})")
     rows, held_out = _timed_rows(folder), set(held_out)
     recordings = [_with_times(recording, folder, rows) for recording in found]
-    return [replace(r, split="val") if r.speaker in held_out and r.split == "train" else r for r in recordings]
+    return [
+        replace(r, split="val") if r.speaker in held_out and r.split == "train" else r for r in recordings
+    ]
 
 
 def read_align(path: Path) -> list[Word]:
@@ -83,7 +87,9 @@ def read_textgrid(path: Path) -> tuple[tuple[Word, ...], tuple[Phoneme, ...] | N
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
     except Exception as error:  # praatio raises many kinds, ValueError and IndexError among them
-        raise ValueError(f"{path} is no TextGrid that can be read: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path} is no TextGrid that can be read: {type(error).__name__}: {error}"
+        ) from error
     tiers = {name.lower(): grid.getTier(name).entries for name in grid.tierNames}
     phones = next((entries for name, entries in tiers.items() if _is_tier(name, _PHONE_TIERS)), None)
     words = next((entries for name, entries in tiers.items() if _is_tier(name, _WORD_TIERS)), None)
@@ -147,7 +153,9 @@ def _from_manifest(folder: Path, manifest: Path) -> list[Recording]:
 
 def _from_files(folder: Path) -> list[Recording]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
-    return [Recording(path=path, speaker=_speaker_of(path, folder), text=_text_beside(path)) for path in paths]
+    return [
+        Recording(path=path, speaker=_speaker_of(path, folder), text=_text_beside(path)) for path in paths
+    ]
 
 
 def _speaker_of(path: Path, folder: Path) -> str:
@@ -191,7 +199,9 @@ def _timed_rows(folder: Path) -> dict[str, dict]:
                 row = json.loads(line)
                 rows[row["id"]] = row
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: expected an object with `id` and `words`: {error}") from error
+                raise ValueError(
+                    f"{path}, line {number}: expected an object with `id` and `words`: {error}"
+                ) from error
     return rows
 
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -73,7 +73,17 @@ ESPEAK_ENGLISH_SHARE = 0.45
 KOKORO_HELD_OUT: dict[str, tuple[str, ...]] = {
     "val": ("af_nova", "am_eric", "bm_lewis", "em_santa", "hm_psi", "zf_xiaoni"),
     "test": (
-        *("af_river", "af_sarah", "am_puck", "bf_lily", "bm_daniel", "ef_dora", "hf_beta", "hm_omega", "if_sara"),
+        *(
+            "af_river",
+            "af_sarah",
+            "am_puck",
+            "bf_lily",
+            "bm_daniel",
+            "ef_dora",
+            "hf_beta",
+            "hm_omega",
+            "if_sara",
+        ),
         *("im_nicola", "jf_nezumi", "pm_santa", "zm_yunyang"),
     ),
 }
@@ -82,7 +92,26 @@ KOKORO_RATE_WPM, KOKORO_SHIFT_SD = (115.0, 235.0), 0.06
 KOKORO_LANGUAGE_SHARES = {"en-us": 0.3, "en": 0.15}
 """The rest is spread over KOKORO_LANGUAGES."""
 KOKORO_LANGUAGES = (
-    *("es", "fr", "pt-br", "de", "pl", "nl", "tr", "ru", "ro", "cs", "id", "fi", "sv", "hr", "ca", "sw", "af", "uk"),
+    *(
+        "es",
+        "fr",
+        "pt-br",
+        "de",
+        "pl",
+        "nl",
+        "tr",
+        "ru",
+        "ro",
+        "cs",
+        "id",
+        "fi",
+        "sv",
+        "hr",
+        "ca",
+        "sw",
+        "af",
+        "uk",
+    ),
 )
 
 MANNER_SHARES: dict[Split, dict[Manner, float]] = {
@@ -144,7 +173,7 @@ def utter(rng: np.random.Generator, speaker: Speaker, duration_s: float, split: 
             sentence = _in_manner(manner, _speak(synthesize, _vary(rng, speaker), text), timbre, rng)
             part = sentence.waveform[: num_samples - position]
             waveform[position : position + len(part)] = part * rng.uniform(0.7, 1.0)
-            phonemes += _delayed(sentence.phonemes, position / SAMPLE_RATE_HZ, num_samples / SAMPLE_RATE_HZ)
+            phonemes += delayed(sentence.phonemes, position / SAMPLE_RATE_HZ, num_samples / SAMPLE_RATE_HZ)
             texts.append(text)
             position += len(sentence.waveform) + round(_draw_pause_s(rng) * SAMPLE_RATE_HZ)
     waveform *= rng.uniform(0.5, 0.9) / max(float(np.abs(waveform).max()), 1e-6)
@@ -194,7 +223,7 @@ def make_demo_speech(folder: Path) -> None:
     phonemes = [
         phoneme
         for sentence, start_s in zip(sentences, starts_s, strict=True)
-        for phoneme in _delayed(sentence.phonemes, start_s, len(waveform) / SAMPLE_RATE_HZ)
+        for phoneme in delayed(sentence.phonemes, start_s, len(waveform) / SAMPLE_RATE_HZ)
     ]
     waveform *= 0.8 / np.abs(waveform).max()
     soundfile.write(folder / "demo_speech.flac", waveform, SAMPLE_RATE_HZ)
@@ -211,7 +240,7 @@ def _speak(synthesize: _Synthesize, speaker: Speaker, text: str) -> Utterance:
     waveform = resample_poly(waveform, ratio.numerator, ratio.denominator).astype(np.float32)
     scaled = [replace(p, start_s=p.start_s * stretch, end_s=p.end_s * stretch) for p in phonemes]
     # flite's last pause may reach beyond the sound it writes.
-    kept = _delayed(scaled, 0.0, len(waveform) / SAMPLE_RATE_HZ)
+    kept = delayed(scaled, 0.0, len(waveform) / SAMPLE_RATE_HZ)
     return Utterance(waveform=waveform, phonemes=tuple(kept), text=text, speaker=speaker)
 
 
@@ -231,9 +260,13 @@ def _open_engine(engine: Engine) -> Iterator[_Synthesize]:
 
 def _draw_kokoro_speaker(rng: np.random.Generator, split: Split) -> Speaker:
     held_out = {voice for voices in KOKORO_HELD_OUT.values() for voice in voices}
-    voices = [v for v in kokoro_voices() if (v not in held_out if split == "train" else v in KOKORO_HELD_OUT[split])]
+    voices = [
+        v for v in kokoro_voices() if (v not in held_out if split == "train" else v in KOKORO_HELD_OUT[split])
+    ]
     if not voices:
-        raise RuntimeError(f"of Kokoro's {split} voices none is here; kokoro.make_kokoro_folder says where they are")
+        raise RuntimeError(
+            f"of Kokoro's {split} voices none is here; kokoro.make_kokoro_folder says where they are"
+        )
     languages = list(KOKORO_LANGUAGES)
     named, kind = np.cumsum(list(KOKORO_LANGUAGE_SHARES.values())), rng.random()
     if split == "test":
@@ -325,7 +358,7 @@ def _vary(rng: np.random.Generator, speaker: Speaker) -> Speaker:
     )
 
 
-def _delayed(phonemes: Sequence[Phoneme], delay_s: float, end_s: float) -> list[Phoneme]:
+def delayed(phonemes: Sequence[Phoneme], delay_s: float, end_s: float) -> list[Phoneme]:
     """Phonemes moved by a delay and cut at the end of the sound."""
     moved = (replace(p, start_s=p.start_s + delay_s, end_s=min(p.end_s + delay_s, end_s)) for p in phonemes)
     return [p for p in moved if p.start_s < end_s]

@@ -49,7 +49,9 @@ class Spoken:
         """The sound with its phonemes."""
         waveform, rate_hz = soundfile.read(self.path, dtype="float32")
         if rate_hz != SAMPLE_RATE_HZ or waveform.ndim != 1:
-            raise ValueError(f"{self.path}: expected mono of {SAMPLE_RATE_HZ} Hz, got {waveform.shape} at {rate_hz} Hz")
+            raise ValueError(
+                f"{self.path}: expected mono of {SAMPLE_RATE_HZ} Hz, got {waveform.shape} at {rate_hz} Hz"
+            )
         speaker = Speaker(engine=self.engine, language=self.language, voice=self.speaker)
         return Utterance(waveform=waveform, phonemes=self.phonemes or (), text=self.text, speaker=speaker)
 
@@ -62,7 +64,9 @@ def read_speech_folder(folder: Path, split: Split | None = None) -> list[Spoken]
     """
     index = folder / INDEX_NAME
     if not index.exists():
-        raise ValueError(f"{folder} is no speech folder: {INDEX_NAME} is missing; `openloopy speech` makes one")
+        raise ValueError(
+            f"{folder} is no speech folder: {INDEX_NAME} is missing; `openloopy speech` makes one"
+        )
     spoken = []
     for number, line in enumerate(index.read_text().splitlines(), 1):
         try:
@@ -75,7 +79,9 @@ def read_speech_folder(folder: Path, split: Split | None = None) -> list[Spoken]
 def add_kokoro(folder: Path, *, hours: float, split: Split, seed: int = 0, workers: int = 1) -> None:
     """Let Kokoro's voices of a split speak for so long. What is there already stays and counts."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
+    names = (
+        {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
+    )
     wanted = [_kokoro_name(split, seed, i) for i in range(round(hours * 3600 / KOKORO_MEAN_S))]
     numbers = [i for i, name in enumerate(wanted) if name not in names]
     speak_one = partial(_speak_kokoro, folder, split, seed)
@@ -84,7 +90,12 @@ def add_kokoro(folder: Path, *, hours: float, split: Split, seed: int = 0, worke
 
 
 def add_recorded(
-    folder: Path, source: Path, *, held_out: Iterable[str] = (), languages: Sequence[str] = (), transcribe: bool = True
+    folder: Path,
+    source: Path,
+    *,
+    held_out: Iterable[str] = (),
+    languages: Sequence[str] = (),
+    transcribe: bool = True,
 ) -> Counter[str]:
     """Bring the recordings of a folder in, and find times of phonemes where English has none.
 
@@ -92,8 +103,12 @@ def add_recorded(
     without phonemes. `languages`: only these. Returns how many came in which way.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
-    recordings = [r for r in read_recordings(source, held_out=held_out) if not languages or r.language in languages]
+    names = (
+        {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
+    )
+    recordings = [
+        r for r in read_recordings(source, held_out=held_out) if not languages or r.language in languages
+    ]
     wanted = [(r, name) for r in recordings if (name := _recorded_name(r, source)) not in names]
     aligner, transcriber, counts = Aligner(), Transcriber() if transcribe else None, Counter()
     columns = partial(_add_recording, folder, aligner, transcriber)

@@ -58,7 +58,8 @@ def run_recipe(
     Args:
         name: see `recipe_names`.
         data: folder or folders of shards (from `openloopy puppet` or `openloopy prepare`), and of speech (from
-            `openloopy speech`), which only the audio encoder hears; for `face` one bank; for `sync` a puppet corpus, whose faces it takes, and shards of footage.
+            `openloopy speech`), which only the audio encoder hears; for `face` one bank; for `sync` a puppet corpus,
+            whose faces it takes, and shards of footage.
         run: the line's run folder; each step has a subfolder.
         start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.

@@ -81,7 +81,9 @@ def build_speech_bank(
         shares = _shares(config, groups)
         sounds = [sound for group in groups.values() for sound in group]
         if not sounds:
-            raise ValueError("the speech bank is empty: num_utterances is 0 and no speech folder was given as --data")
+            raise ValueError(
+                "the speech bank is empty: num_utterances is 0 and no speech folder was given as --data"
+            )
         lengths = [len(sound.curves) for sound in sounds]
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez(
@@ -93,7 +95,9 @@ def build_speech_bank(
                 shares=shares,
             )
     with np.load(path) as arrays:
-        return SpeechBank(**{name: arrays[name] for name in ("waveforms", "visemes", "curves", "starts", "shares")})
+        return SpeechBank(
+            **{name: arrays[name] for name in ("waveforms", "visemes", "curves", "starts", "shares")}
+        )
 
 
 def neutral_style() -> Style:
@@ -110,18 +114,15 @@ def make_utterance(config: SpeechBankConfig, split: Literal["train", "val"], num
     return known_of(utter(rng, draw_speaker(rng, split), config.utterance_s, split), rng)
 
 
-def known_of(utterance: Utterance, rng: np.random.Generator, *, is_labelled: bool = True) -> Known:
+def known_of(utterance: Utterance, rng: np.random.Generator) -> Known:
     """A sound in whole frames, with the visemes and the neutral mouth of its phonemes."""
     num_frames = len(utterance.waveform) // SAMPLES_PER_FRAME
-    waveform = (utterance.waveform[: num_frames * SAMPLES_PER_FRAME] * 32767).round().astype(np.int16)
+    whole = replace(utterance, waveform=utterance.waveform[: num_frames * SAMPLES_PER_FRAME])
+    moved = face_states(whole, neutral_style(), rng)
     curves = np.full((num_frames, len(CURVES)), np.nan, np.float16)
-    visemes = np.full(num_frames * STEPS_PER_FRAME, UNKNOWN, np.int8)
-    if is_labelled:
-        whole = replace(utterance, waveform=utterance.waveform[: num_frames * SAMPLES_PER_FRAME])
-        moved = face_states(whole, neutral_style(), rng)
-        visemes[:] = viseme_labels(utterance.phonemes, len(visemes))
-        curves[:, : len(ARTICULATION)] = np.stack([moved[name] for name in ARTICULATION], 1)[:num_frames]
-    return Known(waveform, visemes, curves)
+    curves[:, : len(ARTICULATION)] = np.stack([moved[name] for name in ARTICULATION], 1)[:num_frames]
+    visemes = viseme_labels(utterance.phonemes, num_frames * STEPS_PER_FRAME).astype(np.int8)
+    return Known((whole.waveform * 32767).round().astype(np.int16), visemes, curves)
 
 
 def _groups(

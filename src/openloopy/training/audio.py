@@ -48,8 +48,8 @@ class SpeechBank:
     """Sounds of any length, one after another, with what is known of them.
 
     waveforms: `samples` int16 at 16 kHz; visemes: `steps` integer classes at 50 Hz, UNKNOWN where nobody knows;
-    curves: `frames curves` float at 25 fps, NaN where unknown (jaw, width, lip closure of a neutral speaker in 0 .. about
-    1; the gap of filmed lips in units of the person's own spread); starts: `sounds + 1` first frame of each;
+    curves: `frames curves` float at 25 fps, NaN where unknown (jaw, width, lip closure of a neutral speaker in 0 ..
+    about 1; the gap of filmed lips in units of the person's own spread); starts: `sounds + 1` first frame of each;
     shares: `sounds`, how often each is drawn, of sum 1.
     """
 
@@ -68,8 +68,8 @@ class SpeechBank:
             )
         if len(self.starts) != len(self.shares) + 1 or self.starts[-1] != frames:
             raise ValueError(
-                f"a speech bank of {frames} frames needs a start for each of its {len(self.shares)} sounds and its end, "
-                f"got {len(self.starts)} that end at {self.starts[-1] if len(self.starts) else None}"
+                f"a speech bank of {frames} frames needs a start for each of its {len(self.shares)} sounds and its "
+                f"end, got {len(self.starts)} that end at {self.starts[-1] if len(self.starts) else None}"
             )
 
     @property
@@ -203,7 +203,11 @@ class AudioTask:
         """A batch: sound `b samples`, visemes `b steps`, curves `b frames curves`."""
         crops = [self._draw_crop(rng) for _ in range(self.config.batch_size)]
         sounds, visemes, curves = (np.stack(part) for part in zip(*crops, strict=True))
-        return torch.from_numpy(sounds).float(), torch.from_numpy(visemes).long(), torch.from_numpy(curves).float()
+        return (
+            torch.from_numpy(sounds).float(),
+            torch.from_numpy(visemes).long(),
+            torch.from_numpy(curves).float(),
+        )
 
     def _draw_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         frames = self.config.crop_frames
@@ -243,7 +247,10 @@ class AudioTask:
 
 def curve_spreads(curves: np.ndarray) -> Tensor:
     """Standard deviation of each curve over a bank where it is known, `frames curves` -> `curves`; never near 0."""
-    spreads = [curve[np.isfinite(curve)].std() if np.isfinite(curve).any() else 1.0 for curve in curves.T.astype(float)]
+    spreads = [
+        curve[np.isfinite(curve)].std() if np.isfinite(curve).any() else 1.0
+        for curve in curves.T.astype(float)
+    ]
     return torch.tensor(spreads).float().clamp_min(0.02)
 
 
@@ -269,7 +276,9 @@ def listening_losses(
     known = torch.isfinite(curves)
     curve = F.smooth_l1_loss(moved, curves.nan_to_num(), reduction="none") * known
     articulation = curve.sum() / known.sum().clamp_min(1)
-    accuracy = ((last.argmax(-1) == visemes) & (visemes != UNKNOWN)).sum() / (visemes != UNKNOWN).sum().clamp_min(1)
+    accuracy = ((last.argmax(-1) == visemes) & (visemes != UNKNOWN)).sum() / (
+        visemes != UNKNOWN
+    ).sum().clamp_min(1)
     loss = viseme + config.middle_weight * viseme_middle + config.curves_weight * articulation
     return {"loss": loss, "viseme": viseme, "curves": articulation, "accuracy": accuracy.detach()}
 

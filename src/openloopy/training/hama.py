@@ -1,7 +1,7 @@
 """Weights of hama's phoneme recogniser as the beginning of an audio encoder.
 
-Source: hama 1.7.0 (PyPI, Apache-2.0): a conformer of 2.2 M parameters that hears English phonemes. Its file is read here
-as plain numbers; its last layer, which names phonemes, is left out.
+Source: hama 1.7.0 (PyPI, Apache-2.0): a conformer of 2.2 M parameters that hears English phonemes. Its file is read
+here as plain numbers; its last layer, which names phonemes, is left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ _VECTORS = {
     **{"attn.in_proj_bias": "attention.qkv.bias", "attn.out_proj.bias": "attention.out.bias"},
     **{"conv.norm.": "convolution.norm.", "conv.pointwise1.": "convolution.gated."},
     **{"conv.pointwise2.": "convolution.outer.", "ffn2.norm.": "feed_forward2.norm."},
-    **{"ffn2.fc1.bias": "feed_forward2.inner.bias", "ffn2.fc2.bias": "feed_forward2.outer.bias", "norm.": "norm."},
+    **{
+        "ffn2.fc1.bias": "feed_forward2.inner.bias",
+        "ffn2.fc2.bias": "feed_forward2.outer.bias",
+        "norm.": "norm.",
+    },
 }
 
 
