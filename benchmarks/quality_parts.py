@@ -1,4 +1,4 @@
-"""The four parts of the quality benchmark: each animates its cases one by one and returns its numbers."""
+"""The parts of the quality benchmark: each animates its cases one by one and returns its numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ from openloopy.models.rig_codec import Portrait
 
 DRIFT_STEP = 5
 """Drift is measured on every so many frames; the others are not kept."""
+CLOSED_GAP = 0.02
+"""Of a portrait whose mouth is closed, eye distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,52 @@ def run_portraits(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     sheets.write(folder)
     numbers = summary(people) if people else {}
     return {**numbers, "refused": [asdict(each) for each in refused], "people": people}
+
+
+def run_quiet(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    """Closed portraits with speech, the same 30 dB softer, digital silence, and white noise at -50 dB."""
+    pairs = pair_up(options.portraits, options.sounds, options.pairs)
+    cases = read_pairs(
+        pairs,
+        options.portrait_seconds,
+        bench.landmarker,
+        bench.size_px,
+        lambda refused: None,
+        source_px=bench.pipeline.source_px(bench.generation),
+    )
+    closed = (case for case in cases if lip_gap(case.portrait_points[None])[0] < CLOSED_GAP)
+    people = []
+    for number, case in enumerate(islice(closed, options.quiet_people)):
+        gaps = {}
+        for name, waveform in quiet_sounds(case.waveform).items():
+            heard = replace(case, clip=f"{case.clip}__{name}", waveform=waveform)
+            ours = generate(bench.with_seed_of(number), heard)
+            write_video(bench.out / "quiet" / f"{heard.clip}.mp4", heard, ours)
+            gaps[name] = per_frame(lip_gap, ours.points)
+        people.append({"person": case.person, "clip": case.clip, **quiet_numbers(gaps)})
+    if not people:
+        raise ValueError(f"none of {len(pairs)} portraits has a closed mouth, which the part `quiet` needs")
+    return {**summary(people), "people": people}
+
+
+def quiet_sounds(speech: np.ndarray) -> dict[str, np.ndarray]:
+    """What is played to a portrait, all as long as the speech: 16 bits, as in files."""
+    loud = speech / max(float(np.abs(speech).max()), 1e-6)
+    noise = np.random.default_rng(0).standard_normal(len(speech)) * 10 ** (-50 / 20)
+    sounds = {"speech": loud, "soft": loud * 10 ** (-30 / 20), "silence": 0 * loud, "noise": noise}
+    return {name: (np.round(sound * 32767) / 32767).astype(np.float32) for name, sound in sounds.items()}
+
+
+def quiet_numbers(gaps: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean lip gaps over speech's, and how far the curve of soft speech lies from that of loud speech, of its range."""
+    speech = np.nanmean(gaps["speech"])
+    low, high = np.nanpercentile(gaps["speech"], (5, 95))
+    return {
+        "face_found": float(np.mean(np.isfinite(np.concatenate(list(gaps.values()))))),
+        "silence_gap_ratio": float(np.nanmean(gaps["silence"]) / speech),
+        "noise_gap_ratio": float(np.nanmean(gaps["noise"]) / speech),
+        "level_difference": float(np.nanmean(np.abs(gaps["soft"] - gaps["speech"])) / (high - low)),
+    }
 
 
 def run_drift(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:

@@ -642,3 +642,58 @@ def test_every_script_says_what_it_does(script):
         [sys.executable, str(BENCHMARKS / script), "--help"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+
+
+def test_quiet_sounds_are_as_long_as_the_speech_and_as_loud_as_they_say():
+    from quality_parts import quiet_sounds
+
+    speech = 0.25 * np.sin(np.arange(16_000) / 9)
+    sounds = quiet_sounds(speech)
+    levels = {name: 20 * np.log10(np.sqrt((s**2).mean()) + 1e-9) for name, s in sounds.items()}
+    assert {len(sound) for sound in sounds.values()} == {16_000}
+    assert levels["speech"] - levels["soft"] == pytest.approx(30, abs=0.1)
+    assert levels["noise"] == pytest.approx(-50, abs=0.2) and not sounds["silence"].any()
+    assert np.abs(sounds["speech"]).max() == pytest.approx(1, abs=1e-3)
+
+
+def test_quiet_numbers_compare_with_speech():
+    from quality_parts import quiet_numbers
+
+    speech = np.linspace(0, 0.2, 101)
+    gaps = {
+        "speech": speech,
+        "soft": speech + 0.009,
+        "silence": np.full(101, 0.002),
+        "noise": np.full(101, 0.01),
+    }
+    numbers = quiet_numbers(gaps)
+    assert numbers["silence_gap_ratio"] == pytest.approx(0.02)
+    assert numbers["noise_gap_ratio"] == pytest.approx(0.1)
+    assert numbers["level_difference"] == pytest.approx(0.05)
+    assert numbers["face_found"] == 1
+    gaps["noise"][:50] = np.nan
+    assert quiet_numbers(gaps)["face_found"] == pytest.approx(1 - 50 / 404)
+
+
+def test_quiet_takes_portraits_whose_mouth_is_closed(monkeypatch, tmp_path):
+    import quality_parts
+
+    closed, opened = _face(), _face()
+    opened[[67, 66, 65], 1] = 95
+    cases = [_case(points[None], clip=name) for name, points in (("open", opened), ("closed", closed))]
+    made = []
+
+    def generate(bench, case):
+        made.append(case.clip)
+        return MagicMock(points=np.tile(opened, (3, 1, 1)))
+
+    stubs = {"pair_up": lambda *a: [1, 2], "read_pairs": lambda *a, **k: iter(cases), "generate": generate}
+    for name, stub in {**stubs, "write_video": lambda *a: None}.items():
+        monkeypatch.setattr(quality_parts, name, stub)
+    bench = MagicMock(out=tmp_path)
+    result = quality_parts.run_quiet(bench, MagicMock(quiet_people=3))
+    assert made == [f"closed__{name}" for name in ("speech", "soft", "silence", "noise")]
+    assert [person["clip"] for person in result["people"]] == ["closed"] and result["silence_gap_ratio"] == 1
+    cases.pop()
+    with pytest.raises(ValueError, match="none of 2 portraits has a closed mouth"):
+        quality_parts.run_quiet(bench, MagicMock(quiet_people=3))

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openloopy.puppet.recorded import Word, read_align
 from openloopy.puppet.speech_folder import Spoken
-from openloopy.puppet.utterance import Phoneme
+from openloopy.puppet.utterance import Phoneme, Speaker, Utterance
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("provenance", "identity", "hearing_readout", "hearing_clips", "hearing")
+MODULES = ("provenance", "identity", "hearing_readout", "hearing")
 
 
 @pytest.fixture
@@ -25,70 +24,65 @@ def hearing(monkeypatch):
         sys.modules.pop(name, None)
 
 
+SAID = Utterance(
+    waveform=np.zeros(3 * 16_000, np.float32),
+    phonemes=tuple(
+        Phoneme(start_s=start_s, end_s=end_s, symbol=symbol, alphabet="arpabet")
+        for start_s, end_s, symbol in ((0.6, 0.8, "b"), (0.8, 1.2, "aa"), (1.2, 1.4, "m"), (1.4, 1.8, "ah"))
+    ),
+    text="bomb",
+    speaker=Speaker(engine="recorded", language="en", voice="ann"),
+)
+
+
 @pytest.fixture
-def words(tmp_path):
-    path = tmp_path / "grid_s1_bbam4n.align"
-    path.write_text("0 12500 sil\n12500 18750 bin\n18750 25000 at\n25000 31250 m\n31250 75000 sil\n")
-    return read_align(path)
+def hears(hearing, monkeypatch):
+    """An encoder that hears given curves and silence, whatever the sound."""
+
+    def hears(close, jaw=0.0, silent=0.0):
+        curves = np.zeros((75, 3))
+        curves[:, hearing.CLOSE], curves[:, hearing.JAW] = close, jaw
+        monkeypatch.setattr(hearing, "stacked_states", lambda encoder, sound: curves)
+        monkeypatch.setattr(hearing, "silence_chance", lambda reading, states: np.zeros(75) + silent)
+        return hearing.Reading(curves=lambda states: states, visemes=None, lips=None)
+
+    return hears
 
 
-def clip_of(hearing, person, words, gap=None):
-    gap = np.full(75, np.nan, np.float32) if gap is None else gap
-    return hearing.FilmedClip(
-        name=person, person=person, waveform=np.zeros(48_000, np.float32), gap=gap, words=words
-    )
+def clip_of(hearing, person, gap):
+    return hearing.Filmed(person=person, waveform=np.zeros(48_000, np.float32), gap=gap)
 
 
-def heard_of(hearing, clip, close, silence):
-    curves = np.zeros((75, 3))
-    curves[:, hearing.CLOSE] = close
-    return hearing.Heard(clip=clip, curves=curves, lips=np.zeros(75), silence=silence)
+def test_closures_are_told_from_open_vowels(hearing, hears):
+    close = np.zeros(75)
+    close[17] = close[32] = 1
+    result = hearing.closure_auc(None, hears(close, 1 - close), [SAID])
+    assert result == {"heard_close": 1, "heard_jaw": 1, "closures": 2}
+    assert hearing.closure_auc(None, hears(-close), [SAID])["heard_close"] < 0.6
 
 
-def test_closures_and_openings_of_an_alignment(hearing, words):
-    assert words[1] == Word(0.5, 0.75, "bin")
-    assert hearing.closure_times_s(words) == [0.5, 1.25]
-    assert hearing.opening_times_s(words) == [0.875]
+def test_silence_is_away_from_speech(hearing, hears):
+    is_silent, is_said = hearing.silence_and_speech(SAID, 75)
+    assert np.flatnonzero(is_said).tolist() == list(range(15, 45))
+    assert np.flatnonzero(is_silent).tolist() == [*range(13), *range(47, 75)]
+    right = (~is_said).astype(float)
+    assert hearing.silence_auc(None, hears(right, silent=right), [SAID]) == {"close": 1, "viseme": 1}
+    assert hearing.silence_auc(None, hears(right, silent=-right), [SAID])["viseme"] == 0
 
 
-def test_people(hearing):
-    from hearing_clips import person_of
+def test_film_is_read_with_sound_as_long_as_its_frames(hearing, tmp_path):
+    from tests.recipes.test_speech_bank import add_film
 
-    names = ("grid_s1_bbal9a", "grid_f_lbbc2a", "grid_m_lbax4n")
-    assert [person_of(name) for name in names] == ["grid_s1", "grid_f_lbbc2a", "grid_m_lbax4n"]
-
-
-def test_a_manifest_says_which_clips_test_and_held_out_people_never_teach(hearing, tmp_path):
-    from hearing_clips import _paths
-
-    (tmp_path / "MANIFEST.csv").write_text(
-        "file,use,speaker\na.mpg,train,ann\nb.mpg,train,bob\nc.mp4,test,cas\nd.mpg,test (sound out of step),dan\n"
-    )
-    named = {use: [p.name for p, _ in _paths(tmp_path, use, ["bob"])] for use in ("train", "test")}
-    assert named == {"train": ["a.mpg"], "test": ["b.mpg", "c.mp4"]}
-
-
-def test_perfect_hearing_has_auc_one_and_lost_frames_are_left_out(hearing, words):
-    track = np.zeros(75)
-    track[12] = track[31] = 1
-    clip = clip_of(hearing, "ann", words)
-    assert hearing.closure_auc([clip], [track]) == 1
-    track[10:15] = np.nan
-    assert hearing.closure_auc([clip], [track]) == 1
-    assert hearing.closure_auc([clip], [-track]) == 0
-
-
-def test_silence_is_away_from_words(hearing, words):
-    is_silent = np.zeros(75)
-    is_silent[:10] = is_silent[35:] = 1
-    right = heard_of(hearing, clip_of(hearing, "ann", words), is_silent, is_silent)
-    assert hearing.silence_auc([right]) == {"close": 1, "viseme": 1}
-    assert hearing.silence_auc([replace(right, silence=1 - is_silent)])["viseme"] == 0
+    add_film(tmp_path, {"ann": np.linspace(0, 1, 500)})
+    (clip,) = hearing.read_film([tmp_path], "train")
+    assert clip.person == "ann" and len(clip.gap) == 375 and len(clip.waveform) == 375 * 640
+    assert clip.waveform.mean() == pytest.approx(0.1, abs=1e-3)
+    assert hearing.read_film([tmp_path], "val") == []
 
 
 def test_people_count_alike_however_many_clips_they_have(hearing):
     wave = np.sin(np.arange(75) / 3)
-    clips = [clip_of(hearing, "ann", [], wave)] * 5 + [clip_of(hearing, "bob", [], wave)]
+    clips = [clip_of(hearing, "ann", wave)] * 5 + [clip_of(hearing, "bob", wave)]
     tracks = [wave] * 5 + [np.roll(wave, 2)]
     result = hearing.follow(list(zip(clips, tracks, strict=True)))
     assert result["by_person"]["ann"][0] == pytest.approx(1)
@@ -102,7 +96,9 @@ def test_lips_are_learnt_in_units_of_each_persons_spread(hearing):
     states = [rng.standard_normal((500, 4)).astype(np.float32) for _ in range(2)]
     small, great = 0.01 * states[0][:, 0] + 0.5, 3 * states[1][:, 0]
     small[7] = np.nan
-    readout = hearing.fit_lips([(states[0], small, "ann"), (states[1], great, "bob")])
+    readout = hearing.fit_lips(
+        [(states[0], clip_of(hearing, "ann", small)), (states[1], clip_of(hearing, "bob", great))]
+    )
     assert np.corrcoef(readout(states[0])[:, 0], states[0][:, 0])[0, 1] > 0.99
     assert readout(states[0])[:, 0].std() == pytest.approx(1, rel=0.1)
 
