@@ -148,7 +148,7 @@ def test_phonemes_become_closures_and_vowels_in_frames():
     from openloopy.data.records import PhonemeSpan
 
     spans = [(0.0, 0.2, "m"), (0.2, 0.4, "aa"), (0.4, 0.6, "t")]
-    found = spoken(tuple(PhonemeSpan(*span, "flite") for span in spans))
+    found = spoken(tuple(PhonemeSpan(*span, "arpabet") for span in spans))
     assert found.closures == pytest.approx(np.array([[0, 5]]))
     assert found.vowels == pytest.approx(np.array([[5, 10]]))
 

@@ -36,7 +36,7 @@ def make_sample(
         licence="CC0",
         text="ba",
         speaker={"engine": "none"},
-        phonemes=(PhonemeSpan(0.1, 0.2, "b", "espeak"), PhonemeSpan(0.2, 0.5, "a", "espeak")),
+        phonemes=(PhonemeSpan(0.1, 0.2, "b", "ipa"), PhonemeSpan(0.2, 0.5, "a", "ipa")),
     )
     arrays = {
         "points68": rng.uniform(16, 48, (num_frames, 68, 2)).astype(np.float32),

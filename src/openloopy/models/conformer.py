@@ -148,7 +148,7 @@ class NearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blocks of `reach` steps look at their own and at both neighbours: cost grows with the length alone."""
-        steps, reach = x.shape[1], self.reach
+        steps, reach = x.shape[1], min(self.reach, x.shape[1])
         num_blocks = -(-steps // reach)
         padded = F.pad(x, (0, 0, 0, num_blocks * reach - steps))
         q, k, v = rearrange(
