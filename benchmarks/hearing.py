@@ -52,7 +52,7 @@ MAX_LAG = 5
 MAX_GAPS_S = 15.0
 """Of a filmed clip, so that long ones do not fill the memory."""
 NOISE_DB = 20.0
-OPEN_VOWELS = frozenset("aæʌɔ")
+OPEN_VOWELS = frozenset("aæɔ")
 SILENT_MARGIN_S = 0.1
 """Away from what is said."""
 JAW, CLOSE = ARTICULATION.index("jaw"), ARTICULATION.index("close")
@@ -276,21 +276,22 @@ def test_sets(spoken: Sequence[Spoken]) -> dict[str, list[Spoken]]:
 
 
 def viseme_accuracy(encoder: AudioEncoder, reading: Reading, sounds: Sequence[Spoken]) -> dict[str, float]:
-    """Share of frames whose viseme is read rightly, and the same of those in which somebody speaks."""
-    right, is_speech = [], []
+    """Share of frames whose viseme is read rightly, and of those in which somebody speaks: means over voices."""
+    by_voice: dict[str, list[np.ndarray]] = {}
     for sound in sounds:
         utterance = sound.read()
         states = stacked_states(encoder, utterance.waveform)
         labels = viseme_labels(utterance.phonemes, len(states), FPS)
-        right.append(reading.visemes(states).argmax(1) == labels)
-        is_speech.append(labels != VISEMES.index(SILENCE))
-    if not right:
+        right = reading.visemes(states).argmax(1) == labels
+        by_voice.setdefault(sound.speaker, []).append(np.stack([right, labels != VISEMES.index(SILENCE)]))
+    if not by_voice:
         return {}
-    right, is_speech = np.concatenate(right), np.concatenate(is_speech)
+    voices = [np.concatenate(parts, axis=1) for parts in by_voice.values()]
     return {
-        "all": float(right.mean()),
-        "speech": float(right[is_speech].mean()),
-        "minutes": len(right) / FPS / 60,
+        "all": float(np.mean([right.mean() for right, _ in voices])),
+        "speech": float(np.mean([right[is_speech].mean() for right, is_speech in voices])),
+        "voices": len(voices),
+        "minutes": sum(part.shape[1] for part in voices) / FPS / 60,
     }
 
 

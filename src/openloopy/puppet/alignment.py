@@ -60,7 +60,12 @@ class Aligner:
         return Decoder(lm=None, samprate=SAMPLE_RATE_HZ, loglevel="FATAL")
 
     def align_text(self, waveform: np.ndarray, text: str) -> Alignment | None:
-        """Where an English text is said; None where no path through the sound says it. Unknown words are spelt."""
+        """Where an English text is said; None where no path through the sound says it, or the text has digits.
+
+        Words that no dictionary has are spelt by espeak-ng.
+        """
+        if re.search(r"\d", text):
+            return None
         words = re.findall(r"[a-z']+", text.lower().replace("’", "'"))
         for word in words:
             if self._decoder.lookup_word(word) is None:

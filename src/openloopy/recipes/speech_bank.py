@@ -184,7 +184,7 @@ def _filmed_clip(clip: Sample, closed: float, spread: float) -> Known:
 
 
 def _shares(config: SpeechBankConfig, groups: dict[str, list[Known]]) -> np.ndarray:
-    """How often each sound is drawn: its group's share; in the group by its speaker, and by its length of what they say.
+    """How often each sound is drawn: the share of its group; in it by speaker and by length.
 
     A speaker who says ten times as much is drawn five times as often. Shares of empty groups go to the others.
     """
