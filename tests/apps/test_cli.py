@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import av
 import numpy as np
@@ -290,6 +292,62 @@ def test_puppet_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
     assert _run(["puppet", "corpus", *several], capsys)[0] == 0
     assert (configs[1].lengths_s, configs[1].name, configs[1].val_share) == ((20.0, 2.4), "long", 0.5)
     assert _run(["puppet", "corpus", "--hours", "1", "--num-clips", "3"], capsys)[0] == 1
+
+
+def test_puppet_takes_speech_folders(monkeypatch, capsys):
+    from openloopy.puppet import corpus
+
+    configs = []
+
+    def write_corpus(config):
+        configs.append(config)
+        return MagicMock(num_clips=1, hours=0.1, num_people=1, num_refused=0, num_portraits=1)
+
+    monkeypatch.setattr(corpus, "write_corpus", write_corpus)
+    shares = ["--speech-share", "0.9", "--noise-share", "0.3", "--quiet-share", "0.05"]
+    assert (
+        _run(["puppet", "c", "--num-clips", "2", "--speech", "a", "--speech", "b", *shares], capsys)[0] == 0
+    )
+    config = configs[0]
+    assert [str(folder) for folder in config.speech] == ["a", "b"]
+    assert (config.speech_share, config.noise_share, config.quiet_share) == (0.9, 0.3, 0.05)
+
+
+def test_speech_gathers_recordings_and_kokoro(monkeypatch, tmp_path, capsys):
+    from openloopy.puppet import speech_folder
+    from openloopy.puppet.speech_folder import Spoken
+    from openloopy.puppet.utterance import Phoneme
+
+    calls = []
+    said = (Phoneme(start_s=0.0, end_s=0.5, symbol="a", alphabet="ipa"),)
+    row = dict(path=tmp_path / "a.flac", split="train", language="en", duration_s=1800.0, engine="recorded")
+    sounds = [Spoken(**row, speaker="ann", phonemes=said), Spoken(**row, speaker="bob")]
+
+    def add_recorded(out, source, **settings):
+        calls.append((out, source, settings))
+        return Counter(aligned=2, given=1)
+
+    monkeypatch.setattr(speech_folder, "add_recorded", add_recorded)
+    monkeypatch.setattr(speech_folder, "add_kokoro", lambda out, **settings: calls.append((out, settings)))
+    monkeypatch.setattr(speech_folder, "read_speech_folder", lambda out: sounds)
+    arguments = [
+        "speech",
+        "out",
+        "--recorded",
+        "x",
+        "--held-out",
+        "ann,bob",
+        "--language",
+        "en",
+        "--no-transcribe",
+    ]
+    code, out, _ = _run([*arguments, "--kokoro-hours", "0.5", "--split", "test", "--workers", "2"], capsys)
+    assert code == 0 and "x: 2 aligned, 1 given" in out
+    assert "out holds 2 sounds (1.00 h) of 2 voices" in out and "known in 1 (0.50 h)" in out
+    assert calls[0][2] == {"held_out": ["ann", "bob"], "languages": ["en"], "transcribe": False}
+    assert calls[1][1] == {"hours": 0.5, "split": "test", "seed": 0, "workers": 2}
+    code, _, err = _run(["speech", "out"], capsys)
+    assert code != 0 and "nothing to gather: give --recorded or --kokoro-hours" in err
 
 
 def test_prepare_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
