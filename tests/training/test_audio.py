@@ -19,6 +19,7 @@ from openloopy.training.audio import (
     AudioTrainingConfig,
     SpeechBank,
     curve_spreads,
+    guessed,
     listening_losses,
 )
 from tests.tiny import tiny_audio_encoder
@@ -106,7 +107,7 @@ def test_what_is_unknown_does_not_count() -> None:
 
 def test_a_crop_is_a_piece_of_a_sound_or_a_sound_among_silence(encoder) -> None:
     task = small_task(encoder, background_share=0, own_level_share=0, batch_size=30)
-    _, visemes, curves = drawn(task, 3)
+    _, _, visemes, curves = drawn(task, 3)
     padded = [k for k in range(len(visemes)) if (visemes[k] == 0).any()]
     # The short sound of 8 frames is a third of what is drawn.
     assert 0.2 < len(padded) / len(visemes) < 0.5
@@ -122,12 +123,12 @@ def test_a_crop_is_a_piece_of_a_sound_or_a_sound_among_silence(encoder) -> None:
 def test_sounds_are_drawn_by_their_share(encoder) -> None:
     bank = small_bank(0)
     bank.shares[:] = (0.0, 1.0, 0.0)
-    _, visemes, _ = drawn(small_task(encoder, bank, background_share=0), 5)
+    _, _, visemes, _ = drawn(small_task(encoder, bank, background_share=0), 5)
     assert all((row == 0).sum() == 8 for row in visemes)
 
 
 def test_nobody_speaks_in_background(encoder) -> None:
-    sounds, visemes, curves = drawn(small_task(encoder, background_share=1), 10)
+    sounds, _, visemes, curves = drawn(small_task(encoder, background_share=1), 10)
     assert (visemes == 0).all() and sounds.std() > 0
     torch.testing.assert_close(curves, torch.tensor(REST).expand_as(curves))
 
@@ -138,7 +139,7 @@ def test_levels_are_those_that_the_encoder_will_be_given(encoder) -> None:
     bank.waveforms[: 20 * 640] //= 100
     for share, low, high in ((0.0, 0.5, 2.01), (1.0, 1.0, 1.0)):
         task = small_task(encoder, bank, background_share=0, own_level_share=share, crop_frames=40)
-        sounds, _, _ = drawn(task, 10)
+        sounds, *_ = drawn(task, 10)
         ratios = [speech_level([sound.numpy()]) / LEVEL_RMS for sound in sounds]
         assert min(ratios) >= low * 0.98 and max(ratios) <= high * 1.02
         assert share == 1 or max(ratios) / min(ratios) > 1.5
@@ -155,10 +156,43 @@ def test_augmentation_keeps_the_loudness_of_a_crop(encoder) -> None:
 def test_quiet_recordings_come_in_few_steps(encoder) -> None:
     """16 bits at -40 dB leave some hundred values."""
     task = small_task(encoder, background_share=0, own_level_share=1, batch_size=20, crop_frames=8)
-    sounds, _, _ = drawn(task, 2)
+    sounds, *_ = drawn(task, 2)
     assert len(sounds[0]) == 8 * SAMPLES_PER_FRAME
     counts = sorted(len(np.unique(sound)) for sound in sounds.numpy())
     assert counts[0] < 1000 and counts[-1] > 4000
+
+
+def test_undistorted_sound_comes_along_at_its_own_level(encoder) -> None:
+    bank = small_bank(0, (12,))
+    task = small_task(
+        encoder, bank, augment=lambda sound, rng: sound[::-1], augment_share=1, background_share=0
+    )
+    sounds, clean, _, _ = drawn(task, 1)
+    whole = bank.piece(0, 12)[0]
+    np.testing.assert_allclose(clean[0], whole * LEVEL_RMS / speech_level([whole]), rtol=1e-5)
+    assert np.corrcoef(sounds[0], clean[0].flip(0))[0, 1] > 0.99
+
+
+class Guesses(torch.nn.Module):
+    """Sure of class 7 in the first half of a sound, unsure in the second; keeps what it was given."""
+
+    def forward(self, sound):
+        self.given, self.was_training = sound, self.training
+        logits = torch.zeros(len(sound), 4, 28)
+        logits[:, :2, 7] = 10
+        return logits, None, None
+
+
+def test_sure_guesses_stand_where_nobody_knows() -> None:
+    network = Guesses().train()
+    visemes = torch.tensor([[UNKNOWN, 3, UNKNOWN, 4], [5, 5, 5, 5]])
+    clean = torch.arange(4.0).reshape(2, 2)
+    assert guessed(network, clean, visemes, 0.85).tolist() == [[7, 3, UNKNOWN, 4], [5, 5, 5, 5]]
+    torch.testing.assert_close(network.given, clean[:1])
+    assert network.training and not network.was_training
+    assert visemes[0, 0] == UNKNOWN
+    network.given = None
+    assert guessed(network, clean[1:], visemes[1:], 0.85).tolist() == [[5, 5, 5, 5]] and network.given is None
 
 
 def test_held_out_scores_count_what_is_known(encoder, tmp_path) -> None:

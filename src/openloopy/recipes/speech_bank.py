@@ -54,6 +54,8 @@ class SpeechBankConfig:
     kokoro_share: float = 0.35
     recorded_share: float = 0.35
     film_share: float = 0.1
+    unlabelled_share: float = 0.08
+    """Recordings whose phonemes nobody knows: the network guesses (`training.audio.guessed`)."""
     bent_share: float = 0.25
     """Of the sounds of speech folders in training, so many come once more as another voice."""
 
@@ -133,16 +135,20 @@ def _groups(
     config: SpeechBankConfig, split: Literal["train", "val"], speech: Sequence[Path], film: Sequence[Path]
 ) -> dict[str, list[Known]]:
     spoken = [sound for folder in speech for sound in read_speech_folder(folder, split)]
-    spoken = [sound for sound in spoken if sound.phonemes is not None]
     groups = {"synthetic": [], "film": list(_filmed(film, split))}
     with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
         make = partial(make_utterance, config, split)
         groups["synthetic"] = list(pool.map(make, range(config.num_utterances), chunksize=8))
         read = partial(_read_spoken, config, split)
-        for engine in ("kokoro", "recorded"):
-            chosen = [(number, sound) for number, sound in enumerate(spoken) if sound.engine == engine]
-            groups[engine] = [known for some in pool.map(read, chosen, chunksize=8) for known in some]
+        for name in ("kokoro", "recorded", "unlabelled"):
+            chosen = [(number, sound) for number, sound in enumerate(spoken) if _group_of(sound) == name]
+            if name != "unlabelled" or split == "train":
+                groups[name] = [known for some in pool.map(read, chosen, chunksize=8) for known in some]
     return groups
+
+
+def _group_of(sound: Spoken) -> str:
+    return sound.engine if sound.phonemes is not None else "unlabelled"
 
 
 def _read_spoken(config: SpeechBankConfig, split: str, task: tuple[int, Spoken]) -> list[Known]:
@@ -150,10 +156,22 @@ def _read_spoken(config: SpeechBankConfig, split: str, task: tuple[int, Spoken])
     number, sound = task
     rng = np.random.default_rng([config.seed, 7, number])
     utterance = sound.read()
+    if sound.phonemes is None:
+        return [_unknown_of(utterance)]
     known = [known_of(utterance, rng)]
     if split == "train" and rng.random() < config.bent_share:
         known.append(known_of(bend(utterance, draw_timbre(rng), rng), rng))
     return [one for one in known if len(one.curves)]
+
+
+def _unknown_of(utterance: Utterance) -> Known:
+    """A sound of which only the speaker is known."""
+    num_frames = len(utterance.waveform) // SAMPLES_PER_FRAME
+    waveform = (utterance.waveform[: num_frames * SAMPLES_PER_FRAME] * 32767).round().astype(np.int16)
+    curves = np.full((num_frames, len(CURVES)), np.nan, np.float16)
+    return Known(
+        waveform, np.full(num_frames * STEPS_PER_FRAME, UNKNOWN, np.int8), curves, utterance.speaker.voice
+    )
 
 
 def _filmed(folders: Sequence[Path], split: Literal["train", "val"]) -> Iterator[Known]:
@@ -193,6 +211,7 @@ def _shares(config: SpeechBankConfig, groups: dict[str, list[Known]]) -> np.ndar
         "film": config.film_share,
         "kokoro": config.kokoro_share,
         "recorded": config.recorded_share,
+        "unlabelled": config.unlabelled_share,
     }
     shares = []
     for name, group in groups.items():

@@ -102,6 +102,9 @@ class AudioTrainingConfig:
     """Crops that are levelled by themselves, as short sounds are; the others by the whole of their sound."""
     middle_weight: float = 0.3
     """Weight of the same loss on the middle layer: all layers are used as features."""
+    sure_enough: float = 0.85
+    """Where nobody knows the viseme, the network's own guess on the undistorted sound counts as the truth if it is as
+    sure as this (self-training on unlabelled speech: FixMatch, Sohn et al. 2020, arXiv 2001.07685)."""
     curves_weight: float = 2.0
     """Weight of the curves, which each count in units of their own spread over the bank."""
 
@@ -161,12 +164,14 @@ class AudioTask:
     def losses(self, network: nn.Module, step: int) -> dict[str, Tensor]:
         generator = step_generator(self.config.seed, step)
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        sound, visemes, curves = self.draw(rng)
+        batch = self.draw(rng)
         device = next(network.parameters()).device
-        last, middle, moved = network(sound.to(device))
+        sound, clean, visemes, curves = (part.to(device) for part in batch)
+        visemes = guessed(network, clean, visemes, self.config.sure_enough)
+        last, middle, moved = network(sound)
         spreads = self.spreads.to(device)
-        moved, curves = moved.float() / spreads, curves.to(device) / spreads
-        return listening_losses(last, middle, moved, curves, visemes.to(device), config=self.config)
+        moved, curves = moved.float() / spreads, curves / spreads
+        return listening_losses(last, middle, moved, curves, visemes, config=self.config)
 
     def sample(self, network: nn.Module, path: Path) -> None:
         """Score unseen voices and sentences; draw true over heard curves of one of them."""
@@ -199,23 +204,25 @@ class AudioTask:
                 scores[f"curve_{k}_correlation"] = float(np.corrcoef(true[known, k], heard[known, k])[0, 1])
         return scores, trues[0], heards[0]
 
-    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch: sound `b samples`, visemes `b steps`, curves `b frames curves`."""
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A batch: sound and the same undistorted, `b samples` each, visemes `b steps`, curves `b frames curves`."""
         crops = [self._draw_crop(rng) for _ in range(self.config.batch_size)]
-        sounds, visemes, curves = (np.stack(part) for part in zip(*crops, strict=True))
+        sounds, clean, visemes, curves = (np.stack(part) for part in zip(*crops, strict=True))
         return (
             torch.from_numpy(sounds).float(),
+            torch.from_numpy(clean).float(),
             torch.from_numpy(visemes).long(),
             torch.from_numpy(curves).float(),
         )
 
-    def _draw_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _draw_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         frames = self.config.crop_frames
         silence = np.zeros(frames * STEPS_PER_FRAME, np.int64)
         if rng.random() < self.config.background_share:
             sound = self.background(frames * SAMPLES_PER_FRAME, rng).astype(np.float32)
             sound = sound * np.float32(LEVEL_RMS * 10 ** (rng.uniform(*BACKGROUND_DB) / 20))
-            return self._levelled(sound, None, rng), silence, np.tile(self.rest, (frames, 1))
+            sound = self._levelled(sound, None, rng)
+            return sound, sound, silence, np.tile(self.rest, (frames, 1))
         bank = self.train_bank
         index = rng.choice(bank.num_sounds, p=bank.shares)
         first, end = bank.starts[index], bank.starts[index + 1]
@@ -229,11 +236,12 @@ class AudioTask:
         sound[lead * SAMPLES_PER_FRAME : (lead + count) * SAMPLES_PER_FRAME] = spoken[0]
         visemes[lead * STEPS_PER_FRAME : (lead + count) * STEPS_PER_FRAME] = spoken[1]
         curves[lead : lead + count] = spoken[2]
+        clean = sound * np.float32(LEVEL_RMS / self.levels[index])
         loudness = float(np.sqrt((sound**2).mean()))
         if rng.random() < self.config.augment_share and loudness > 0:
             sound = np.asarray(self.augment(sound, rng), np.float32)
             sound = sound * np.float32(loudness / max(float(np.sqrt((sound**2).mean())), 1e-6))
-        return self._levelled(sound, self.levels[index], rng), visemes, curves
+        return self._levelled(sound, self.levels[index], rng), clean, visemes, curves
 
     def _levelled(self, sound: np.ndarray, level: float | None, rng: np.random.Generator) -> np.ndarray:
         """As the encoder is given it (`AudioFeatureReader`), after a recording that was perhaps quiet."""
@@ -243,6 +251,21 @@ class AudioTask:
         if level is None or rng.random() < self.config.own_level_share:
             return sound * np.float32(LEVEL_RMS / speech_level([sound]))
         return sound * np.float32(LEVEL_RMS / level * 10 ** (rng.uniform(*LEVEL_DB) / 20))
+
+
+@torch.no_grad()
+def guessed(network: nn.Module, clean: Tensor, visemes: Tensor, sure_enough: float) -> Tensor:
+    """Labels `b steps` in which sure guesses stand where nobody knows; `clean`: the sound, `b samples`."""
+    rows = (visemes == UNKNOWN).any(1)
+    if not rows.any():
+        return visemes
+    was_training = network.training
+    network.eval()
+    chance, guess = network(clean[rows])[0].float().softmax(-1).max(-1)
+    network.train(was_training)
+    filled = visemes.clone()
+    filled[rows] = torch.where((visemes[rows] == UNKNOWN) & (chance >= sure_enough), guess, visemes[rows])
+    return filled
 
 
 def curve_spreads(curves: np.ndarray) -> Tensor:
