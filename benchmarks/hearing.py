@@ -40,7 +40,14 @@ from openloopy.puppet.sentences import UNHEARD_LANGUAGES
 from openloopy.puppet.speech_folder import Spoken, read_speech_folder
 from openloopy.puppet.utterance import Utterance
 from openloopy.puppet.visemes import CLOSED, SILENCE, VISEMES, phonemes_to_visemes, viseme_labels
-from openloopy.recipes.speech_bank import ARTICULATION, SpeechBankConfig, known_of, make_utterance
+from openloopy.recipes.speech_bank import (
+    ARTICULATION,
+    REST,
+    Known,
+    SpeechBankConfig,
+    known_of,
+    make_utterance,
+)
 from openloopy.training.hama import hama_file, start_from_hama
 
 SHIPPED = ROOT / "src" / "openloopy" / "weights" / "mini" / "audio_encoder"
@@ -57,6 +64,8 @@ SILENT_MARGIN_S = 0.1
 """Away from what is said."""
 JAW, CLOSE = ARTICULATION.index("jaw"), ARTICULATION.index("close")
 QUIET_S = 6.0
+BACKGROUND_S, BACKGROUND_DB = 2.0, (-40.0, 0.0)
+"""Of sounds without a voice from which reading is learnt."""
 MAX_QUIET_CLIPS = 40
 ENGINES = ("kokoro", "recorded")
 
@@ -149,7 +158,8 @@ def judge(
 def learn_to_read(
     encoder: AudioEncoder, film: Sequence[Filmed], spoken: Sequence[Spoken], minutes: float
 ) -> Reading:
-    """Readouts from synthetic, Kokoro's and recorded speech, a third of the minutes each, and from filmed lips."""
+    """Readouts from synthetic, Kokoro's and recorded speech, a third of the minutes each, from some sounds in which
+    nobody speaks, and from filmed lips."""
     config, rng = SpeechBankConfig(num_utterances=0, seed=7), np.random.default_rng(0)
     known = [
         make_utterance(config, "train", number) for number in range(round(minutes * 20 / config.utterance_s))
@@ -171,6 +181,14 @@ def learn_to_read(
     return Reading(
         curves=fit_ridge(states, curves), visemes=fit_classes(states, labels, len(VISEMES)), lips=lips
     )
+
+
+def nobody(rng: np.random.Generator) -> Known:
+    """Two seconds of a room, hum or music, and the mouth at rest."""
+    frames = round(BACKGROUND_S * FPS)
+    sound = background(frames * SAMPLES_PER_FRAME, rng) * 0.1 * 10 ** (rng.uniform(*BACKGROUND_DB) / 20)
+    waveform = (sound * 32767).round().clip(-32768, 32767).astype(np.int16)
+    return Known(waveform, np.zeros(2 * frames, np.int8), np.tile(np.array(REST, np.float16), (frames, 1)))
 
 
 def fit_lips(filmed: Sequence[tuple[np.ndarray, Filmed]]) -> Readout:

@@ -48,6 +48,12 @@ ATTENTION = ("tests/models/test_attention.py",)
 DENOISER = ("tests/models/test_denoiser.py",)
 REFERENCE_NET = ("tests/models/test_reference_net.py",)
 AUDIO = ("tests/models/test_audio_projection.py",)
+CONFORMER = ("tests/models/test_conformer.py",)
+HAMA = ("tests/training/test_hama.py",)
+LISTENING = ("tests/training/test_audio.py",)
+BANK = ("tests/recipes/test_speech_bank.py",)
+KOKORO = ("tests/puppet/test_kokoro.py",)
+SPOKEN = ("tests/puppet/test_spoken.py",)
 NEW_HEARING = ("tests/training/test_new_hearing.py",)
 WINDOWS = ("tests/inference/test_windows.py",)
 DENOISE = ("tests/training/test_denoise.py",)
@@ -1664,5 +1670,118 @@ MUTANTS: tuple[Mutant, ...] = (
         "new.load_state_dict(kept | first)",
         "new.load_state_dict(own | first)",
         NEW_HEARING,
+    ),
+    # Hearing people.
+    Mutant(
+        "conformer.attention_hears_everything",
+        "models/conformer.py",
+        "is_near &= (seen_position < steps)[:, None, :]",
+        "is_near |= (seen_position < steps)[:, None, :]",
+        CONFORMER,
+    ),
+    Mutant(
+        "conformer.the_padding_is_heard",
+        "models/conformer.py",
+        "is_near &= (seen_position < steps)[:, None, :]",
+        "pass",
+        CONFORMER,
+    ),
+    Mutant(
+        "conformer.feed_forward_counts_whole",
+        "models/conformer.py",
+        "x = x + 0.5 * self.feed_forward1(x)",
+        "x = x + self.feed_forward1(x)",
+        HAMA,
+    ),
+    Mutant(
+        "conformer.spectrum_starts_late",
+        "models/conformer.py",
+        "F.pad(waveform.float(), (MARGIN, 0))",
+        "F.pad(waveform.float(), (MARGIN - 160, 160))",
+        CONFORMER,
+    ),
+    Mutant(
+        "audio_encoder.chunks_have_the_context_of_wav2vec",
+        "models/audio_encoder.py",
+        "if isinstance(self.config.network, ConformerConfig):\n            return",
+        "if False:\n            return",
+        CONFORMER,
+    ),
+    Mutant(
+        "audio_encoder.silence_counts_in_the_level",
+        "models/audio_encoder.py",
+        "total + float(power.sum())",
+        "total + float(len(power))",
+        CONFORMER,
+    ),
+    Mutant(
+        "hama.matrices_are_not_transposed",
+        "training/hama.py",
+        "].T.contiguous()",
+        "]",
+        HAMA,
+    ),
+    Mutant(
+        "listening.unknown_visemes_count",
+        "training/audio.py",
+        "ignore_index=UNKNOWN,",
+        "ignore_index=-100,",
+        LISTENING,
+    ),
+    Mutant(
+        "listening.unknown_curves_count",
+        "training/audio.py",
+        'reduction="none") * known',
+        'reduction="none")',
+        LISTENING,
+    ),
+    Mutant(
+        "listening.every_guess_is_sure",
+        "training/audio.py",
+        "(chance >= sure_enough)",
+        "(chance >= 0)",
+        LISTENING,
+    ),
+    Mutant(
+        "listening.known_labels_are_guessed_over",
+        "training/audio.py",
+        "(visemes[rows] == UNKNOWN) & (chance",
+        "(visemes[rows] != -9) & (chance",
+        LISTENING,
+    ),
+    Mutant(
+        "listening.background_speaks",
+        "training/audio.py",
+        "return sound, sound, silence, np.tile(self.rest, (frames, 1))",
+        "return sound, sound, silence + 1, np.tile(self.rest, (frames, 1))",
+        LISTENING,
+    ),
+    Mutant(
+        "bank.film_is_not_measured_from_closed",
+        "recipes/speech_bank.py",
+        '(clip.arrays["lip_gap"] - closed) / spread',
+        'clip.arrays["lip_gap"] / spread',
+        BANK,
+    ),
+    Mutant(
+        "bank.puppets_are_film",
+        "recipes/speech_bank.py",
+        "if s.record.is_footage and s.mp4",
+        "if s.mp4",
+        BANK,
+    ),
+    Mutant(
+        "kokoro.sounds_stay_late",
+        "puppet/kokoro.py",
+        "borders[1:-1] - LATE_S - LATE_PER_TEMPO_S / speed",
+        "borders[1:-1]",
+        KOKORO,
+    ),
+    Mutant(
+        "spoken.other_splits_speak",
+        "puppet/spoken.py",
+        "for s in read_speech_folder(folder, split) if s.phonemes",
+        "for s in read_speech_folder(folder) if s.phonemes",
+        SPOKEN,
     ),
 )
