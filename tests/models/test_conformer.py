@@ -118,6 +118,16 @@ def test_a_folder_keeps_everything(encoder, tmp_path) -> None:
         torch.testing.assert_close(loaded.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("loudness", ["as_is", "normalised", "levelled"])
+def test_a_folder_remembers_the_loudness_of_either_network(tmp_path, loudness) -> None:
+    from tests.tiny import tiny_audio_encoder
+
+    for name, network in (("a", SMALL), ("b", tiny_audio_encoder().config.network)):
+        config = AudioEncoderConfig(loudness=loudness, network=network)
+        save_audio_encoder(tmp_path / name, AudioEncoder(config))
+        assert load_audio_encoder(tmp_path / name).config == config
+
+
 def test_a_folder_that_does_not_fit(encoder, tmp_path) -> None:
     save_audio_encoder(tmp_path, encoder)
     config = tmp_path / "config.json"

@@ -197,10 +197,9 @@ def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
     """Write a folder in transformers' format; the loudness setting goes into its preprocessor_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(encoder.network, folder / WEIGHTS_FILE)
-    settings: dict[str, Any] = {"sampling_rate": SAMPLE_RATE_HZ}
+    settings: dict[str, Any] = {"sampling_rate": SAMPLE_RATE_HZ, "loudness": encoder.config.loudness}
     if isinstance(encoder.config.network, ConformerConfig):
         _write_json(folder / CONFIG_FILE, encoder.config.network.to_json())
-        settings["loudness"] = encoder.config.loudness
     else:
         _write_json(folder / CONFIG_FILE, encoder.config.network.to_transformers())
         settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
@@ -224,8 +223,8 @@ def load_audio_encoder(folder: Path) -> AudioEncoder:
         network = read(settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    normalised = "normalised" if loudness.get("do_normalize", True) else "as_is"
-    manner = loudness.get("loudness", "levelled") if is_conformer else normalised
+    # transformers' folders tell only whether it is normalised, and mean that it is where they do not.
+    manner = loudness.get("loudness") or ("normalised" if loudness.get("do_normalize", True) else "as_is")
     encoder = AudioEncoder(AudioEncoderConfig(loudness=manner, network=network))
     stem = "model" if list(folder.glob("model*")) else "pytorch_model"
     tensors = read_folder_tensors(folder, stem)
