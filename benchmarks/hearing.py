@@ -60,6 +60,8 @@ MAX_GAPS_S = 15.0
 """Of a filmed clip, so that long ones do not fill the memory."""
 NOISE_DB = 20.0
 OPEN_VOWELS = frozenset("aæɔ")
+MIN_FRAMES = 10
+"""Of silence and of speech, without which a voice tells nothing of either."""
 SILENT_MARGIN_S = 0.1
 """Away from what is said."""
 JAW, CLOSE = ARTICULATION.index("jaw"), ARTICULATION.index("close")
@@ -247,20 +249,21 @@ def silence_auc(
     sounds: Sequence[Utterance],
     change: Callable[[np.ndarray], np.ndarray] = lambda sound: sound,
 ) -> dict[str, float]:
-    """Silence told from speech by the closure curve, and by the chance of the viseme."""
-    silent, close, chance = [], [], []
+    """Silence told from speech by the closure curve, and by the chance of the viseme: means over voices."""
+    by_voice: dict[str, list[np.ndarray]] = {}
     for sound in sounds:
         states = stacked_states(encoder, change(sound.waveform))
         is_silent, is_said = silence_and_speech(sound, len(states))
-        counted = is_silent | is_said
-        silent.append(is_silent[counted])
-        close.append(reading.curves(states)[counted, CLOSE])
-        chance.append(silence_chance(reading, states)[counted])
-    silent, close, chance = (np.concatenate(part) for part in (silent, close, chance))
-    return {
-        "close": area_under_curve(close[silent], close[~silent]),
-        "viseme": area_under_curve(chance[silent], chance[~silent]),
+        tracks = np.stack([is_silent, reading.curves(states)[:, CLOSE], silence_chance(reading, states)])
+        by_voice.setdefault(sound.speaker.voice, []).append(tracks[:, is_silent | is_said])
+    voices = [np.concatenate(parts, axis=1) for parts in by_voice.values()]
+    silent = [tracks[0] > 0 for tracks in voices]
+    told = [k for k, each in enumerate(silent) if min(each.sum(), (~each).sum()) >= MIN_FRAMES]
+    areas = {
+        name: [area_under_curve(voices[k][row][silent[k]], voices[k][row][~silent[k]]) for k in told]
+        for row, name in ((1, "close"), (2, "viseme"))
     }
+    return {name: float(np.mean(values)) for name, values in areas.items()} | {"voices": len(told)}
 
 
 def silence_and_speech(sound: Utterance, num_frames: int) -> tuple[np.ndarray, np.ndarray]:

@@ -66,8 +66,14 @@ def test_silence_is_away_from_speech(hearing, hears):
     assert np.flatnonzero(is_said).tolist() == list(range(15, 45))
     assert np.flatnonzero(is_silent).tolist() == [*range(13), *range(47, 75)]
     right = (~is_said).astype(float)
-    assert hearing.silence_auc(None, hears(right, silent=right), [SAID]) == {"close": 1, "viseme": 1}
+    assert hearing.silence_auc(None, hears(right, silent=right), [SAID]) == {
+        "close": 1,
+        "viseme": 1,
+        "voices": 1,
+    }
     assert hearing.silence_auc(None, hears(right, silent=-right), [SAID])["viseme"] == 0
+    mute = replace(SAID, phonemes=(), speaker=replace(SAID.speaker, voice="bob"))
+    assert hearing.silence_auc(None, hears(right, silent=right), [SAID, mute])["voices"] == 1
 
 
 def test_film_is_read_with_sound_as_long_as_its_frames(hearing, tmp_path):
