@@ -153,14 +153,16 @@ def train_audio(line: LineConfig, place: Place) -> None:
     recipe, folder = line.audio, place.run / "audio"
     torch.manual_seed(recipe.training.seed)
     encoder = AudioEncoder(recipe.model)
-    if recipe.begins_with == "hama":
-        start_from_hama(encoder.network, hama_file())
-    if place.start is not None:
-        known = load_audio_encoder(place.start / AUDIO_ENCODER_FOLDER)
-        if known.config == recipe.model:
-            encoder.load_state_dict(known.state_dict())
-        else:
-            print(f"the audio encoder of {place.start} has other settings; this one begins from nothing")
+    known = None if place.start is None else load_audio_encoder(place.start / AUDIO_ENCODER_FOLDER)
+    if known is not None and known.config == recipe.model:
+        encoder.load_state_dict(known.state_dict())
+    else:
+        if known is not None:
+            print(
+                f"the audio encoder of {place.start} has other settings; this one begins with {recipe.begins_with}"
+            )
+        if recipe.begins_with == "hama":
+            start_from_hama(encoder.network, hama_file())
     bank = partial(build_speech_bank, speech=place.speech, film=place.data)
     task = AudioTask(
         encoder,

@@ -1,7 +1,8 @@
 """`mini`: the embedded model, whose portrait itself moves: everything of the paper, on face states.
 
-    openloopy puppet SHARDS --states --hours 23.6 --clip-s 20 --clip-s 32 --clip-s 45 --clip-s 60
-    openloopy train mini --data SHARDS --run runs/mini     # all steps; writes runs/mini/model
+    openloopy speech SPEECH --recorded FOLDER --kokoro-hours 2
+    openloopy puppet SHARDS --states --speech SPEECH --hours 23.6 --clip-s 20 --clip-s 32 --clip-s 45 --clip-s 60
+    openloopy train mini --data SHARDS --data SPEECH --run runs/mini     # all steps; writes runs/mini/model
 
 Steps: `codec` (mean and scale of the states), `audio` (the audio encoder), `stage1` (single frames), `stage2` (clips of
 12 frames with the 124 before them). runs/mini.sh has the whole line, docs/training.md what it gave and what it cost.
@@ -16,12 +17,11 @@ from openloopy.diffusion.schedule import ScheduleConfig
 from openloopy.models.audio_encoder import AudioEncoderConfig
 from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
+from openloopy.models.conformer import ConformerConfig
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
-from openloopy.models.mel import MelConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
-from openloopy.models.wav2vec2 import Wav2Vec2Config
 from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
 from openloopy.recipes.speech_bank import SpeechBankConfig
 from openloopy.rig.state import PARTS, TOKEN_WIDTH
@@ -30,7 +30,7 @@ from openloopy.training.loop import LoopConfig
 from openloopy.training.optim import OptimConfig
 from openloopy.training.stages import DropoutConfig, StageConfig
 
-AUDIO_LAYERS, AUDIO_WIDTH = 4, 160
+AUDIO_LAYERS, AUDIO_WIDTH = 4, 144
 
 
 def mini() -> LineConfig:
@@ -41,10 +41,11 @@ def mini() -> LineConfig:
         codec=CodecRecipe(),
         audio=AudioRecipe(
             model=audio_encoder_config(),
-            bank=SpeechBankConfig(num_utterances=5000),
-            held_out=SpeechBankConfig(num_utterances=48),
-            training=AudioTrainingConfig(batch_size=16),
-            loop=_loop(6000, learning_rate=2e-3, ema_decay=0.998),
+            bank=SpeechBankConfig(num_utterances=1500),
+            held_out=SpeechBankConfig(num_utterances=24),
+            training=AudioTrainingConfig(),
+            loop=_loop(4600, learning_rate=6e-4, ema_decay=0.998),
+            begins_with="hama",
         ),
         model=loopy_config(),
         stage1=DenoiseRecipe(
@@ -65,19 +66,9 @@ def mini() -> LineConfig:
 
 
 def audio_encoder_config() -> AudioEncoderConfig:
-    """A small wav2vec 2.0 whose layers are normalised per step: it hears chunks as it hears the whole."""
-    return AudioEncoderConfig(
-        network=Wav2Vec2Config(
-            hidden_size=AUDIO_WIDTH,
-            num_hidden_layers=AUDIO_LAYERS,
-            num_attention_heads=4,
-            intermediate_size=640,
-            do_stable_layer_norm=True,
-            num_conv_pos_embeddings=32,
-            num_conv_pos_embedding_groups=8,
-            mel=MelConfig(),
-        )
-    )
+    """A conformer as small as hama's, whose weights it begins with; it hears chunks as it hears the whole."""
+    network = ConformerConfig(hidden_size=AUDIO_WIDTH, num_hidden_layers=AUDIO_LAYERS)
+    return AudioEncoderConfig(loudness="levelled", network=network)
 
 
 def loopy_config() -> LoopyConfig:

@@ -18,7 +18,6 @@ from openloopy.models.audio_projection import AudioProjectionConfig
 from openloopy.models.audio_to_latents import A2LConfig
 from openloopy.models.denoiser import DenoiserConfig
 from openloopy.models.loopy import GenerationDefaults, LoopyConfig
-from openloopy.models.mel import MelConfig
 from openloopy.models.temporal import TemporalConfig
 from openloopy.models.unet import UNetConfig
 from openloopy.recipes.line import AudioRecipe, CodecRecipe, DenoiseRecipe, LineConfig
@@ -96,7 +95,9 @@ def _audio_encoder_config() -> AudioEncoderConfig:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        mel=MelConfig(bands=40, channels=32),
+        bands=40,
+        kernel=7,
+        reach=8,
     )
     return replace(mini, network=small)
 

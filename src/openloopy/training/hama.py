@@ -50,7 +50,10 @@ def hama_file() -> Path:
     """
     spec = importlib.util.find_spec("hama")
     if spec is None:
-        raise RuntimeError("hama is not installed; `pip install 'openloopy[speech]'`, or begin from nothing")
+        raise RuntimeError(
+            "hama, with whose weights the audio encoder begins, is not installed; `pip install 'openloopy[speech]'`, "
+            "or begin without: `--set begins_with=nothing` in the step `audio`"
+        )
     return Path(spec.submodule_search_locations[0]) / "assets" / "asr_waveform.hama"
 
 
