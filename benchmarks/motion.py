@@ -1,19 +1,23 @@
 """What the motion of a model of face states is worth, in a minute: nothing is drawn.
 
     python benchmarks/motion.py --model FOLDER --cache RUN/cache/latents-val-... [--steps 5] [--guidance 1.5]
+        [--film SHARDS --film-cache DIR]
 
 FOLDER is a model folder, the cache what `openloopy train` made of the held-out clips with that model's audio encoder.
 People move in step from a frame of their own, without a past. Their states move the landmarks of one average head, and
 the measures are those of `quality.py`, which sees the finished videos; so steps, guidance and temperatures are chosen
-here, and confirmed there. The last line is one JSON object.
+here, and confirmed there. `--film`, shards of `openloopy prepare`: filmed people of split val besides, whose lips are
+followed; what is computed of them is kept in DIR. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,11 +36,15 @@ from openloopy.measures.motion import blinks, border_step_ratio, exp, glo, head_
 from openloopy.measures.sync import closures, false_closures, pearson
 from openloopy.media.video import FPS
 from openloopy.models.audio_to_latents import AudioCondition
-from openloopy.models.folder import load_model
+from openloopy.models.folder import LoadedModel, load_model
+from openloopy.models.loopy import GenerationDefaults
 from openloopy.models.rig_codec import RigCodec
 from openloopy.rig.state import States
+from openloopy.training.state_features import build_state_cache
 
 HEARD = ("jaw", "wide", "close")
+FILM_S = 15.0
+"""Of a filmed clip."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,65 @@ def main() -> None:
         "audio_guidance": guidance.audio,
         "temperatures": defaults.part_temperatures,
     }
-    print(json.dumps(rounded({**provenance(), **used, **compare(ours, true, frames)})))
+    numbers = compare(ours, true, frames)
+    if options.film:
+        numbers["film"] = follow_film(model, options, sampler, guidance, defaults)
+    print(json.dumps(rounded({**provenance(), **used, **numbers})))
+
+
+def follow_film(
+    model: LoadedModel,
+    options: argparse.Namespace,
+    sampler: SamplerConfig,
+    guidance: Guidance,
+    defaults: GenerationDefaults,
+) -> dict[str, Any]:
+    """Lips of filmed people against ours: medians over people, each of the median of their clips.
+
+    `other_sound`: what a clip's lips have in common with those made from the next person's sound.
+    """
+    audio_encoder = model.audio_encoder
+    cache = build_state_cache([options.film], model.codec, audio_encoder, options.film_cache, split="val")
+    made, true = [], []
+    for number, record in enumerate(cache.records):
+        num_clips = min(record.num_frames, round(FILM_S * FPS)) // model.config.clip_frames
+        latents = generate_latents(
+            model.loopy,
+            People(cache=cache, numbers=(number,), num_clips=num_clips),
+            AudioCondition,
+            sampler=sampler,
+            guidance=guidance,
+            noise_scale=defaults.temperature * torch.tensor(defaults.part_temperatures or 1.0),
+        )
+        made.append(lip_gap(landmarks(model.codec.decode_states(latents[0]))))
+        true.append(np.asarray(cache.rows("lip_gap", number)[: len(made[-1])], np.float64))
+    return film_numbers([record.person_id for record in cache.records], made, true)
+
+
+def film_numbers(
+    people: Sequence[str], made: Sequence[np.ndarray], true: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """`lips`, `other_sound` and each person's correlation; clips of a person count as one."""
+    own: dict[str, list[float]] = {}
+    other: dict[str, list[float]] = {}
+    for k, person in enumerate(people):
+        own.setdefault(person, []).append(_known_pearson(made[k], true[k]))
+        stranger = next(
+            (j % len(people) for j in range(k + 1, k + len(people)) if people[j % len(people)] != person), k
+        )
+        length = min(len(made[stranger]), len(true[k]))
+        other.setdefault(person, []).append(_known_pearson(made[stranger][:length], true[k][:length]))
+    by_person = {person: float(np.median(values)) for person, values in own.items()}
+    return {
+        "lips": float(np.median(list(by_person.values()))),
+        "other_sound": float(np.median([np.median(values) for values in other.values()])),
+        "by_person": by_person,
+    }
+
+
+def _known_pearson(made: np.ndarray, true: np.ndarray) -> float:
+    known = np.isfinite(true)
+    return pearson(made[known], true[known])
 
 
 def compare(ours: list[Moved], true: list[Moved], clip_frames: int) -> dict[str, float]:
@@ -139,8 +205,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--temperatures", type=float, nargs=3, metavar=("MOUTH", "HEAD", "EYES"))
+    parser.add_argument("--film", type=Path, help="shards with filmed clips of split val")
+    parser.add_argument("--film-cache", type=Path, help="where their states and features are kept")
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.film and not options.film_cache:
+        parser.error("--film needs --film-cache, a folder")
+    return options
 
 
 if __name__ == "__main__":

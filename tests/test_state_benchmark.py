@@ -154,3 +154,20 @@ def test_a_still_jaw_is_seen(corpus):
     found = compare(spoken_by(corpus, still="jaw"), spoken_by(corpus), 12)
     assert not found["jaw"] > 0 and found["lips"] < 0.9
     assert found["head_variance_ratio"] == pytest.approx(1)
+
+
+def test_filmed_people_count_alike_and_strangers_sound_is_the_control():
+    from motion import film_numbers
+
+    rng = np.random.default_rng(0)
+    lips = [rng.standard_normal(length) for length in (60, 40, 50)]
+    lost = lips[0].copy()
+    lost[3] = np.nan
+    numbers = film_numbers(["ann", "ann", "bob"], [lips[0], -lips[1], lips[2]], [lost, lips[1], lips[2]])
+    assert numbers["by_person"] == {"ann": pytest.approx(0), "bob": pytest.approx(1)}
+    assert numbers["lips"] == pytest.approx(0.5)
+    expected = [np.corrcoef(lips[2][:n], t)[0, 1] for n, t in ((50, lips[0][:50]), (40, lips[1]))]
+    known = np.isfinite(lost[:50])
+    expected[0] = np.corrcoef(lips[2][known], lost[:50][known])[0, 1]
+    bob = np.corrcoef(lips[0][:50], lips[2])[0, 1]
+    assert numbers["other_sound"] == pytest.approx(np.median([np.median(expected), bob]))
