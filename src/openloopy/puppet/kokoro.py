@@ -308,7 +308,7 @@ def _join_breaks(spans: list[list], loudness: np.ndarray) -> list[list]:
     """Breaks in which the sound goes on are shared by their neighbours."""
     kept = [spans[0]]
     for index, (start_s, end_s, symbol) in enumerate(spans[1:], 1):
-        is_inner = 0 < index < len(spans) - 1
+        is_inner = index < len(spans) - 1
         if symbol == PAUSE_SYMBOL and is_inner and _level(loudness, start_s, end_s) > _PAUSE_LEVEL:
             middle_s = (start_s + end_s) / 2
             kept[-1][1] = middle_s

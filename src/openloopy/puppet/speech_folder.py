@@ -111,8 +111,8 @@ def add_recorded(
     ]
     wanted = [(r, name) for r in recordings if (name := _recorded_name(r, source)) not in names]
     aligner, transcriber, counts = Aligner(), Transcriber() if transcribe else None, Counter()
-    columns = partial(_add_recording, folder, aligner, transcriber)
-    for sound, way in map_tasks(columns, wanted, workers=1, title=source.name):
+    add_one = partial(_add_recording, folder, aligner, transcriber)
+    for sound, way in map_tasks(add_one, wanted, workers=1, title=source.name):
         counts[way] += 1
         if sound is not None:
             append([sound], folder)
