@@ -16,13 +16,13 @@ import numpy as np
 
 from openloopy.data.cache import clip_sound
 from openloopy.data.shards import Sample, read_shards
-from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.files import atomic_write
+from openloopy.models.audio_encoder import SAMPLES_PER_FRAME, STEPS_PER_FRAME
 from openloopy.puppet.motion import Style, draw_style, face_states
 from openloopy.puppet.speech import bend, draw_speaker, utter
 from openloopy.puppet.speech_folder import Spoken, read_speech_folder
 from openloopy.puppet.utterance import Utterance
-from openloopy.puppet.visemes import LABEL_FPS, viseme_labels
+from openloopy.puppet.visemes import viseme_labels
 from openloopy.puppet.voice_bending import draw_timbre
 from openloopy.training.audio import UNKNOWN, SpeechBank
 
@@ -31,7 +31,6 @@ ARTICULATION = ("jaw", "wide", "close")
 CURVES = (*ARTICULATION, "filmed gap")
 REST = (0.03, 0.0, 0.97, 0.0)
 """The curves of a neutral speaker who is silent."""
-SAMPLES_PER_FRAME, STEPS_PER_FRAME = SAMPLE_RATE_HZ // 25, LABEL_FPS // 25
 CLOSED_PERCENTILE = 10
 """Of a filmed person's lip gaps: there the lips are closed."""
 SPEAKER_POWER = 0.7
