@@ -1237,28 +1237,6 @@ MUTANTS: tuple[Mutant, ...] = (
         '".weight_g", ".weight_g"',
         SILENCE,
     ),
-    # The spectrum.
-    Mutant(
-        "mel.windows_begin_late",
-        "models/mel.py",
-        "F.pad(waveform.float(), (MARGIN, MARGIN))",
-        "F.pad(waveform.float(), (0, 2 * MARGIN))",
-        SILENCE,
-    ),
-    Mutant(
-        "mel.filters_of_another_height",
-        "models/mel.py",
-        "return filters / filters.sum(1, keepdims=True).clip(1e-8)",
-        "return filters",
-        SILENCE,
-    ),
-    Mutant(
-        "mel.settings_forget_the_spectrum",
-        "models/wav2vec2.py",
-        'return {"model_type": MEL_TYPE, **asdict(self)}',
-        'return {"model_type": MEL_TYPE, **asdict(self), "mel": None}',
-        SILENCE,
-    ),
     # Audio-to-latents: conditions that can be told apart.
     Mutant(
         "a2l.query_not_normalised",

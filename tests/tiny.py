@@ -74,7 +74,8 @@ def tiny_audio_encoder(seed: int = 0) -> AudioEncoder:
         intermediate_size=32,
         conv_dim=(8,) * 7,
         num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
+        # Groups of 4 channels: PyTorch 2.13 gives wrong bfloat16 sums for groups of 8 on CPUs with AMX.
+        num_conv_pos_embedding_groups=4,
     )
     return AudioEncoder(AudioEncoderConfig(network=settings)).eval()
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, AudioFeatureReader
 from openloopy.models.audio_projection import AudioProjection, AudioProjectionConfig
-from openloopy.models.mel import MelConfig
 from openloopy.models.wav2vec2 import Wav2Vec2Config
 from openloopy.training.new_hearing import hears_like, refit_projection
 
@@ -24,7 +23,8 @@ def make_encoder(seed: int, *, width: int = 16) -> AudioEncoder:
         do_stable_layer_norm=True,
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
-        mel=MelConfig(),
+        conv_dim=(16,) * 7,
+        feat_extract_norm="layer",
     )
     return AudioEncoder(AudioEncoderConfig(network=network)).eval().requires_grad_(False)
 

@@ -2,7 +2,6 @@
 
 Source: Baevski et al. 2020, arXiv 2006.11477. Importing transformers takes longer than all else that loads `mini`, and
 its versions disagree on whether the last layer's hidden state is normalised; here it is not, as in transformers 5.
-Ours: a small one may begin with a log-mel spectrum (`mel.py`) instead of convolutions over the waveform.
 """
 
 from __future__ import annotations
@@ -17,19 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from openloopy.models.mel import MelConfig, MelEncoder
-
 MODEL_TYPE = "wav2vec2"
-MEL_TYPE = "wav2vec2-mel"
-"""What transformers does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2Vec2Config:
     """Sizes, under transformers' names; the defaults are those of wav2vec2-base."""
 
-    mel: MelConfig | None = None
-    """A log-mel spectrum instead of convolutions over the waveform, of which `conv_*` and `feat_extract_norm` tell."""
     conv_dim: tuple[int, ...] = (512,) * 7
     conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
@@ -51,8 +44,6 @@ class Wav2Vec2Config:
     activation_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.mel, Mapping):
-            object.__setattr__(self, "mel", MelConfig(**self.mel))
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         lengths = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
@@ -71,7 +62,7 @@ class Wav2Vec2Config:
             ValueError: a network of another kind, or with parts that are not built here.
         """
         kind = settings.get("model_type")
-        if kind not in (MODEL_TYPE, MEL_TYPE):
+        if kind != MODEL_TYPE:
             raise ValueError(f"a model of type {kind!r}, not {MODEL_TYPE!r}")
         for name, known in (
             ("hidden_act", "gelu"),
@@ -84,13 +75,11 @@ class Wav2Vec2Config:
         return Wav2Vec2Config(**{name: value for name, value in settings.items() if name in names})
 
     def to_transformers(self) -> dict[str, Any]:
-        """A config.json from which transformers builds the same network, unless it begins with a spectrum."""
-        if self.mel is not None:
-            return {"model_type": MEL_TYPE, **asdict(self)}
+        """A config.json from which transformers builds the same network."""
         return {
             "architectures": ["Wav2Vec2Model"],
             "model_type": MODEL_TYPE,
-            **{name: value for name, value in asdict(self).items() if name != "mel"},
+            **asdict(self),
             "num_feat_extract_layers": len(self.conv_dim),
             "layerdrop": 0.0,
             "apply_spec_augment": False,
@@ -104,7 +93,7 @@ class Wav2Vec2(nn.Module):
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
         self.config = config
-        self.feature_extractor = FeatureEncoder(config) if config.mel is None else MelEncoder(config.mel)
+        self.feature_extractor = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config)
         self.encoder = Encoder(config)
         self.apply(_initialise)
@@ -164,7 +153,7 @@ class FeatureProjection(nn.Module):
 
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
-        channels = config.conv_dim[-1] if config.mel is None else config.mel.channels
+        channels = config.conv_dim[-1]
         self.layer_norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.projection = nn.Linear(channels, config.hidden_size)
         self.dropout = nn.Dropout(config.feat_proj_dropout)

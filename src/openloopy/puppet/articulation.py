@@ -125,7 +125,7 @@ def _target(start_s: float, end_s: float, viseme: str, loudness: np.ndarray) -> 
     if viseme in VOWELS:
         middle = min(int((start_s + end_s) / 2 * MOTION_FPS), len(loudness) - 1)
         length = min((end_s - start_s) / 0.12, 1.3)
-        effort = np.clip(0.45 + 0.35 * length + 0.25 * loudness[middle], 0.4, 1.15)
+        effort = np.clip(0.7 + 0.2 * length + 0.15 * loudness[middle], 0.6, 1.15)
     wide = shape.wide * (0.7 + 0.3 * effort)
     return np.array([shape.jaw * effort, wide, shape.up, shape.low, shape.tip, shape.tongue])
 
