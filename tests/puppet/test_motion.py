@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from openloopy.face.mesh import canonical_mesh
+from openloopy.face.movement import lip_gap
 from openloopy.puppet.articulation import fill_gaps
 from openloopy.puppet.gestures import (
     MAX_PITCH_DEG,
@@ -20,9 +22,16 @@ from openloopy.puppet.motion import FPS, draw_style, face_states
 from openloopy.puppet.prosody import MOTION_FPS, analyse, plateau, wander
 from openloopy.puppet.speech import Phoneme, Speaker, Utterance, draw_speaker, speak, utter
 from openloopy.puppet.visemes import CLOSED, SILENCE, TUCKED, phonemes_to_visemes
+from openloopy.rig.points import PuppetPoints
 from openloopy.rig.state import NAMES, States
 
 ESPEAK = Speaker(engine="espeak", language="en-us", voice="")
+SPREAD_AND_ROUNDED = (
+    "She sees ten green trees, and the red rooster rules the room.",
+    "We read each letter, then choose two new blue shoes.",
+    "Here he keeps his best cheese; would you look through the window?",
+    "The sick kitten sleeps in the kitchen, while rude crew members grew rude.",
+)
 NUM_CLIPS = 12
 CLIP_S = 8.0
 
@@ -63,6 +72,33 @@ def test_jaw_opens_on_open_vowels_and_closes_in_silence(clips) -> None:
     opened = np.concatenate([highest_per_sound(u, c["jaw"], "a") for u, c in clips])
     teeth = np.concatenate([highest_per_sound(u, -c["jaw"], "s") for u, c in clips])
     assert np.median(opened) > 2 * np.median(-teeth)
+
+
+def test_spread_vowels_part_the_lips_and_rounded_sounds_bring_them_together() -> None:
+    """As filmed people do, whatever the jaw does."""
+    spread, rounded = (
+        np.concatenate([gaps_in(utterance, sounds) for utterance in map(said, range(4))])
+        for sounds in (("i", "ɪ", "e", "ɛ"), ("u", "ʊ", "w", "r"))
+    )
+    assert len(spread) > 20 and len(rounded) > 20
+    assert np.median(spread) > 2 * np.median(rounded)
+
+
+def said(seed: int) -> Utterance:
+    return speak(ESPEAK, SPREAD_AND_ROUNDED[seed])
+
+
+def gaps_in(utterance: Utterance, sounds: tuple[str, ...]) -> np.ndarray:
+    """Lip gaps of an average face, eye distances, in the middle of each such sound."""
+    rng = np.random.default_rng(0)
+    states = face_states(utterance, draw_style(rng), rng)
+    gaps = lip_gap(PuppetPoints(canonical_mesh().vertices * 5.0).track(states))
+    middles = [
+        (start_s + end_s) / 2
+        for start_s, end_s, viseme in phonemes_to_visemes(utterance.phonemes)
+        if viseme in sounds
+    ]
+    return gaps[np.minimum(np.round(np.array(middles) * FPS).astype(int), len(gaps) - 1)]
 
 
 def test_lips_meet_on_time() -> None:
