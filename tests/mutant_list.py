@@ -54,6 +54,8 @@ LISTENING = ("tests/training/test_audio.py",)
 BANK = ("tests/recipes/test_speech_bank.py",)
 KOKORO = ("tests/puppet/test_kokoro.py",)
 SPOKEN = ("tests/puppet/test_spoken.py",)
+AUGMENT = ("tests/puppet/test_augment.py",)
+MOTION = ("tests/puppet/test_motion.py",)
 NEW_HEARING = ("tests/training/test_new_hearing.py",)
 WINDOWS = ("tests/inference/test_windows.py",)
 DENOISE = ("tests/training/test_denoise.py",)
@@ -1761,5 +1763,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "for s in read_speech_folder(folder, split) if s.phonemes",
         "for s in read_speech_folder(folder) if s.phonemes",
         SPOKEN,
+    ),
+    Mutant(
+        "augment.laughter_too_fast",
+        "puppet/augment.py",
+        "note / rate_hz) * SAMPLE_RATE_HZ",
+        "note / (2 * rate_hz)) * SAMPLE_RATE_HZ",
+        AUGMENT,
+    ),
+    Mutant(
+        "visemes.r_opens_the_mouth",
+        "puppet/visemes.py",
+        '"r": Viseme(0.05,',
+        '"r": Viseme(0.75,',
+        MOTION,
     ),
 )

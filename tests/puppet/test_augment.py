@@ -8,6 +8,7 @@ import pytest
 from openloopy.puppet.augment import (
     SNR_DB,
     _babble,
+    _laughter,
     _music,
     add_noise,
     augment,
@@ -57,11 +58,13 @@ def test_seeded(voice: np.ndarray) -> None:
     assert not np.allclose(first, other)
 
 
+def envelope(sound: np.ndarray) -> np.ndarray:
+    """Loudness, 100 a second."""
+    return np.sqrt((sound[: len(sound) // 160 * 160].reshape(-1, 160) ** 2).mean(1))
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_step_changes_the_sound_but_not_its_timing(step, voice: np.ndarray) -> None:
-    def envelope(sound: np.ndarray) -> np.ndarray:
-        return np.sqrt((sound[: len(sound) // 160 * 160].reshape(-1, 160) ** 2).mean(1))
-
     for seed in range(6):
         changed = step(voice, np.random.default_rng(seed))
         assert changed.shape == voice.shape
@@ -100,13 +103,23 @@ def test_masked_band_is_missing() -> None:
     assert kept.min() < 0.05 and np.median(kept) > 0.5
 
 
-@pytest.mark.parametrize("make", [lambda n, rng: _music(n, rng), lambda n, rng: _babble(rng.random(n), rng)])
+@pytest.mark.parametrize("make", [_music, _laughter, lambda n, rng: _babble(rng.random(n), rng)])
 def test_backgrounds_have_unit_power_at_any_length(make) -> None:
     for num_samples in (2, 7001, 48_000):
         sound = make(num_samples, np.random.default_rng(num_samples))
         assert sound.shape == (num_samples,) and np.isfinite(sound).all()
     assert (sound**2).mean() == pytest.approx(1, abs=1e-6)
     assert SNR_DB[0] >= 0
+
+
+def test_laughter_comes_in_notes_four_to_six_a_second() -> None:
+    peaks_hz = []
+    for seed in range(12):
+        loudness = envelope(_laughter(160_000, np.random.default_rng(seed)))
+        rhythm = np.abs(np.fft.rfft(loudness - loudness.mean()))
+        hz = np.fft.rfftfreq(len(loudness), 10 / len(loudness))
+        peaks_hz.append(hz[hz > 2][np.argmax(rhythm[hz > 2])])
+    assert 4 <= np.median(peaks_hz) <= 6 and min(peaks_hz) > 3.5
 
 
 def test_stereo_is_refused() -> None:

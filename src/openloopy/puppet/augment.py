@@ -102,14 +102,16 @@ def reverberate(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_noise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Coloured noise, a humming chord, music or other voices, at a random distance below the speech."""
+    """Coloured noise, a humming chord, music, laughter or other voices, at a random distance below the speech."""
     kind = rng.random()
     if kind < 0.4:
         noise = _coloured_noise(len(waveform), rng)
     elif kind < 0.5:
         noise = _chord(len(waveform), rng)
-    elif kind < 0.8:
+    elif kind < 0.75:
         noise = _music(len(waveform), rng)
+    elif kind < 0.82:
+        noise = _laughter(len(waveform), rng)
     else:
         noise = _babble(waveform, rng)
     power = max(float((waveform**2).mean()), 1e-8)
@@ -273,6 +275,38 @@ def _babble(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         source = ((start + position * speed) % len(waveform)).astype(int)
         sound += backwards[source] * rng.uniform(0.4, 1)
     return sound / np.sqrt(max(float((sound**2).mean()), 1e-8))
+
+
+def _laughter(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """One to three people behind the speaker who laugh: bouts of short voiced notes, four to six a second, which
+    fall in pitch and loudness, with breath between them; unit power.
+    """
+    sound = np.zeros(num_samples + SAMPLE_RATE_HZ)
+    for _ in range(rng.integers(1, 4)):
+        voice_hz, formants_hz = rng.uniform(150, 450), (rng.uniform(550, 850), rng.uniform(1200, 1800))
+        position_s = rng.uniform(0, 0.5)
+        while position_s * SAMPLE_RATE_HZ < num_samples:
+            rate_hz, num_notes = rng.uniform(4, 6), rng.integers(3, 12)
+            for note in range(num_notes):
+                left = 1 - note / num_notes
+                start = round((position_s + note / rate_hz) * SAMPLE_RATE_HZ)
+                burst = _laugh_note(voice_hz * (0.7 + 0.3 * left), formants_hz, 0.6 / rate_hz, rng)
+                sound[start : start + len(burst)] += (burst * left)[: max(len(sound) - start, 0)]
+            position_s += num_notes / rate_hz + rng.uniform(0.3, 2)
+    sound = sound[:num_samples]
+    return sound / np.sqrt(max(float((sound**2).mean()), 1e-8))
+
+
+def _laugh_note(
+    hz: float, formants_hz: tuple[float, float], length_s: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A "ha": overtones under two formants, and breath."""
+    time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    sound = 0.05 * rng.standard_normal(len(time_s))
+    for k in range(1, int(3500 / hz) + 1):
+        level = sum(1 / (1 + ((k * hz - formant) / 150) ** 2) for formant in formants_hz) + 0.1
+        sound += level / k * np.sin(2 * np.pi * (k * hz * time_s + rng.uniform()))
+    return sound * np.sin(np.pi * np.arange(len(time_s)) / len(time_s))
 
 
 def _round_bands(bands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
