@@ -225,19 +225,22 @@ def follow(tracks: Sequence[tuple[Filmed, np.ndarray]]) -> dict:
 
 
 def closure_auc(encoder: AudioEncoder, reading: Reading, sounds: Sequence[Utterance]) -> dict[str, float]:
-    """The chance that a b, m or p is heard more closed than an open vowel: by the closure curve, and by the jaw."""
+    """The chance that a b, m or p is heard more closed than an open vowel: by the highest of the closure curve, by the
+    lowest of the jaw, and by the chance of the closed viseme in the middle, away from the neighbours."""
     closed, opened = [], []
     for sound in sounds:
-        curves = reading.curves(stacked_states(encoder, sound.waveform))
+        states = stacked_states(encoder, sound.waveform)
+        curves, chance = reading.curves(states), viseme_chance(reading, states, CLOSED)
         for start_s, end_s, viseme in phonemes_to_visemes(sound.phonemes):
             if viseme == CLOSED or viseme in OPEN_VOWELS:
                 during = curves[round(start_s * FPS) : max(round(end_s * FPS), round(start_s * FPS) + 1)]
                 if len(during):
+                    middle = min(int((start_s + end_s) / 2 * FPS), len(chance) - 1)
                     (closed if viseme == CLOSED else opened).append(
-                        (during[:, CLOSE].max(), -during[:, JAW].min())
+                        (during[:, CLOSE].max(), -during[:, JAW].min(), chance[middle])
                     )
     closed, opened = np.array(closed), np.array(opened)
-    names = ("heard_close", "heard_jaw")
+    names = ("heard_close", "heard_jaw", "heard_viseme")
     return {name: area_under_curve(closed[:, k], opened[:, k]) for k, name in enumerate(names)} | {
         "closures": len(closed)
     }
@@ -254,7 +257,9 @@ def silence_auc(
     for sound in sounds:
         states = stacked_states(encoder, change(sound.waveform))
         is_silent, is_said = silence_and_speech(sound, len(states))
-        tracks = np.stack([is_silent, reading.curves(states)[:, CLOSE], silence_chance(reading, states)])
+        tracks = np.stack(
+            [is_silent, reading.curves(states)[:, CLOSE], viseme_chance(reading, states, SILENCE)]
+        )
         by_voice.setdefault(sound.speaker.voice, []).append(tracks[:, is_silent | is_said])
     voices = [np.concatenate(parts, axis=1) for parts in by_voice.values()]
     silent = [tracks[0] > 0 for tracks in voices]
@@ -275,8 +280,8 @@ def silence_and_speech(sound: Utterance, num_frames: int) -> tuple[np.ndarray, n
     return ~near, is_said
 
 
-def silence_chance(reading: Reading, states: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(reading.visemes(states)).softmax(-1)[:, VISEMES.index(SILENCE)].numpy()
+def viseme_chance(reading: Reading, states: np.ndarray, viseme: str) -> np.ndarray:
+    return torch.from_numpy(reading.visemes(states)).softmax(-1)[:, VISEMES.index(viseme)].numpy()
 
 
 def with_noise(sound: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 
 from openloopy.puppet.speech_folder import Spoken
 from openloopy.puppet.utterance import Phoneme, Speaker, Utterance
+from openloopy.puppet.visemes import CLOSED, SILENCE
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = ("provenance", "identity", "hearing_readout", "hearing")
@@ -37,13 +38,14 @@ SAID = Utterance(
 
 @pytest.fixture
 def hears(hearing, monkeypatch):
-    """An encoder that hears given curves and silence, whatever the sound."""
+    """An encoder that hears given curves and chances of visemes, whatever the sound."""
 
-    def hears(close, jaw=0.0, silent=0.0):
+    def hears(close, jaw=0.0, silent=0.0, shut=0.0):
         curves = np.zeros((75, 3))
         curves[:, hearing.CLOSE], curves[:, hearing.JAW] = close, jaw
         monkeypatch.setattr(hearing, "stacked_states", lambda encoder, sound: curves)
-        monkeypatch.setattr(hearing, "silence_chance", lambda reading, states: np.zeros(75) + silent)
+        chances = {SILENCE: np.zeros(75) + silent, CLOSED: np.zeros(75) + shut}
+        monkeypatch.setattr(hearing, "viseme_chance", lambda reading, states, viseme: chances[viseme])
         return hearing.Reading(curves=lambda states: states, visemes=None, lips=None)
 
     return hears
@@ -56,8 +58,12 @@ def clip_of(hearing, person, gap):
 def test_closures_are_told_from_open_vowels(hearing, hears):
     close = np.zeros(75)
     close[17] = close[32] = 1
-    result = hearing.closure_auc(None, hears(close, 1 - close), [SAID])
-    assert result == {"heard_close": 1, "heard_jaw": 1, "closures": 2}
+    result = hearing.closure_auc(None, hears(close, 1 - close, shut=close), [SAID])
+    assert result == {"heard_close": 1, "heard_jaw": 1, "heard_viseme": 1, "closures": 2}
+    at_the_edge = np.zeros(75)
+    at_the_edge[19] = at_the_edge[30] = 1
+    at_the_edge[25] = 0.1  # in the middle of the vowel
+    assert hearing.closure_auc(None, hears(close, shut=at_the_edge), [SAID])["heard_viseme"] == 0
     assert hearing.closure_auc(None, hears(-close), [SAID])["heard_close"] < 0.6
 
 
