@@ -40,22 +40,46 @@ def test_it_is_small(pipeline):
 
 
 def test_people_blink_and_nod_without_jumping_between_clips(pipeline):
-    """Half a minute of speech by a person whose portrait shows the mean of all, as states: nothing is drawn."""
+    """In half a minute of speech."""
     speech = np.tile(open_waveform(ASSETS / "demo_speech.flac"), 10)[: 30 * SAMPLE_RATE_HZ]
-    codec, num_frames = pipeline.model.codec, pipeline.num_frames(speech)
-    mean = PreparedLatents(torch.zeros(1, *codec.latent_shape))
-    plan = plan_clips(pipeline.model.config, GenerationOptions(), torch.device("cpu"))
-    clips = pipeline._clips(mean, speech, num_frames, plan)
-    states = codec.decode_states(torch.cat(list(clips)))
-    assert len(states) == num_frames == 750
+    states = moved(pipeline, speech)
+    assert len(states) == 750
     lids = states[:, INDEX["blink_left"]] > 0.5
     assert 3 <= (lids[1:] & ~lids[:-1]).sum() <= 30
     assert states[:, INDEX["yaw"]].std() > 0.5
     steps = np.linalg.norm(
         np.diff(states[:, [INDEX[name] for name in ("yaw", "pitch", "roll")]], axis=0), axis=1
     )
-    at_borders = np.arange(1, num_frames) % pipeline.model.config.clip_frames == 0
+    at_borders = np.arange(1, len(states)) % pipeline.model.config.clip_frames == 0
     assert steps[at_borders].mean() < 2 * steps[~at_borders].mean()
+
+
+def test_lips_rest_where_nobody_speaks(pipeline):
+    speech = open_waveform(ASSETS / "demo_speech.flac")
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    said = parted(moved(pipeline, speech)).mean()
+    for sound in (np.zeros_like(speech), noise * 10 ** (-50 / 20)):
+        assert parted(moved(pipeline, sound)).mean() < 0.1 * said
+
+
+def test_soft_speech_moves_lips_as_loud_speech_does(pipeline):
+    speech = open_waveform(ASSETS / "demo_speech.flac")
+    loud, soft = (parted(moved(pipeline, speech * np.float32(gain))) for gain in (1, 10 ** (-30 / 20)))
+    assert np.abs(soft - loud).mean() < 0.1 * loud.mean()
+
+
+def moved(pipeline, sound: np.ndarray) -> np.ndarray:
+    """States of a person whose portrait shows the mean of all, `f n`: nothing is drawn."""
+    codec = pipeline.model.codec
+    mean = PreparedLatents(torch.zeros(1, *codec.latent_shape))
+    plan = plan_clips(pipeline.model.config, GenerationOptions(), torch.device("cpu"))
+    clips = pipeline._clips(mean, sound, pipeline.num_frames(sound), plan)
+    return codec.decode_states(torch.cat(list(clips)))
+
+
+def parted(states: np.ndarray) -> np.ndarray:
+    """How far jaw and contact leave the lips apart, `f`."""
+    return np.clip(states[:, INDEX["jaw"]], 0, 1) * (1 - np.clip(states[:, INDEX["close"]], 0, 1))
 
 
 @pytest.mark.slow

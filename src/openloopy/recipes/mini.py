@@ -104,7 +104,7 @@ def loopy_config() -> LoopyConfig:
             order=2,
             audio_guidance=1.5,
             reference_guidance=1.0,
-            part_temperatures=(0.0, 1.2, 1.1),
+            part_temperatures=(0.0, 1.15, 1.1),
         ),
     )
 
