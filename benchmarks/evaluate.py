@@ -32,8 +32,10 @@ from openloopy.apps.evaluate import EvaluateConfig, cases_of, evaluate
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.shards import read_shards
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.video import VideoWriter
 from openloopy.models.folder import find_model_folder
+from openloopy.models.rig_codec import Portrait
 
 SAMPLES_PER_FRAME = 640
 DAMAGED = 4
@@ -98,7 +100,8 @@ def mini(shards: Path, work: Path, limit: int) -> dict[str, Any]:
             continue
         write(work / "truth" / f"{name}.mp4", (frames, sound))
         options = GenerationOptions(size_px=frames.shape[1])
-        write(path, (np.stack(list(pipeline.generate(frames[0], sound, options=options))), sound))
+        made = pipeline.generate(Portrait(frames[0]), (sound, SAMPLE_RATE_HZ), options=options)
+        write(path, (np.stack(list(made)), sound))
     return report(work / "generated", work / "truth", work / "report", "mini")
 
 

@@ -167,8 +167,8 @@ def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
     """The demo portrait speaks the demo speech, over and over for `child_seconds`."""
     import torch
 
-    from openloopy.apps.generate import GenerateRequest, generate_video
-    from openloopy.inference.pipeline import GenerationOptions
+    from openloopy.apps.generate import GenerateRequest, ModelChoice, generate_video
+    from openloopy.apps.settings import VideoSettings
     from openloopy.media.image import write_image
 
     torch.set_num_threads(options.threads)
@@ -179,13 +179,11 @@ def make_video(options: argparse.Namespace, folder: Path) -> GenerateReport:
         portrait=portrait,
         audio=sound,
         out=folder / "out.mp4",
-        model=options.model,
-        options=GenerationOptions(steps=options.steps, size_px=options.size),
-        frame=options.frame,
-        device=options.device,
-        dtype=options.dtype,
+        settings=VideoSettings(steps=options.steps, size=options.size, frame=options.frame),
+        has_credentials=False,
     )
-    return generate_video(request, say=lambda _: None)
+    choice = ModelChoice(model=options.model, device=options.device, dtype=options.dtype)
+    return generate_video(request, choice, say=lambda _: None)
 
 
 def in_fresh_process(
@@ -241,18 +239,21 @@ def frame_gflop(pipeline: LoopyPipeline, options: argparse.Namespace) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from openloopy.inference.pipeline import GenerationOptions, plan_clips
+    from openloopy.inference.pipeline import GenerationOptions
+    from openloopy.inference.windows import clip_windows
+    from openloopy.models.audio_encoder import AudioFeatureReader
     from openloopy.models.codec import KLCodec, PreparedLatents
 
     config = pipeline.model.config
     last_clip = -(-config.segments.span // config.clip_frames)
     total_frames = (last_clip + 1) * config.clip_frames
-    plan = plan_clips(config, GenerationOptions(steps=options.steps), pipeline.model.device)
+    windows = clip_windows(total_frames, clip_frames=config.clip_frames)
+    sound = AudioFeatureReader(pipeline.model.audio_encoder, speech(total_frames / FPS))
     codec, shape = pipeline.model.codec, latent_shape(pipeline)
     prepared = PreparedLatents(torch.zeros(1, *shape, device=pipeline.model.device))
     counts = []
     with FlopCounterMode(display=False) as counter:
-        for latents in pipeline._clips(prepared, speech(total_frames / FPS), total_frames, plan):
+        for latents in pipeline._clips(prepared, sound, windows, GenerationOptions(steps=options.steps)):
             if isinstance(codec, KLCodec):
                 list(codec.decode([latents], prepared, pipeline.decoded_at_once))
             counts.append(counter.get_total_flops())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from openloopy.apps.generate import GenerateRequest, choose_face
 from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import PhonemeSpan
 from openloopy.data.shards import Sample, read_shards
 from openloopy.face.crop import apply_crop, portrait_crop, select_face
 from openloopy.face.landmarks import NetworkLandmarker
+from openloopy.inference.scene import choose_face
 from openloopy.measures.motion import points_of
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import FPS, VideoError, probe_video, read_frames
@@ -130,10 +130,9 @@ def read_pairs(
     """
     source_px = source_px or size_px
     for portrait, sound in pairs:
-        request = GenerateRequest(portrait=portrait, audio=sound, out=Path("unused.mp4"))
         try:
             waveform = np.array(open_waveform(sound)[: round(seconds * SAMPLE_RATE_HZ)])
-            chosen = choose_face(request, landmarker, print)
+            chosen = choose_face(portrait, landmarker, say=print)
         except ValueError as error:
             refuse(Refused(f"{portrait.name} + {sound.name}", str(error).replace(f"{portrait.parent}/", "")))
             continue

@@ -42,6 +42,7 @@ from openloopy.measures.drift import Colours, colour_drift, colours_of, mean_col
 from openloopy.measures.identity import face_descriptor, face_similarity, texture_similarity
 from openloopy.measures.motion import per_frame
 from openloopy.measures.quality import cut_box, sharpness
+from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.media.video import FPS, VideoWriter
 from openloopy.models.codec import KLCodec
 from openloopy.models.rig_codec import Portrait
@@ -63,8 +64,9 @@ class Bench:
 
     def frames(self, case: Case) -> Iterator[np.ndarray]:
         """Our video for the case, one `H W 3` uint8 frame after the other."""
-        source = case.portrait if case.source is None else case.source
-        return self.pipeline.generate(source, case.waveform, options=self.generation)
+        source = Portrait(case.portrait) if case.source is None else case.source
+        sound = (case.waveform, SAMPLE_RATE_HZ)
+        return self.pipeline.generate(source, sound, options=self.generation)
 
     def with_seed_of(self, number: int) -> Bench:
         """For one person: whoever is measured moves by a chance of their own."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skimage import data
 
-from openloopy.apps.generate import GenerateRequest, Progress, generate_video
+from openloopy.apps.generate import GenerateRequest, ModelChoice, Progress, generate_video
 from openloopy.media.image import write_image
 from openloopy.media.video import contact_sheet, read_frames
 
@@ -33,10 +33,9 @@ def main() -> None:
         portrait=out / "portrait.png",
         audio=Path(str(resources.files("openloopy") / "assets" / "demo_speech.flac")),
         out=out / "demo.mp4",
-        model=arguments.model,
         may_overwrite=True,
     )
-    report = generate_video(request, watch=show)
+    report = generate_video(request, ModelChoice(model=arguments.model), watch=show)
     step = max(report.num_frames // SHEET_FRAMES, 1)
     frames = list(islice(read_frames(report.out), 0, SHEET_FRAMES * step, step))
     write_image(out / "demo.png", contact_sheet(frames, SHEET_COLUMNS))

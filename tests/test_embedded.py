@@ -18,6 +18,7 @@ from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, plan_
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.models.codec import PreparedLatents
 from openloopy.models.folder import EMBEDDED_MINI
+from openloopy.models.rig_codec import Portrait
 from openloopy.puppet.speech import Phoneme
 from openloopy.puppet.visemes import CLOSED, SILENCE, VISEMES, VOWELS, viseme_labels
 from openloopy.rig.state import INDEX
@@ -89,9 +90,9 @@ def test_the_astronaut_speaks(pipeline):
     face = landmarker.detect(rgb)[0]
     options = GenerationOptions(size_px=256)
     crop = portrait_crop(face, (rgb.shape[1], rgb.shape[0]))
-    portrait = apply_crop(rgb, crop, pipeline.source_px(options))
+    portrait = Portrait(apply_crop(rgb, crop, pipeline.source_px(options)))
     sound = open_waveform(ASSETS / "demo_speech.flac")
-    frames = list(pipeline.generate(portrait, sound, options=options))
+    frames = list(pipeline.generate(portrait, (sound, 16_000), options=options))
     assert len(frames) == pipeline.num_frames(sound)
     tracked = landmarker.track(frames)
     assert all(face is not None for face in tracked)

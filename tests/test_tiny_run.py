@@ -21,6 +21,7 @@ from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.video import VideoWriter, probe_video
 from openloopy.models.loopy import LoopyModel
+from openloopy.models.rig_codec import Portrait
 from openloopy.puppet.corpus import CorpusConfig, write_corpus
 from openloopy.puppet.drawn import draw_face
 from openloopy.recipes import load_line, run_recipe
@@ -57,12 +58,12 @@ def test_every_step_ran_and_learned(run):
 @pytest.mark.slow
 def test_the_model_folder_makes_a_video(run, tmp_path):
     pipeline = LoopyPipeline.from_pretrained(run / "model")
-    portrait = draw_face(np.random.default_rng(3), size_px=pipeline.size_px).rgb
+    portrait = Portrait(draw_face(np.random.default_rng(3), size_px=pipeline.size_px).rgb)
     rng = np.random.default_rng(0)
     sound = (0.1 * rng.standard_normal(SAMPLE_RATE_HZ)).astype(np.float32)
-    frames = list(pipeline.generate(portrait, sound))
+    frames = list(pipeline.generate(portrait, (sound, SAMPLE_RATE_HZ)))
     assert len(frames) == 25
-    again = list(pipeline.generate(portrait, sound))
+    again = list(pipeline.generate(portrait, (sound, SAMPLE_RATE_HZ)))
     assert all(np.array_equal(a, b) for a, b in zip(frames, again, strict=True))
     with VideoWriter(tmp_path / "out.mp4", size=(pipeline.size_px,) * 2, sound=sound) as video:
         for frame in frames:
@@ -162,8 +163,9 @@ def test_a_variant_shares_everything_before_stage2(run, tmp_path):
     pipeline = LoopyPipeline.from_pretrained(tmp_path / "run" / "single4" / "model")
     assert pipeline.model.config.denoiser.temporal.kind == "single"
     assert pipeline.model.config.segments.span == 4
-    portrait = np.full((pipeline.size_px, pipeline.size_px, 3), 120, np.uint8)
-    assert len(list(pipeline.generate(portrait, np.zeros(SAMPLE_RATE_HZ // 2, np.float32)))) == 12
+    portrait = Portrait(np.full((pipeline.size_px, pipeline.size_px, 3), 120, np.uint8))
+    sound = np.zeros(SAMPLE_RATE_HZ // 2, np.float32)
+    assert len(list(pipeline.generate(portrait, (sound, SAMPLE_RATE_HZ)))) == 12
     assert not (tmp_path / "run" / "stage2").exists()
 
 

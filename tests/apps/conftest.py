@@ -20,13 +20,17 @@ from tests.tiny import tiny_model, tiny_rig_model
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """A model folder with random weights."""
-    return LoopyPipeline(tiny_model()).save_pretrained(tmp_path_factory.mktemp("model"))
+    folder = tmp_path_factory.mktemp("model")
+    LoopyPipeline(tiny_model()).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def rig_model(tmp_path_factory) -> Path:
     """The same on face states: its portrait itself moves."""
-    return LoopyPipeline(tiny_rig_model()).save_pretrained(tmp_path_factory.mktemp("rig-model"))
+    folder = tmp_path_factory.mktemp("rig-model")
+    LoopyPipeline(tiny_rig_model()).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from PIL import Image
 from openloopy.apps import doctor, generate
 from openloopy.apps.cli import INTERRUPTED, main
 from openloopy.apps.doctor import choose, examine
-from openloopy.apps.generate import GenerateRequest, Progress, generate_video
-from openloopy.inference.pipeline import GenerationOptions
+from openloopy.apps.generate import GenerateRequest, ModelChoice, Progress, generate_video
+from openloopy.apps.settings import VideoSettings
 from openloopy.media.files import sha256_file
 from openloopy.media.video import read_frames
 from openloopy.recipes import mini, sd15
@@ -69,21 +69,24 @@ def test_version(capsys):
 
 
 @pytest.fixture
-def request_(folder, model) -> GenerateRequest:
+def request_(folder) -> GenerateRequest:
     return GenerateRequest(
         portrait=folder / "face.png",
         audio=folder / "speech.wav",
         out=folder / "out" / "a.mp4",
-        model=str(model),
-        options=GenerationOptions(seed=5, steps=1, audio_guidance=2.5),
-        device="cpu",
-        dtype="float32",
+        settings=VideoSettings(seed=5, steps=1, audio_guidance=2.5),
+        has_credentials=False,
     )
 
 
-def test_generate_says_what_where_and_how_long(request_, shared_landmarker, capsys):
+@pytest.fixture
+def choice(model) -> ModelChoice:
+    return ModelChoice(model=str(model), device="cpu", dtype="float32")
+
+
+def test_generate_says_what_where_and_how_long(request_, choice, shared_landmarker, capsys):
     out = request_.out
-    arguments = ["generate", request_.portrait, request_.audio, "-o", out, "--model", request_.model]
+    arguments = ["generate", request_.portrait, request_.audio, "-o", out, "--model", choice.model]
     code, printed, _ = _run([*arguments, "--steps", 1, "--device", "cpu", "--dtype", "float32"], capsys)
     assert code == 0
     wanted = rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\d.]+ s: [\d.]+ compute seconds per "
@@ -91,9 +94,9 @@ def test_generate_says_what_where_and_how_long(request_, shared_landmarker, caps
     assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mp4"]
 
 
-def test_the_sidecar_tells_how_to_make_the_video_again(request_, landmarker):
+def test_the_sidecar_tells_how_to_make_the_video_again(request_, choice, landmarker):
     seen = []
-    report = generate_video(request_, landmarker=landmarker, watch=seen.append)
+    report = generate_video(request_, choice, landmarker=landmarker, watch=seen.append)
     facts = json.loads(report.sidecar.read_text())
     assert facts["ai_generated"] is True
     assert facts["settings"] == {
@@ -116,66 +119,63 @@ def test_the_sidecar_tells_how_to_make_the_video_again(request_, landmarker):
     assert (seen[-1].clips_done, seen[-1].total_clips, seen[-1].left_s) == (1, 1, 0)
 
 
-def test_the_video_says_that_it_is_ai_generated(request_, landmarker):
-    with av.open(str(generate_video(request_, landmarker=landmarker).out)) as container:
+def test_the_video_says_that_it_is_ai_generated(request_, choice, landmarker):
+    with av.open(str(generate_video(request_, choice, landmarker=landmarker).out)) as container:
         assert container.metadata["comment"].startswith("AI-generated")
 
 
-def test_the_same_seed_gives_the_same_file(request_, landmarker, tmp_path):
+def test_the_same_seed_gives_the_same_file(request_, choice, landmarker, tmp_path):
     hashes = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        options = GenerationOptions(seed=seed, steps=1)
-        request = replace(request_, out=request_.out.with_name(f"{name}.mp4"), options=options)
-        hashes.append(sha256_file(generate_video(request, landmarker=landmarker).out))
+        settings = VideoSettings(seed=seed, steps=1)
+        request = replace(request_, out=request_.out.with_name(f"{name}.mp4"), settings=settings)
+        hashes.append(sha256_file(generate_video(request, choice, landmarker=landmarker).out))
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "settings, message",
     [
         ({"frame": "whole"}, "frame must be one of crop, full, got 'whole'"),
-        (
-            {"frame": "full", "options": GenerationOptions(size_px=256)},
-            "a size goes with --frame crop; with --frame full the video has the portrait's own size",
-        ),
+        ({"frame": "full", "size": 256}, "a size goes with frame crop; with frame full the video has"),
         ({"crf": -1}, r"crf must lie in 0 \(lossless\) to 51, got -1"),
         ({"crf": 52}, "got 52"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
+        ({"face": -1}, r"face must be 0 \(the largest\) or more, got -1"),
+        ({"size": 65}, "size must be even and at least 64 px, got 65"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
     ],
 )
-def test_requests_that_contradict_themselves_are_refused(request_, change, message):
+def test_settings_that_do_not_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        replace(request_, **change)
+        VideoSettings(**settings)
 
 
-def test_a_model_of_image_latents_has_one_size_and_draws_squares(request_, landmarker):
-    full = replace(request_, frame="full", options=GenerationOptions(steps=1))
-    with pytest.raises(
-        ValueError, match="--frame full needs a model whose portrait itself moves.*tiny draws"
-    ):
-        generate_video(full, landmarker=landmarker)
-    large = replace(request_, options=GenerationOptions(steps=1, size_px=64))
+def test_a_model_of_image_latents_has_one_size_and_draws_squares(request_, choice, landmarker):
+    full = replace(request_, settings=VideoSettings(steps=1, frame="full"))
+    with pytest.raises(ValueError, match="frame full needs a model whose portrait itself moves.*tiny draws"):
+        generate_video(full, choice, landmarker=landmarker)
+    large = replace(request_, settings=VideoSettings(steps=1, size=64))
     with pytest.raises(ValueError, match="tiny makes pictures of 32 px, not of 64"):
-        generate_video(large, landmarker=landmarker)
+        generate_video(large, choice, landmarker=landmarker)
     assert not list(request_.out.parent.iterdir())
 
 
 @pytest.mark.parametrize("size_px", [None, 96])
-def test_a_portrait_that_moves_is_shown_at_any_size(request_, rig_model, landmarker, size_px):
-    options = GenerationOptions(seed=5, steps=1, size_px=size_px)
-    report = generate_video(replace(request_, model=str(rig_model), options=options), landmarker=landmarker)
+def test_a_portrait_that_moves_is_shown_at_any_size(request_, choice, rig_model, landmarker, size_px):
+    request = replace(request_, settings=VideoSettings(seed=5, steps=1, size=size_px))
+    report = generate_video(request, replace(choice, model=str(rig_model)), landmarker=landmarker)
     frames = np.stack(list(read_frames(report.out)))
     assert frames.shape[1:3] == (report.height, report.width) == (size_px or 64,) * 2
     assert json.loads(report.sidecar.read_text())["video"]["width"] == (size_px or 64)
     assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.1
 
 
-def test_the_whole_picture_is_shown_and_its_head_moves(request_, rig_model, landmarker, astronaut):
+def test_the_whole_picture_is_shown_and_its_head_moves(request_, choice, rig_model, landmarker, astronaut):
     rgb = np.ascontiguousarray(astronaut[:, :401])
     Image.fromarray(rgb).save(request_.portrait)
-    request = replace(
-        request_, model=str(rig_model), frame="full", crf=0, options=GenerationOptions(seed=5, steps=1)
-    )
-    report = generate_video(request, landmarker=landmarker)
+    request = replace(request_, settings=VideoSettings(seed=5, steps=1, frame="full", crf=0))
+    report = generate_video(request, replace(choice, model=str(rig_model)), landmarker=landmarker)
     facts = json.loads(report.sidecar.read_text())
     assert (report.width, report.height) == (400, 512)  # an odd column goes: H.264 has even sides
     assert (facts["video"]["frame"], facts["video"]["crf"]) == ("full", 0)
@@ -189,20 +189,20 @@ def test_the_whole_picture_is_shown_and_its_head_moves(request_, rig_model, land
     assert np.abs(np.diff(frames, axis=0)[face]).mean() > 0.5
 
 
-def test_force_overwrites(request_, landmarker):
+def test_force_overwrites(request_, choice, landmarker):
     request_.out.write_text("old")
     request_.sidecar.write_text("old")
     request = replace(request_, may_overwrite=True)
-    assert len(list(read_frames(generate_video(request, landmarker=landmarker).out))) == 12
+    assert len(list(read_frames(generate_video(request, choice, landmarker=landmarker).out))) == 12
     assert json.loads(request.sidecar.read_text())["ai_generated"]
 
 
-def test_a_failure_in_the_middle_leaves_nothing(request_, landmarker):
+def test_a_failure_in_the_middle_leaves_nothing(request_, choice, landmarker):
     def fail(progress):
         raise RuntimeError("the disk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        generate_video(request_, landmarker=landmarker, watch=fail)
+        generate_video(request_, choice, landmarker=landmarker, watch=fail)
     assert not list(request_.out.parent.iterdir())
 
 
@@ -212,14 +212,14 @@ def _hear_interrupts() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_half_file(number, request_, folder):
+def test_an_interrupt_leaves_no_half_file(number, request_, choice, folder):
     write_sound(folder / "long.wav", np.zeros((1, 120 * 8_000), np.float32), 8_000)
     command = [sys.executable, "-m", "openloopy.apps.cli", "generate", str(request_.portrait), "long.wav"]
-    command += ["-o", "out/a.mp4", "--model", request_.model, "--device", "cpu"]
+    command += ["-o", "out/a.mp4", "--model", choice.model, "--device", "cpu"]
     process = subprocess.Popen(
         command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
     )
-    while process.poll() is None and not list((folder / "out").glob(".a.*.mp4")):
+    while process.poll() is None and not list((folder / "out").glob(".a.*")):
         time.sleep(0.05)
     process.send_signal(number)
     _, printed = process.communicate(timeout=60)
@@ -228,8 +228,8 @@ def test_an_interrupt_leaves_no_half_file(number, request_, folder):
     assert not list((folder / "out").iterdir())
 
 
-def test_errors_are_one_line_unless_debugging(request_, monkeypatch, capsys):
-    arguments = ["generate", "no.png", request_.audio, "-o", request_.out, "--model", request_.model]
+def test_errors_are_one_line_unless_debugging(request_, choice, monkeypatch, capsys):
+    arguments = ["generate", "no.png", request_.audio, "-o", request_.out, "--model", choice.model]
     code, _, err = _run(arguments, capsys)
     assert code == 1 and err == "error: no.png does not exist; expected an image file\n"
     monkeypatch.setenv("OPENLOOPY_DEBUG", "1")

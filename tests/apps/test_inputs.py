@@ -140,12 +140,12 @@ BAD = {
     "the whole picture with a size": (
         _nothing,
         ["face.png", "speech.wav", "--size", "256", "--frame", "full"],
-        "a size goes with --frame crop",
+        "a size goes with frame crop",
     ),
     "the whole picture by a model that draws squares": (
         _nothing,
         ["face.png", "speech.wav", "--frame", "full"],
-        "--frame full needs a model whose portrait itself moves",
+        "frame full needs a model whose portrait itself moves",
     ),
     "float16 on the CPU": (
         _nothing,

@@ -135,7 +135,10 @@ def test_a_moved_head_in_its_picture_is_still_at_the_seam():
     pipeline = LoopyPipeline(tiny_rig_model())
     options = GenerationOptions(size_px=full.size_px, steps=1)
     paste, inside = full.paster(), square_of(full)
-    frames = [paste(frame) for frame in pipeline.generate(full.portrait, tiny_sound(0.12), options=options)]
+    frames = [
+        paste(frame)
+        for frame in pipeline.generate(full.portrait, (tiny_sound(0.12), 16_000), options=options)
+    ]
     assert len(frames) == 3
     edge = inside & (border_distance(full) < 2)
     for frame in frames:

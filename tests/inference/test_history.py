@@ -8,6 +8,7 @@ import torch
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.models.codec import KLCodec
 from openloopy.models.loopy import LoopyModel
+from openloopy.models.rig_codec import Portrait
 from tests.tiny import tiny_model, tiny_portrait, tiny_sound
 
 CLIP = 12
@@ -41,7 +42,9 @@ def record_pasts(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def generate(pipeline: LoopyPipeline, num_frames: int) -> list:
     sound = tiny_sound(num_frames / 25)
-    return list(pipeline.generate(tiny_portrait(), sound, options=GenerationOptions(steps=1)))
+    return list(
+        pipeline.generate(Portrait(tiny_portrait()), (sound, 16_000), options=GenerationOptions(steps=1))
+    )
 
 
 def test_finished_latents_are_the_next_clips_history_bit_by_bit(drawn, pasts):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
+from openloopy.models.rig_codec import Portrait
 from tests.tiny import tiny_config, tiny_model, tiny_portrait, tiny_sound
 
 
@@ -32,7 +33,7 @@ def test_each_clip_is_given_the_frame_before_it(monkeypatch):
     monkeypatch.setattr(LoopyPipeline, "_clip_latents", note_latents)
     monkeypatch.setattr(pipeline.model.loopy.denoiser, "forward", note_conditions)
     options = GenerationOptions(steps=1, branches="batched")
-    frames = list(pipeline.generate(tiny_portrait(), tiny_sound(1.1), options=options))
+    frames = list(pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(1.1), 16_000), options=options))
     assert len(frames) == 28 and len(given) == len(made) == 3
     assert not given[0].any()
     for clip in (1, 2):
@@ -48,7 +49,11 @@ def test_another_last_frame_gives_another_clip(monkeypatch):
     """The control: the same model with the input closed makes other frames from the second clip on."""
     options = GenerationOptions(steps=1)
     pipeline = continuing_pipeline()
-    frames = np.stack(list(pipeline.generate(tiny_portrait(), tiny_sound(0.9), options=options)))
+    frames = np.stack(
+        list(pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(0.9), 16_000), options=options))
+    )
     torch.nn.init.zeros_(pipeline.model.loopy.denoiser.last_frames_in.weight)
-    closed = np.stack(list(pipeline.generate(tiny_portrait(), tiny_sound(0.9), options=options)))
+    closed = np.stack(
+        list(pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(0.9), 16_000), options=options))
+    )
     assert np.array_equal(frames[:12], closed[:12]) and not np.array_equal(frames[12:], closed[12:])

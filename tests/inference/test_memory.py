@@ -19,6 +19,7 @@ from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, fits_
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.folder import load_model
 from openloopy.models.loopy import LoopyConfig
+from openloopy.models.rig_codec import Portrait
 from openloopy.recipes import mini
 from tests.tiny import tiny_model
 
@@ -34,10 +35,10 @@ def folder(tmp_path_factory):
 
 def frames_of(pipeline: LoopyPipeline, branches: str = "in_turn") -> np.ndarray:
     side, rng = pipeline.size_px, np.random.default_rng(0)
-    portrait = rng.integers(0, 255, (side, side, 3), dtype=np.uint8)
+    portrait = Portrait(rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
     sound = rng.normal(0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
     options = GenerationOptions(steps=2, branches=branches)
-    return np.stack(list(pipeline.generate(portrait, sound, options=options))).astype(int)
+    return np.stack(list(pipeline.generate(portrait, (sound, SAMPLE_RATE_HZ), options=options))).astype(int)
 
 
 def test_slim_gives_the_same_frames(folder):

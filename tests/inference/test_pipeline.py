@@ -39,7 +39,9 @@ def pipeline():
 
 def run(pipeline, duration_s=1.1, *, sound_seed=0, portrait_seed=0, **options):
     frames = pipeline.generate(
-        tiny_portrait(portrait_seed), tiny_sound(duration_s, sound_seed), options=GenerationOptions(**options)
+        Portrait(tiny_portrait(portrait_seed)),
+        (tiny_sound(duration_s, sound_seed), 16_000),
+        options=GenerationOptions(**options),
     )
     return np.stack(list(frames))
 
@@ -54,7 +56,7 @@ def count_calls(monkeypatch, kind):
 
 
 @pytest.mark.parametrize(
-    "duration_s, expected", [(0.04, 1), (0.1, 2), (0.48, 12), (0.52, 13), (0.97, 24), (1.0, 25)]
+    "duration_s, expected", [(0.1, 2), (0.11, 3), (0.48, 12), (0.52, 13), (0.97, 24), (1.0, 25)]
 )
 def test_exactly_as_many_frames_as_the_sound_lasts(pipeline, duration_s, expected):
     frames = run(pipeline, duration_s, steps=1)
@@ -161,7 +163,7 @@ def test_only_needed_branches_are_computed(pipeline, monkeypatch, audio, referen
 
 def test_first_frames_come_after_the_first_clip(pipeline, monkeypatch):
     reads = count_calls(monkeypatch, ReferenceNet)
-    frames = pipeline.generate(tiny_portrait(), tiny_sound(60.0))
+    frames = pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(60.0), 16_000))
     assert reads == []
     next(frames)
     assert len(reads) == 1
@@ -265,11 +267,11 @@ def test_what_a_portrait_s_user_should_know_is_said_before_the_first_frame(pipel
         KLCodec, "prepare", lambda self, *a: replace(prepare(self, *a), notes=("the eyes are shut",))
     )
     said = []
-    frames = pipeline.generate(tiny_portrait(), tiny_sound(0.5), say=said.append)
-    assert said == []
-    next(frames)
-    assert said == ["the eyes are shut"]
-    next(pipeline.generate(tiny_portrait(), tiny_sound(0.5)))  # nobody to tell
+    scene = pipeline.open_scene(Portrait(tiny_portrait()))
+    for _ in range(2):  # of each video of it
+        pipeline.generate(scene, (tiny_sound(0.5), 16_000), say=said.append)
+    assert said == ["the eyes are shut"] * 2
+    next(pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(0.5), 16_000)))  # nobody to tell
 
 
 def test_history_keeps_the_last_frames_oldest_first():
@@ -376,19 +378,28 @@ def test_a_model_without_sound_and_time_makes_single_frames():
 
 
 def test_wrong_inputs_are_refused_at_once(pipeline):
-    sound, portrait = tiny_sound(0.5), tiny_portrait()
+    rgb, sound = tiny_portrait(), (tiny_sound(0.5), 16_000)
     with pytest.raises(ValueError, match=r"expected a square portrait .*got \(16, 32, 3\) uint8; crop it"):
-        pipeline.generate(portrait[:16], sound)
-    with pytest.raises(ValueError, match=r"expected a portrait of shape \(32, 32, 3\), got \(16, 16, 3\)"):
-        pipeline.generate(portrait[:16, :16], sound)
+        Portrait(rgb[:16])
     with pytest.raises(ValueError, match="got .* float32; crop it"):
-        pipeline.generate(portrait.astype(np.float32), sound)
-    with pytest.raises(ValueError, match="expected mono sound"):
-        pipeline.generate(portrait, np.stack([sound, sound]))
-    with pytest.raises(ValueError, match="less than half a video frame"):
-        pipeline.generate(portrait, sound[:300])
-    with pytest.raises(ValueError, match="seed must not be negative"):
-        GenerationOptions(seed=-1)
+        Portrait(rgb.astype(np.float32))
+    with pytest.raises(ValueError, match=r"expected a portrait of shape \(32, 32, 3\), got \(16, 16, 3\)"):
+        pipeline.generate(Portrait(rgb[:16, :16]), sound)
+    portrait = Portrait(rgb)
+    with pytest.raises(ValueError, match=r"expected a sound as a path or as \(samples, rate\)"):
+        pipeline.generate(portrait, sound[0])
+    with pytest.raises(ValueError, match="lasts 0.019 s; at least 0.1 s"):
+        pipeline.generate(portrait, (sound[0][:300], 16_000))
+    for seed in (-1, 0.5, True):
+        with pytest.raises(ValueError, match="seed must be a whole number and not negative"):
+            GenerationOptions(seed=seed)
+    for steps in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"steps must be a whole number, at least 1, got {steps}"):
+            GenerationOptions(steps=steps)
+    for name in ("audio_guidance", "reference_guidance", "temperature"):
+        for value in (-0.1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=f"{name} must lie in 0 to 100, got {value}"):
+                GenerationOptions(**{name: value})
     for size_px in (62, 65):
         with pytest.raises(ValueError, match=f"size must be even and at least 64 px, got {size_px}"):
             GenerationOptions(size_px=size_px)

@@ -13,6 +13,7 @@ from openloopy.inference.pipeline import LoopyPipeline
 from openloopy.models import folder as model_folder
 from openloopy.models.codec import KLCodec
 from openloopy.models.folder import LoadedModel, find_model_folder, load_model, save_model
+from openloopy.models.rig_codec import Portrait
 from tests.tiny import tiny_config, tiny_model, tiny_portrait, tiny_sound
 
 
@@ -31,7 +32,7 @@ def broken(saved, tmp_path):
 
 
 def frames(model):
-    return np.stack(list(LoopyPipeline(model).generate(tiny_portrait(), tiny_sound(0.6))))
+    return np.stack(list(LoopyPipeline(model).generate(Portrait(tiny_portrait()), (tiny_sound(0.6), 16_000))))
 
 
 def test_a_loaded_model_generates_the_same_bytes(saved):

@@ -14,7 +14,7 @@ from openloopy.models.codec import KLCodec
 from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
 from openloopy.models.loopy import LoopyConfig, LoopyModel
-from openloopy.models.rig_codec import RigCodec
+from openloopy.models.rig_codec import Portrait, RigCodec
 from openloopy.models.segments import SegmentConfig
 from openloopy.recipes import load_line, mini, recipe_names, run_recipe, sd15, tiny
 from openloopy.recipes.ablations import (
@@ -50,8 +50,8 @@ def test_ablation_generates(name):
     for network in networks:
         network.eval().requires_grad_(False)
     pipeline = LoopyPipeline(LoadedModel(config, *networks, torch.device("cpu"), torch.float32))
-    portrait = np.full((64, 64, 3), 120, np.uint8)
-    frames = list(pipeline.generate(portrait, np.zeros(16_000, np.float32)))
+    portrait = Portrait(np.full((64, 64, 3), 120, np.uint8))
+    frames = list(pipeline.generate(portrait, (np.zeros(16_000, np.float32), 16_000)))
     assert len(frames) == 25 and frames[0].shape == (64, 64, 3)
 
 

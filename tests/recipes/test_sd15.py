@@ -20,6 +20,7 @@ from openloopy.data.feature_shards import FeatureShards
 from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline
 from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.importing import import_model
+from openloopy.models.rig_codec import Portrait
 from openloopy.puppet.corpus import CorpusConfig, write_corpus
 from openloopy.puppet.drawn import draw_face
 from openloopy.recipes import run_recipe
@@ -88,8 +89,8 @@ def test_the_steps_lead_to_a_model_that_makes_a_video(run):
         assert metrics["split"] == "val" and 0 < metrics["val_loss"] < 10
     pipeline = LoopyPipeline.from_pretrained(run / "model")
     sound = (0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ // 2)).astype(np.float32)
-    portrait = draw_face(np.random.default_rng(3), size_px=64).rgb
-    frames = list(pipeline.generate(portrait, sound, options=GenerationOptions(steps=2)))
+    portrait = Portrait(draw_face(np.random.default_rng(3), size_px=64).rgb)
+    frames = list(pipeline.generate(portrait, (sound, SAMPLE_RATE_HZ), options=GenerationOptions(steps=2)))
     assert len(frames) == 12 and frames[0].shape == (64, 64, 3)
 
 

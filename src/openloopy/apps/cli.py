@@ -151,8 +151,8 @@ def generate(
     portrait: Annotated[
         Path, typer.Argument(metavar="PORTRAIT", help="Picture with a face, seen from the front.")
     ],
-    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Any sound file, or a video with sound.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the video (.mp4).")],
+    audio: Annotated[str, typer.Argument(metavar="AUDIO", help="Any sound file, or a video with sound.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Where to write the video (.mp4).")],
     model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same video.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps per clip.")] = None,
@@ -174,36 +174,56 @@ def generate(
         Frame, typer.Option(help="crop: a square about the face; full: the whole picture, its head moving.")
     ] = Frame.crop,
     crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality: lower is better and larger.")] = 18,
+    label: Annotated[bool, typer.Option("--label", help='Write "AI-generated" into a corner.')] = False,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="No content credentials (extra `credentials`).")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="AUDIO comes as it is spoken, and OUT is written as it is made; see below."
+        ),
+    ] = False,
 ) -> None:
-    """Make a talking video of a portrait. What is not given is the model's own default."""
-    from openloopy.apps.generate import GenerateRequest, generate_video
-    from openloopy.inference.pipeline import GenerationOptions
+    """Make a talking video of a portrait. What is not given is the model's own default.
 
-    options = GenerationOptions(
+    With --live, AUDIO is "-" (any sound on standard input), "pcm:RATE" (raw 16-bit mono on standard input) or
+    "mic[:DEVICE]"; OUT is "-" (fragmented mp4 on standard output), "y4m:-" or "y4m:PATH" (raw frames in real time, for
+    a virtual camera), or a file or named pipe for the mp4.
+    """
+    from openloopy.apps.generate import GenerateRequest, ModelChoice, generate_video
+    from openloopy.apps.live import LiveRequest, generate_live
+    from openloopy.apps.settings import VideoSettings
+
+    settings = VideoSettings(
         seed=seed,
         steps=steps,
         audio_guidance=audio_guidance,
         reference_guidance=reference_guidance,
         temperature=temperature,
-        size_px=size,
+        size=size,
+        frame=frame.value,
+        face=face,
+        crf=crf,
+        label=label,
     )
+    choice = ModelChoice(model=model, device=device.value, dtype=dtype.value, memory=memory.value)
+    if live:
+        with _interruptible("the stream ends here"):
+            request = LiveRequest(portrait=portrait, audio=audio, out=out, settings=settings)
+            typer.echo(generate_live(request, choice, say=_say_aside), err=True)
+        return
     request = GenerateRequest(
         portrait=portrait,
-        audio=audio,
-        out=out,
-        model=model,
-        options=options,
-        face=face,
-        frame=frame.value,
-        crf=crf,
-        device=device.value,
-        dtype=dtype.value,
-        memory=memory.value,
+        audio=Path(audio),
+        out=Path(out),
+        settings=settings,
+        has_credentials=not unsigned,
         may_overwrite=force,
     )
     with _interruptible("nothing was written"), _ProgressBar() as bar:
-        report = generate_video(request, say=bar.say, watch=bar.show)
+        report = generate_video(request, choice, say=bar.say, watch=bar.show)
     typer.echo(report)
 
 
@@ -595,6 +615,11 @@ def _torch_device(name: str) -> str:
     from openloopy.apps.doctor import choose
 
     return str(choose(name, "auto").device)
+
+
+def _say_aside(message: str) -> None:
+    """On stderr: standard output may be the video."""
+    typer.echo(message, err=True)
 
 
 def _interrupt(signal_number: int, frame: Any) -> None:

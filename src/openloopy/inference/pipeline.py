@@ -6,12 +6,12 @@ frames; three-branch guidance; DDIM. Latents are carried over as latents, never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -19,14 +19,19 @@ from torch import Tensor
 
 from openloopy.diffusion.guidance import Branch, Guidance, branches_needed, combine
 from openloopy.diffusion.sampler import SamplerConfig, sample
+from openloopy.face.landmarks import FaceLandmarker, NetworkLandmarker
+from openloopy.inference.hub import HubPipeline
+from openloopy.inference.live import LiveFeatureReader, live_windows
+from openloopy.inference.scene import FrameKind, Layout, Say, Scene, check_frame_kind, choose_face
 from openloopy.inference.windows import ClipWindow, clip_windows, num_frames
-from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.audio import SAMPLE_RATE_HZ, as_waveform
+from openloopy.media.live_sound import LiveSound
 from openloopy.models.audio_encoder import AudioFeatureReader
 from openloopy.models.audio_to_latents import AudioCondition
 from openloopy.models.codec import Prepared
 from openloopy.models.conditions import Conditions
 from openloopy.models.denoiser import Denoiser
-from openloopy.models.folder import LoadedModel, load_model, save_model
+from openloopy.models.folder import LoadedModel, find_model_folder, load_model, save_model
 from openloopy.models.loopy import LoopyConfig
 from openloopy.models.rig_codec import Portrait
 
@@ -41,6 +46,8 @@ MAPS_ALIVE = 64
 BATCHED_SHARE = 0.25
 """Share of a GPU's memory that batched branches may fill; the rest is for weights and other programs."""
 MIN_SIZE_PX = 64
+MOST = 100
+"""Of guidance and temperature: far beyond what makes sense, far below what is no longer a number."""
 BATCHED_BYTES_ELSEWHERE = 2**30
 """What they may fill of a memory that is shared with everything else."""
 
@@ -61,10 +68,14 @@ class GenerationOptions:
     """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.temperature is not None and self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number and not negative, got {self.seed!r}")
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+            raise ValueError(f"steps must be a whole number, at least 1, got {self.steps!r}")
+        for name in ("audio_guidance", "reference_guidance", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= MOST:
+                raise ValueError(f"{name} must lie in 0 to {MOST}, got {value}")
         if self.size_px is not None and (self.size_px < MIN_SIZE_PX or self.size_px % 2):
             raise ValueError(f"size must be even and at least {MIN_SIZE_PX} px, got {self.size_px}")
         if self.branches not in get_args(BranchOrder):
@@ -106,26 +117,53 @@ class MotionHistory:
         return self._latents[None], self._mask[None]
 
 
-class LoopyPipeline:
+class FeatureReader(Protocol):
+    """Sound as the audio encoder hears it."""
+
+    def window(self, start_frame: int, num_frames: int) -> Tensor:
+        """Hidden states of these frames, `f layers width`."""
+
+
+class LoopyPipeline(HubPipeline):
     """A loaded model as a function from portrait and sound to frames."""
 
-    def __init__(self, model: LoadedModel, decoded_at_once: int = DECODED_AT_ONCE):
-        """decoded_at_once: frames per call of the picture decoder."""
+    def __init__(
+        self,
+        model: LoadedModel,
+        decoded_at_once: int = DECODED_AT_ONCE,
+        landmarker: FaceLandmarker | None = None,
+    ):
+        """
+        Args:
+            model: all its parts.
+            decoded_at_once: frames per call of the picture decoder.
+            landmarker: finds faces; the package's own networks unless given.
+        """
         self.model, self.decoded_at_once = model, decoded_at_once
+        self._landmarker = landmarker
 
-    @staticmethod
+    @classmethod
     def from_pretrained(
-        name: Path | str = "mini", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        name: Path | str = "mini",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        **hub: Any,
     ) -> LoopyPipeline:
-        """Open "mini", a model folder or a hub id."""
-        return LoopyPipeline(load_model(name, device=device, dtype=dtype))
+        """Open "mini", a model folder or a hub id; hub: what `find_model_folder` takes besides, such as revision."""
+        return cls(load_model(find_model_folder(name, **hub), device=device, dtype=dtype))
 
-    def save_pretrained(self, folder: Path | str, *, storage: torch.dtype = torch.float32) -> Path:
-        """Write the model folder."""
+    def _save_pretrained(self, save_directory: Path) -> None:
         model = self.model
-        return save_model(
-            folder, model.loopy, model.codec, model.audio_encoder, model.config, storage=storage
-        )
+        save_model(save_directory, model.loopy, model.codec, model.audio_encoder, model.config)
+
+    @property
+    def landmarker(self) -> FaceLandmarker:
+        """What finds faces; its networks are loaded when they are first needed."""
+        if self._landmarker is None:
+            self._landmarker = NetworkLandmarker()
+        return self._landmarker
 
     @property
     def size_px(self) -> int:
@@ -149,71 +187,153 @@ class LoopyPipeline:
         """Frames that `generate` gives for this sound."""
         return num_frames(len(waveform) / SAMPLE_RATE_HZ)
 
-    def generate(
+    def open_scene(
         self,
-        portrait: np.ndarray | Portrait,
-        waveform: np.ndarray,
+        portrait: Any,
         *,
         options: GenerationOptions = GenerationOptions(),
-        say: Callable[[str], None] | None = None,
+        face: int | None = None,
+        frame: FrameKind = "crop",
+        say: Say | None = None,
+        name: str | None = None,
+    ) -> Scene:
+        """A portrait, ready to be moved: `generate` does this itself; who makes several videos of it does it once.
+
+        Args:
+            portrait: a picture (`media.image.as_rgb`: path, PIL image, array), in which a face is looked for, or a
+                `Portrait`, the square itself.
+            face: which face, 0 the largest; None: the largest, said aloud if there are more.
+            frame: what the video shows.
+            name: what messages call the portrait.
+        """
+        check_frame_kind(frame)
+        square_px = self.output_px(options)
+        if isinstance(portrait, Portrait):
+            chosen, layout = None, Layout.of_square(portrait, square_px)
+            self._check_square(portrait, options)
+        else:
+            if frame == "full":
+                self._check_full_frame(options)
+            chosen = choose_face(portrait, self.landmarker, index=face, say=say, name=name)
+            if frame == "full":
+                layout = Layout.of_full_frame(chosen)
+            else:
+                # Image latents were trained on faces in a certain place; one that itself moves may lie anywhere.
+                layout = Layout.of_crop(
+                    chosen,
+                    square_px=square_px,
+                    source_px=self.source_px(options),
+                    stays_inside=self.model.codec.makes_any_size,
+                )
+        with torch.inference_mode():
+            prepared = self.model.codec.prepare(layout.portrait, layout.square_px)
+        return Scene(layout, prepared, chosen)
+
+    def generate(
+        self,
+        portrait: Any,
+        audio: Any,
+        *,
+        options: GenerationOptions = GenerationOptions(),
+        face: int | None = None,
+        frame: FrameKind = "crop",
+        say: Say | None = None,
     ) -> Iterator[np.ndarray]:
         """Frames `H W 3` uint8 RGB, one clip after the other: memory does not grow with the sound's length.
 
         Args:
-            portrait: the crop around the face, `S S 3` uint8 RGB (see face.crop), best of `source_px`; with a model
-                of image latents, of just that size.
-            waveform: mono 16 kHz in [-1, 1], `(samples,)`; may be a memory map.
+            portrait: what `open_scene` takes, or gives.
+            audio: a sound's path, or `(samples, rate)` of numpy or torch (`media.audio.as_sound`).
+            face, frame: as for `open_scene`.
             say: called with what a user should know of this portrait, such as that its eyes are shut.
+
+        Raises:
+            ValueError: at once, not at the first frame: an input or an option that does not work.
         """
-        portrait = portrait if isinstance(portrait, Portrait) else Portrait(portrait)
-        size_px, source_px = self.output_px(options), self.source_px(options)
+        waveform = as_waveform(audio)
+        windows = clip_windows(self.num_frames(waveform), clip_frames=self.model.config.clip_frames)
+        scene = self._scene(portrait, options, face, frame, say)
+        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
+        clips = self._clips(scene.prepared, sound, windows, options)
+        return self._frames(scene, one_ahead(clips) if self.model.codec.computes_apart else clips)
+
+    def generate_live(
+        self,
+        portrait: Any,
+        sound: LiveSound,
+        *,
+        options: GenerationOptions = GenerationOptions(),
+        face: int | None = None,
+        frame: FrameKind = "crop",
+        say: Say | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same of a sound that is still coming; frames come as soon as the sound that they need is there.
+
+        A clip needs its own sound and `inference.live.LOOK_AHEAD_FRAMES` more.
+        """
+        scene = self._scene(portrait, options, face, frame, say)
+        reader = LiveFeatureReader(self.model.audio_encoder, sound)
+        windows = live_windows(sound, self.model.config.clip_frames)
+        clips = self._clips(scene.prepared, reader, windows, options)
+        if self.model.codec.computes_apart:
+            clips = one_ahead(clips)
+        return self._frames(scene, with_pauses(clips))
+
+    def _scene(
+        self, portrait: Any, options: GenerationOptions, face: int | None, frame: FrameKind, say: Say | None
+    ) -> Scene:
+        scene = portrait
+        if not isinstance(portrait, Scene):
+            scene = self.open_scene(portrait, options=options, face=face, frame=frame, say=say)
+        elif options.size_px not in (None, scene.layout.square_px):
+            raise ValueError(
+                f"this scene is drawn with {scene.layout.square_px} px, asked for were {options.size_px}; open another"
+            )
+        for note in scene.prepared.notes if say else ():
+            say(note)
+        return scene
+
+    def _check_square(self, portrait: Portrait, options: GenerationOptions) -> None:
+        source_px = self.source_px(options)
         if len(portrait.rgb) != source_px and not self.model.codec.makes_any_size:
             raise ValueError(
                 f"expected a portrait of shape {(source_px, source_px, 3)}, got {portrait.rgb.shape}; "
-                "crop it with face.crop.portrait_crop and apply_crop"
+                "crop it with face.crop.portrait_crop and apply_crop, or give the whole picture"
             )
-        if waveform.ndim != 1:
-            raise ValueError(
-                f"expected mono sound of shape (samples,), got {waveform.shape}; call media.audio.to_mono first"
-            )
-        plan = plan_clips(self.model.config, options, self.model.device)
-        # Checked here, not at the first frame: a generator's body only runs when it is asked for a frame.
-        return self._frames(portrait, waveform, self.num_frames(waveform), size_px, plan, say)
 
-    def _frames(
-        self,
-        portrait: Portrait,
-        waveform: np.ndarray,
-        total_frames: int,
-        size_px: int,
-        plan: ClipPlan,
-        say: Callable[[str], None] | None,
-    ) -> Iterator[np.ndarray]:
-        codec = self.model.codec
-        with torch.inference_mode():
-            prepared = codec.prepare(portrait, size_px)
-        for note in prepared.notes if say else ():
-            say(note)
-        clips = self._clips(prepared, waveform, total_frames, plan)
-        if codec.computes_apart:
-            clips = one_ahead(clips)
-        frames = codec.decode(clips, prepared, self.decoded_at_once)
+    def _check_full_frame(self, options: GenerationOptions) -> None:
+        if options.size_px is not None:
+            raise ValueError(
+                "a size goes with frame crop; with frame full the video has the portrait's own size"
+            )
+        if not self.model.codec.makes_any_size:
+            raise ValueError(
+                f"frame full needs a model whose portrait itself moves, such as mini; "
+                f"{self.model.config.name} draws squares of {self.size_px} px"
+            )
+
+    def _frames(self, scene: Scene, clips: Iterator[Tensor]) -> Iterator[np.ndarray]:
+        frames = self.model.codec.decode(clips, scene.prepared, self.decoded_at_once)
         while True:
             # Entered frame by frame: between them, the mode is the caller's.
             with torch.inference_mode():
                 frame = next(frames, None)
             if frame is None:
                 return
-            yield frame
+            yield scene.layout.finish(frame)
 
     def _clips(
-        self, prepared: Prepared, waveform: np.ndarray, total_frames: int, plan: ClipPlan
+        self,
+        prepared: Prepared,
+        sound: FeatureReader,
+        windows: Iterator[ClipWindow],
+        options: GenerationOptions,
     ) -> Iterator[Tensor]:
-        """The latents of one clip after the other, `f c h w`, as many frames as the video has in all."""
+        """The latents of one clip after the other, `f c h w`, as many frames as the windows keep."""
         config = self.model.config
-        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
+        plan = plan_clips(config, options, self.model.device)
         history = MotionHistory(config.segments.span, prepared.latents.shape[1:], self.model.device)
-        for window in clip_windows(total_frames, clip_frames=config.clip_frames):
+        for window in windows:
             # Entered clip by clip: inference mode belongs to a thread, and clips may be asked for by another.
             with torch.inference_mode(), one_thread(if_true=self.model.codec.computes_apart):
                 latents = self._clip_latents(prepared, sound, history, window, plan)
@@ -223,7 +343,7 @@ class LoopyPipeline:
     def _clip_latents(
         self,
         portrait: Prepared,
-        sound: AudioFeatureReader,
+        sound: FeatureReader,
         history: MotionHistory,
         window: ClipWindow,
         plan: ClipPlan,
@@ -247,7 +367,7 @@ class LoopyPipeline:
     def _conditions(
         self,
         portrait: Prepared,
-        sound: AudioFeatureReader,
+        sound: FeatureReader,
         history: MotionHistory,
         window: ClipWindow,
         generator: torch.Generator,
@@ -270,7 +390,7 @@ class LoopyPipeline:
             last_frames=loopy.last_frames(latents, past.to(dtype), past_mask),
         )
 
-    def _hear(self, sound: AudioFeatureReader, window: ClipWindow) -> tuple[Tensor | None, Tensor | None]:
+    def _hear(self, sound: FeatureReader, window: ClipWindow) -> tuple[Tensor | None, Tensor | None]:
         """Audio tokens `1 f k d` and motion latents `1 f d` of a clip; None for parts that the model lacks."""
         loopy, config = self.model.loopy, self.model.config
         if loopy.audio_projection is None:
@@ -302,6 +422,13 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := waiting.result()) is not None:
             waiting = pool.submit(next, items, None)
             yield item
+
+
+def with_pauses(clips: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same clips, each followed by an empty one: a codec gives all its frames before it waits for the next."""
+    for latents in clips:
+        yield latents
+        yield latents[:0]
 
 
 def plan_clips(config: LoopyConfig, options: GenerationOptions, device: torch.device) -> ClipPlan:

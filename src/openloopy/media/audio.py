@@ -6,13 +6,14 @@ memory does not grow with length.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -39,7 +40,13 @@ RIFF_SIZE_UNKNOWN = 0x7FFF_0000
 RIFF_SLACK_BYTES = 8
 """Some programs count the header twice, or a padding byte that they do not write."""
 CODEC_FRAME_SAMPLES = 1024
+LOUDEST = 4.0
+"""Arrays with larger samples are not in [-1, 1], but in some other unit."""
+CHECKED_SAMPLES = 1 << 22
+"""Of an array that may be a memory map, at a time."""
 MP3_FRAME_BYTES = 2048
+AAC_CHANNELS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""By number of channels, where nothing says which they are, and for twins of these layouts such as 5.1(side)."""
 REMEDY = "re-export it, for example with `ffmpeg -i IN OUT.wav`"
 
 
@@ -78,6 +85,92 @@ def open_waveform(path: Path | str) -> np.ndarray:
     if damage is not None:
         raise damage
     return spooled.whole()
+
+
+@dataclass(frozen=True, eq=False)
+class SoundArray:
+    """A sound that is in memory: samples, `(samples,)` or `channels samples`, floats of full scale 1."""
+
+    samples: np.ndarray
+    sample_rate_hz: int
+
+    @staticmethod
+    def of(samples: Any, sample_rate_hz: Any) -> SoundArray:
+        """An array of numpy or torch, checked.
+
+        Raises:
+            AudioError: not floats, of another shape, not numbers, far beyond full scale, or too short.
+        """
+        if isinstance(sample_rate_hz, bool) or int(sample_rate_hz) != sample_rate_hz or sample_rate_hz < 1:
+            raise AudioError(f"expected a sample rate in Hz, such as 16000, got {sample_rate_hz!r}")
+        array = np.asanyarray(samples.detach().cpu() if hasattr(samples, "detach") else samples)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise AudioError(
+                f"expected samples as floats in [-1, 1], got {array.dtype}; divide 16-bit integers by 32768"
+            )
+        if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < array.shape[0] <= max(AAC_CHANNELS)):
+            raise AudioError(
+                f"expected sound of shape (samples,) or (channels, samples), got {array.shape}; transpose it"
+            )
+        sound = SoundArray(array, int(sample_rate_hz))
+        if sound.duration_s < MIN_DURATION_S:
+            raise AudioError(
+                f"the sound lasts {sound.duration_s:.3f} s; at least {MIN_DURATION_S} s of sound is needed"
+            )
+        sound._check_samples()
+        return sound
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples.shape[-1] / self.sample_rate_hz
+
+    def waveform(self) -> np.ndarray:
+        """Mono at 16 kHz in [-1, 1], float32 `(samples,)`; what is so already is not copied."""
+        mono = to_mono(self.samples)
+        if self.sample_rate_hz == SAMPLE_RATE_HZ and mono.dtype == np.float32:
+            return mono
+        return np.clip(resample(mono.astype(np.float32), self.sample_rate_hz, SAMPLE_RATE_HZ), -1, 1)
+
+    def blocks(self) -> Iterator[SoundBlock]:
+        """The same as blocks of a file."""
+        samples = np.atleast_2d(self.samples)
+        layout = AAC_CHANNELS[len(samples)]
+        for start in range(0, samples.shape[1], CODEC_FRAME_SAMPLES):
+            block = samples[:, start : start + CODEC_FRAME_SAMPLES].astype(np.float32)
+            yield SoundBlock(
+                samples=block, sample_rate_hz=self.sample_rate_hz, layout=layout, codec="pcm_f32le"
+            )
+
+    def _check_samples(self) -> None:
+        for start in range(0, self.samples.shape[-1], CHECKED_SAMPLES):
+            loudest = float(np.abs(self.samples[..., start : start + CHECKED_SAMPLES]).max())
+            if not np.isfinite(loudest):
+                raise AudioError("the sound holds samples that are not numbers (NaN or infinite)")
+            if loudest > LOUDEST:
+                raise AudioError(
+                    f"the sound has samples up to {loudest:.3g}, expected floats in [-1, 1]; "
+                    "divide 16-bit ones by 32768"
+                )
+
+
+def as_sound(sound: Any) -> Path | SoundArray:
+    """A sound file's path, or an array: `(samples, rate)` of numpy or torch, checked."""
+    if isinstance(sound, SoundArray):
+        return sound
+    if isinstance(sound, str | os.PathLike):
+        return Path(sound)
+    if isinstance(sound, tuple) and len(sound) == 2:
+        return SoundArray.of(*sound)
+    shape = f" of shape {tuple(sound.shape)}" if hasattr(sound, "shape") else ""
+    raise AudioError(
+        f"expected a sound as a path or as (samples, rate), such as (samples, 16000); got {type(sound).__name__}{shape}"
+    )
+
+
+def as_waveform(sound: Any) -> np.ndarray:
+    """A sound (see `as_sound`) as the model hears it: mono float32 `(samples,)` at 16 kHz in [-1, 1]."""
+    sound = as_sound(sound)
+    return sound.waveform() if isinstance(sound, SoundArray) else open_waveform(sound)
 
 
 class SpooledWaveform:
@@ -156,6 +249,21 @@ def read_blocks(path: Path | str) -> Iterator[SoundBlock]:
         yield from _checked(blocks, promised_s, path)
 
 
+def decode_blocks(container: InputContainer, name: str) -> Iterator[SoundBlock]:
+    """The sound of an open container that is closed afterwards, as it comes; its length is not known."""
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"{name} has no sound in it (streams: {_stream_kinds(container)})")
+        stream = container.streams.audio[0]
+        first_sample = 0
+        for block in _decoded(container, stream, name):
+            if not np.isfinite(block.samples).all():
+                at_s = first_sample / block.sample_rate_hz
+                raise AudioError(f"{name} holds samples that are not numbers near {at_s:.2f} s")
+            first_sample += block.samples.shape[1]
+            yield block
+
+
 def to_mono(waveform: np.ndarray) -> np.ndarray:
     """Mean of the channels: `(samples,)` or `channels samples` -> `(samples,)`."""
     if waveform.ndim == 1:
@@ -187,7 +295,7 @@ def _resampled(blocks: Iterator[SoundBlock]) -> Iterator[np.ndarray]:
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _decoded(container: InputContainer, stream: AudioStream, path: Path) -> Iterator[SoundBlock]:
+def _decoded(container: InputContainer, stream: AudioStream, path: Path | str) -> Iterator[SoundBlock]:
     """All samples, with silence where the file's time stamps leave a hole, as players do."""
     to_float, codec = av.AudioResampler(format="flt"), stream.codec_context.name
     first, num_samples = None, 0
@@ -212,7 +320,7 @@ def _decoded(container: InputContainer, stream: AudioStream, path: Path) -> Iter
         ) from error
 
 
-def _check_form(frame: av.AudioFrame, first: av.AudioFrame, path: Path) -> None:
+def _check_form(frame: av.AudioFrame, first: av.AudioFrame, path: Path | str) -> None:
     forms = [(f.sample_rate, f.layout.name, f.format.name) for f in (first, frame)]
     if forms[0] != forms[1]:
         raise AudioError(f"{path} changes from {forms[0]} to {forms[1]} on the way; {REMEDY}")
@@ -223,7 +331,7 @@ def _channels_first(frame: av.AudioFrame) -> np.ndarray:
     return np.ascontiguousarray(frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
 
 
-def _hole(frame: av.AudioFrame, first: av.AudioFrame, num_samples: int, path: Path) -> np.ndarray:
+def _hole(frame: av.AudioFrame, first: av.AudioFrame, num_samples: int, path: Path | str) -> np.ndarray:
     """Silence for what is missing before this frame; usually no samples at all, `channels 0`."""
     missing_s = 0.0
     if frame.pts is not None and first.pts is not None:

@@ -1,7 +1,8 @@
 """Video in and out: H.264 with the original sound, written frame by frame in bounded memory.
 
 Sound and picture both start at 0. The sound keeps its rate (where AAC has it) and its channels, and all of it
-is written, whatever the number of frames.
+is written, whatever the number of frames. A file appears when it is whole (`VideoWriter`); a stream can be played
+while it is made (`StreamWriter`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import av
 import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 
-from openloopy.media.audio import SAMPLE_RATE_HZ, SoundBlock, read_blocks
+from openloopy.media.audio import AAC_CHANNELS, SAMPLE_RATE_HZ, SoundArray, SoundBlock, read_blocks
 from openloopy.media.files import MediaError, atomic_write, require_file
 
 FPS = 25
@@ -26,13 +28,15 @@ PRESET, CRF = "veryfast", 18
 """Of x264. "medium" takes 2.5 times as long: a core would work .15 s longer per second of video of 512x512 px, .9 s of
 1920x1080."""
 AAC_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
-AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""By number of channels, for layouts without a name in AAC and for twins such as 5.1(side)."""
-KEPT_LAYOUTS = frozenset({*AAC_LAYOUTS.values(), "2.1", "quad", "6.0", "hexagonal", "7.0"})
+KEPT_LAYOUTS = frozenset({*AAC_CHANNELS.values(), "2.1", "quad", "6.0", "hexagonal", "7.0"})
 MAX_BIT_RATE_PER_CHANNEL = 160_000
 MAX_BITS_PER_SAMPLE = 5
 """AAC allows 6144 bits in a frame of 1024 samples; a little less keeps the encoder from clamping."""
-ARRAY_BLOCK_SAMPLES = 4096
+STREAM_PRESET = "superfast"
+FRAGMENT_S = 0.2
+"""Of a stream: what a player has to wait for before it shows a frame."""
+KEY_FRAMES_S = 2
+"""A stream can be joined at a key frame."""
 NATIVE_TAGS = frozenset({"title", "artist", "album", "comment", "description", "copyright", "date", "genre"})
 """Tags that players read from an mp4; others need the `mdta` form of the container."""
 BT709 = 1
@@ -64,6 +68,10 @@ class VideoInfo:
     has_audio: bool
 
 
+Sound = Path | str | np.ndarray | SoundArray | Iterator[SoundBlock]
+"""What a video sounds like: a file, 16 kHz mono samples, an array that knows its rate, or blocks as they come."""
+
+
 class VideoWriter:
     """Context manager that writes an mp4, whole or not at all.
 
@@ -76,46 +84,38 @@ class VideoWriter:
         *,
         size: tuple[int, int],
         fps: int = FPS,
-        sound: Path | np.ndarray | None = None,
+        sound: Sound | None = None,
         tags: Mapping[str, str] | None = None,
         crf: int = CRF,
     ) -> None:
-        """size: (width, height), both even. sound: a file whose sound is taken, or 16 kHz mono samples."""
+        """size: (width, height), both even."""
         if Path(path).suffix.lower() != ".mp4":
             raise VideoError(f"cannot write {path}: the name must end in .mp4")
-        if min(size) < 2 or size[0] % 2 or size[1] % 2:
-            raise ValueError(f"width and height must be even and positive for H.264, got {size}")
-        self.path, self.size, self.fps, self.num_frames = Path(path), tuple(size), fps, 0
+        _check_video_size(size)
+        self.path, self.size, self.fps = Path(path), tuple(size), fps
         self._sound, self._tags, self._crf = sound, dict(tags or {}), crf
-        self._track: _SoundTrack | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> VideoWriter:
+        # Without macroblock trees, whose SIMD code gives other bytes for equal frames, depending on what memory held.
+        x264 = {"crf": str(self._crf), "preset": PRESET, "x264-params": "mbtree=0"}
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_write(self.path))
-            options = {"movflags": _movflags(self._tags)}
-            self._container = stack.enter_context(av.open(str(temporary), "w", options=options))
-            self._container.metadata.update(self._tags)
-            self._video = self._add_video()
-            if self._sound is not None:
-                self._track = _SoundTrack(self._container, _blocks_of(self._sound))
+            options = {"movflags": _movflags("+faststart", self._tags)}
+            container = stack.enter_context(av.open(str(temporary), "w", options=options))
+            container.metadata.update(self._tags)
+            self._film = _Film(container, self.size, self.fps, self._sound, x264)
             self._stack = stack.pop_all()
         return self
 
+    @property
+    def num_frames(self) -> int:
+        """Frames written so far."""
+        return self._film.num_frames
+
     def write(self, frame: np.ndarray) -> None:
         """Append one `H W 3` uint8 RGB frame, and the sound up to its end."""
-        width, height = self.size
-        if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
-            raise ValueError(
-                f"expected a uint8 frame of shape {(height, width, 3)}, got {frame.dtype} {frame.shape}"
-            )
-        picture = av.VideoFrame.from_ndarray(_to_yuv420(np.ascontiguousarray(frame)), format="yuv420p")
-        picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
-        picture.pts, picture.time_base = self.num_frames, Fraction(1, self.fps)
-        self._container.mux(self._video.encode(picture))
-        self.num_frames += 1
-        if self._track:
-            self._track.write_until(self.num_frames / self.fps)
+        self._film.write(frame)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
@@ -124,21 +124,103 @@ class VideoWriter:
         with self._stack:
             if self.num_frames == 0:
                 raise VideoError(f"no frame was written to {self.path}; nothing to save")
-            self._container.mux(self._video.encode(None))
-            if self._track:
-                self._track.finish()
+            self._film.finish()
 
-    def _add_video(self) -> av.VideoStream:
-        # Without macroblock trees, whose SIMD code gives other bytes for equal frames, depending on what memory held.
-        options = {"crf": str(self._crf), "preset": PRESET, "x264-params": "mbtree=0"}
-        video = self._container.add_stream("libx264", rate=self.fps, options=options)
-        video.width, video.height = self.size
-        video.pix_fmt = "yuv420p"
-        video.time_base = Fraction(1, self.fps)
-        context = video.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED_RANGE
-        return video
+
+class StreamWriter:
+    """Context manager that writes a fragmented mp4 to an open file or pipe, playable while it is made.
+
+    What leaves it is at most FRAGMENT_S and a frame behind what was written to it. An exception ends the stream where
+    it is.
+    """
+
+    def __init__(
+        self,
+        sink: BinaryIO,
+        *,
+        size: tuple[int, int],
+        fps: int = FPS,
+        sound: Sound | None = None,
+        tags: Mapping[str, str] | None = None,
+        crf: int = CRF,
+    ) -> None:
+        """size: (width, height), both even."""
+        _check_video_size(size)
+        x264 = {"crf": str(crf), "preset": STREAM_PRESET, "tune": "zerolatency", "g": str(KEY_FRAMES_S * fps)}
+        # The head is written with the first fragment: only then it can say that the sound's encoder has a delay.
+        movflags = _movflags("+empty_moov+default_base_moof+delay_moov", tags or {})
+        options = {"movflags": movflags, "frag_duration": str(round(FRAGMENT_S * 1e6)), "flush_packets": "1"}
+        self._container = av.open(_OnlyWritten(sink), "w", format="mp4", options=options)
+        self._container.metadata.update(tags or {})
+        self._film = _Film(self._container, tuple(size), fps, sound, x264)
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    @property
+    def num_frames(self) -> int:
+        """Frames written so far."""
+        return self._film.num_frames
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one `H W 3` uint8 RGB frame, and the sound up to its end."""
+        self._film.write(frame)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._film.finish()
+        finally:
+            # A reader that went away makes closing fail as well; the first error is the one to tell.
+            with contextlib.suppress(*([OSError] if kind is not None else [])):
+                self._container.close()
+
+
+class _OnlyWritten:
+    """A sink without a position, whatever it is: pipes claim to have one until it is asked for."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+
+    def write(self, data: bytes) -> int:
+        self._sink.write(data)
+        self._sink.flush()
+        return len(data)
+
+
+class _Film:
+    """Encoders of picture and sound of one container."""
+
+    def __init__(
+        self,
+        container: av.container.OutputContainer,
+        size: tuple[int, int],
+        fps: int,
+        sound: Sound | None,
+        x264: dict[str, str],
+    ) -> None:
+        self.size, self.fps, self.num_frames = size, fps, 0
+        self._container, self._video = container, _add_x264(container, size, fps, x264)
+        self._track = None if sound is None else _SoundTrack(container, _blocks_of(sound))
+
+    def write(self, frame: np.ndarray) -> None:
+        width, height = self.size
+        if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
+            raise ValueError(
+                f"expected a uint8 frame of shape {(height, width, 3)}, got {frame.dtype} {frame.shape}"
+            )
+        picture = av.VideoFrame.from_ndarray(to_yuv420(np.ascontiguousarray(frame)), format="yuv420p")
+        picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
+        picture.pts, picture.time_base = self.num_frames, Fraction(1, self.fps)
+        self._container.mux(self._video.encode(picture))
+        self.num_frames += 1
+        if self._track:
+            self._track.write_until(self.num_frames / self.fps)
+
+    def finish(self) -> None:
+        self._container.mux(self._video.encode(None))
+        if self._track:
+            self._track.finish()
 
 
 class _SoundTrack:
@@ -211,7 +293,7 @@ def contact_sheet(frames: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return sheet
 
 
-def _to_yuv420(rgb: np.ndarray) -> np.ndarray:
+def to_yuv420(rgb: np.ndarray) -> np.ndarray:
     """`H W 3` uint8 -> the planes Y, Cb and Cr one under the other, `1.5H W` uint8; chroma is the mean of four pixels.
 
     In a quarter of the time of swscale on 512x512 px, in half of it on larger pictures.
@@ -227,30 +309,46 @@ def _to_yuv420(rgb: np.ndarray) -> np.ndarray:
     return planes
 
 
-def _movflags(tags: Mapping[str, str]) -> str:
-    return "+faststart" if set(tags) <= NATIVE_TAGS else "+faststart+use_metadata_tags"
+def _check_video_size(size: tuple[int, int]) -> None:
+    if min(size) < 2 or size[0] % 2 or size[1] % 2:
+        raise ValueError(f"width and height must be even and positive for H.264, got {size}")
 
 
-def _blocks_of(sound: Path | str | np.ndarray) -> Iterator[SoundBlock]:
-    if not isinstance(sound, np.ndarray):
-        return read_blocks(sound)
-    if sound.ndim != 1 or len(sound) == 0:
-        raise ValueError(f"expected mono sound of shape (samples,) at {SAMPLE_RATE_HZ} Hz, got {sound.shape}")
-    starts = range(0, len(sound), ARRAY_BLOCK_SAMPLES)
-    return (_array_block(sound[start : start + ARRAY_BLOCK_SAMPLES]) for start in starts)
+def _movflags(flags: str, tags: Mapping[str, str]) -> str:
+    return flags if set(tags) <= NATIVE_TAGS else f"{flags}+use_metadata_tags"
 
 
-def _array_block(samples: np.ndarray) -> SoundBlock:
-    samples = samples[None].astype(np.float32)
-    return SoundBlock(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, layout="mono", codec="pcm_f32le")
+def _add_x264(
+    container: av.container.OutputContainer, size: tuple[int, int], fps: int, options: dict[str, str]
+) -> av.VideoStream:
+    video = container.add_stream("libx264", rate=fps, options=options)
+    video.width, video.height = size
+    video.pix_fmt = "yuv420p"
+    video.time_base = Fraction(1, fps)
+    context = video.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+    return video
+
+
+def _blocks_of(sound: Sound) -> Iterator[SoundBlock]:
+    if isinstance(sound, np.ndarray):
+        if sound.ndim != 1 or len(sound) == 0:
+            raise ValueError(
+                f"expected mono sound of shape (samples,) at {SAMPLE_RATE_HZ} Hz, got {sound.shape}"
+            )
+        sound = SoundArray(sound, SAMPLE_RATE_HZ)
+    if isinstance(sound, SoundArray):
+        return sound.blocks()
+    return read_blocks(sound) if isinstance(sound, Path | str) else sound
 
 
 def _aac_layout(block: SoundBlock) -> str:
     channels = len(block.samples)
-    if channels not in AAC_LAYOUTS:
-        most = max(AAC_LAYOUTS)
+    if channels not in AAC_CHANNELS:
+        most = max(AAC_CHANNELS)
         raise VideoError(f"the sound has {channels} channels; at most {most} fit, mix it down first")
-    return block.layout if block.layout in KEPT_LAYOUTS else AAC_LAYOUTS[channels]
+    return block.layout if block.layout in KEPT_LAYOUTS else AAC_CHANNELS[channels]
 
 
 def _add_aac(container: av.container.OutputContainer, sample_rate_hz: int, layout: str) -> AudioStream:

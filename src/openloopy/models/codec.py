@@ -51,7 +51,10 @@ class LatentCodec(Protocol):
         """What is needed of the portrait, for pictures of a size."""
 
     def decode(self, clips: Iterable[Tensor], prepared: Prepared, at_once: int) -> Iterator[np.ndarray]:
-        """Pictures `size size 3` uint8 of clips of latents `f c h w`, at_once at a time."""
+        """Pictures `size size 3` uint8 of clips of latents `f c h w`, at_once at a time.
+
+        A clip without frames asks for all pictures of the clips before it, before the next clip is taken.
+        """
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class KLCodec(nn.Module):
     ) -> Iterator[np.ndarray]:
         """Pictures `H W 3` uint8, decoded at_once at a time."""
         parameter = next(self.parameters())
-        for few in (few for latents in clips for few in latents.split(at_once)):
+        for few in (few for latents in clips if len(latents) for few in latents.split(at_once)):
             with self._autocast(parameter):
                 pixels = self.to_pixels(few).float()
             frames = ((pixels + 1) * 127.5).round().clamp(0, 255).byte()

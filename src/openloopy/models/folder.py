@@ -14,7 +14,7 @@ import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -107,8 +107,14 @@ def load_model(
     return LoadedModel(config, loopy, codec, audio_encoder, torch.device(device), dtype)
 
 
-def find_model_folder(name: Path | str) -> Path:
-    """The local folder of a model; a hub id is downloaded on first use."""
+def find_model_folder(name: Path | str, **hub: Any) -> Path:
+    """The local folder of a model; a hub id is downloaded on first use.
+
+    Args:
+        name: "mini" (embedded), a folder, or a hub id "owner/model".
+        hub: for a hub id, what `huggingface_hub.snapshot_download` takes: revision, token, cache_dir, force_download,
+            local_files_only.
+    """
     if str(name) == "mini":
         return _checked_folder(
             EMBEDDED_MINI, "the embedded model is not installed; reinstall, or name a folder"
@@ -121,7 +127,7 @@ def find_model_folder(name: Path | str) -> Path:
             f'no model at {str(name)!r}: give "mini", an existing folder, or a hub id "owner/model"'
         )
     return _checked_folder(
-        _download(name), "it is not an openloopy model; `openloopy import` converts others"
+        _download(name, hub), "it is not an openloopy model; `openloopy import` converts others"
     )
 
 
@@ -157,11 +163,11 @@ def _checked_folder(folder: Path, remedy: str) -> Path:
     return folder
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, hub: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"], **hub))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{hub_id!r} is no folder here, and fetching it from the Hugging Face hub failed "

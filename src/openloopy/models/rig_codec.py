@@ -141,10 +141,16 @@ class RigCodec(nn.Module):
         return PreparedRig(latents.to(self.state_mean.device), rig, size_px)
 
     def decode(self, clips: Iterable[Tensor], prepared: PreparedRig, at_once: int) -> Iterator[np.ndarray]:
-        """Pictures `size size 3` uint8 of clips of latents `f c 1 3`; up to at_once are drawn side by side."""
-        states = (state for latents in clips for state in self._states(latents, prepared))
+        """Pictures `size size 3` uint8 of clips of latents `f c 1 3`; up to at_once are drawn side by side.
+
+        After a clip without frames none waits for the next.
+        """
         with Drawing(prepared.rig, prepared.size_px, at_once) as drawing:
-            yield from drawing.frames(states)
+            yield from drawing.frames(self._states_of(clips, prepared))
+
+    def _states_of(self, clips: Iterable[Tensor], prepared: PreparedRig) -> Iterator[State | None]:
+        for latents in clips:
+            yield from self._states(latents, prepared) if len(latents) else (None,)
 
     def _states(self, latents: Tensor, prepared: PreparedRig) -> Iterator[State]:
         """The states of latents `f c 1 3`, the head's pose about the portrait's own."""

@@ -22,6 +22,7 @@ from openloopy.models.audio_encoder import AudioEncoder
 from openloopy.models.codec import KLCodec
 from openloopy.models.conditions import Conditions
 from openloopy.models.folder import LoadedModel
+from openloopy.models.rig_codec import Portrait
 from openloopy.training.denoise import Preview, validation_loss
 from openloopy.training.features import to_pixels
 from openloopy.training.stages import DropoutConfig, StageConfig
@@ -58,11 +59,12 @@ def clip_preview(codec: KLCodec, audio_encoder: AudioEncoder, pixels: PixelCache
         )
         clip = pixels.clip(0)
         sound = pixels.waveform(0)[: round(PREVIEW_S * SAMPLE_RATE_HZ)]
-        portrait = _resized(clip.frames[0], config.size_px)
+        portrait = Portrait(_resized(clip.frames[0], config.size_px))
+        frames = LoopyPipeline(model).generate(portrait, (sound, SAMPLE_RATE_HZ))
         with VideoWriter(
             path.with_suffix(".mp4"), size=(2 * config.size_px, config.size_px), fps=FPS, sound=sound
         ) as video:
-            for frame, true in zip(LoopyPipeline(model).generate(portrait, sound), clip.frames, strict=False):
+            for frame, true in zip(frames, clip.frames, strict=False):
                 video.write(np.concatenate([frame, _resized(true, config.size_px)], axis=1))
 
     return write

@@ -67,11 +67,18 @@ class Drawing:
             if (process := self._idle.get()) is not None:
                 process.close()
 
-    def frames(self, states: Iterable[State]) -> Iterator[np.ndarray]:
-        """`size_px size_px 3` uint8 of each state; states are taken a few frames ahead."""
+    def frames(self, states: Iterable[State | None]) -> Iterator[np.ndarray]:
+        """`size_px size_px 3` uint8 of each state; states are taken a few frames ahead.
+
+        None in place of a state: all frames so far are given before the next state is taken.
+        """
         waiting: deque[Future[np.ndarray]] = deque()
         for number, state in enumerate(states):
-            if number == DRAWN_HERE and self._num:
+            if state is None:
+                while waiting:
+                    yield waiting.popleft().result()
+                continue
+            if number >= DRAWN_HERE and self._num and not self._starts:
                 self._start()
             if not self._is_ready:
                 yield self._rig.render(state, self._size_px)

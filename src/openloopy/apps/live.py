@@ -1,0 +1,195 @@
+"""A video of a sound that is still being spoken: frames are written as they are made.
+
+Out comes a fragmented mp4 with the sound, or raw frames (YUV4MPEG2) in real time, as virtual cameras take them. A frame
+is `delay_s` behind its sound: the clip's length, what the model hears ahead, and the time to compute a clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from openloopy.apps.generate import AI_TAG, MINI, ModelChoice, Studio, finished
+from openloopy.apps.settings import VideoSettings
+from openloopy.inference.memory import tier_options
+from openloopy.inference.scene import Say
+from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.files import MediaError, require_folder_of
+from openloopy.media.image import as_rgb
+from openloopy.media.live_sound import SOURCES, LiveSound, is_live_source, open_live
+from openloopy.media.video import FPS, StreamWriter, to_yuv420
+
+STANDARD_OUTPUT = "-"
+RAW = "y4m:"
+STEP_S, NUM_STEPS = 0.01, 6_000
+"""Of measured delays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveRequest:
+    """What to make of a sound that comes."""
+
+    portrait: Any
+    """A picture: path, PIL image or array."""
+    audio: str
+    """ "-", "pcm:RATE" or "mic[:DEVICE]" (`media.live_sound.open_live`)."""
+    out: str
+    """ "-", "y4m:-", "y4m:PATH" or PATH."""
+    settings: VideoSettings = VideoSettings()
+
+    def __post_init__(self) -> None:
+        if not is_live_source(self.audio):
+            raise ValueError(
+                f"with --live the sound is {SOURCES}, got {self.audio!r}; leave --live out for a file"
+            )
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether raw frames are wanted."""
+        return self.out.startswith(RAW)
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """What was made, and how far the frames were behind their sound."""
+
+    num_frames: int
+    first_frame_s: float
+    """From the sound's beginning to the first frame."""
+    median_delay_s: float
+    worst_delay_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_frames} frames ({self.num_frames / FPS:.2f} s); the first came {self.first_frame_s:.2f} s "
+            f"after the sound began, half of them within {self.median_delay_s:.2f} s of their sound, all within "
+            f"{self.worst_delay_s:.2f} s"
+        )
+
+
+def generate_live(
+    request: LiveRequest,
+    choice: ModelChoice = MINI,
+    *,
+    say: Say,
+    sound: LiveSound | None = None,
+    sink: BinaryIO | None = None,
+) -> LiveReport:
+    """Make a video of a sound as it comes, until it ends.
+
+    Args:
+        say: called with things a user should know.
+        sound, sink: in place of those that the request names.
+    """
+    studio = Studio(choice, say=say)
+    scene = studio.scene(as_rgb(request.portrait), request.settings, say=say, name=str(request.portrait))
+    with contextlib.ExitStack() as stack:
+        sink = sink or stack.enter_context(_sink(request.out))
+        sound = sound or open_live(request.audio)
+        stack.callback(sound.close)
+        options = tier_options(request.settings.options, studio.tier.tier)
+        frames = finished(
+            studio.pipeline.generate_live(scene, sound, options=options, say=say), request.settings
+        )
+        writer = RawWriter(sink, scene.size) if request.is_raw else _stream(sink, scene.size, sound)
+        meter = DelayMeter(sound)
+        with writer as video:
+            for frame in meter.measured(frames):
+                video.write(frame)
+        return meter.report()
+
+
+class _Writer(Protocol):
+    def __enter__(self) -> _Writer: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def write(self, frame: np.ndarray) -> None: ...
+
+
+def _stream(sink: BinaryIO, size: tuple[int, int], sound: LiveSound) -> _Writer:
+    return StreamWriter(sink, size=size, sound=sound.blocks(), tags={"comment": AI_TAG})
+
+
+class RawWriter:
+    """Frames as YUV4MPEG2, 4:2:0: what they are is said once, and each comes when it is due.
+
+    Clips are made at once; a camera shows frames one by one. So each frame waits until it is its turn after the first.
+    """
+
+    def __init__(self, sink: BinaryIO, size: tuple[int, int]) -> None:
+        self._sink, self._size, self._due_s = sink, size, 0.0
+
+    def __enter__(self) -> RawWriter:
+        width, height = self._size
+        self._sink.write(
+            f"YUV4MPEG2 W{width} H{height} F{FPS}:1 Ip A1:1 C420jpeg XCOLORRANGE=LIMITED\n".encode()
+        )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._sink.flush()
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one `H W 3` uint8 frame when it is due."""
+        now_s = time.monotonic()
+        self._due_s = max(self._due_s + 1 / FPS, now_s)
+        time.sleep(self._due_s - now_s)
+        self._sink.write(b"FRAME\n")
+        self._sink.write(to_yuv420(np.ascontiguousarray(frame)).data)
+        self._sink.flush()
+
+
+class DelayMeter:
+    """How long after its sound each frame was ready, counted in steps of STEP_S."""
+
+    def __init__(self, sound: LiveSound) -> None:
+        self._sound, self._counts = sound, np.zeros(NUM_STEPS, np.int64)
+        self._first_s, self._worst_s = 0.0, 0.0
+
+    def measured(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same frames."""
+        for number, frame in enumerate(frames):
+            now_s = time.monotonic()
+            delay_s = now_s - self._sound.arrival_s(round((number + 1) / FPS * SAMPLE_RATE_HZ))
+            if number == 0:
+                self._first_s = now_s - self._sound.arrival_s(0)
+            self._worst_s = max(self._worst_s, delay_s)
+            self._counts[min(int(delay_s / STEP_S), NUM_STEPS - 1)] += 1
+            yield frame
+
+    def report(self) -> LiveReport:
+        """Of all frames so far."""
+        total = int(self._counts.sum())
+        if not total:
+            raise MediaError("no sound came; nothing was made")
+        median_s = STEP_S * int(np.searchsorted(self._counts.cumsum(), total / 2))
+        return LiveReport(total, self._first_s, median_s, self._worst_s)
+
+
+@contextlib.contextmanager
+def _sink(out: str) -> Iterator[BinaryIO]:
+    """Where the video goes; nothing else may be printed there."""
+    path = out.removeprefix(RAW)
+    if path == STANDARD_OUTPUT:
+        if sys.stdout.isatty():
+            raise ValueError(
+                "the video would go to the terminal; pipe it to a player (`| mpv -`), or give -o FILE"
+            )
+        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as stream:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            yield stream
+        return
+    if Path(path).is_file():
+        raise MediaError(f"{path} exists already; choose another name")
+    with open(require_folder_of(path), "wb") as stream:
+        yield stream

@@ -1,0 +1,211 @@
+"""Sound that is still coming: from a pipe, a microphone, or any blocks, decoded by a thread of its own.
+
+What was heard and is no longer needed is forgotten, and a source that is faster than its listener waits: memory does
+not grow with time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import av
+import numpy as np
+import soxr
+
+from openloopy.media.audio import MIN_DURATION_S, SAMPLE_RATE_HZ, AudioError, SoundBlock, decode_blocks
+
+MAX_AHEAD_S = 2.0
+"""Sound that is taken before it is used; more waits at its source."""
+PIPE, RAW, MICROPHONE = "-", "pcm:", "mic"
+SOURCES = (
+    f"{PIPE!r} (standard input), '{RAW}RATE' (raw 16-bit mono on standard input) or '{MICROPHONE}[:DEVICE]'"
+)
+DEVICES = {"linux": ("alsa", "default"), "darwin": ("avfoundation", ":default"), "win32": ("dshow", "")}
+"""By platform: FFmpeg's input and the name of its usual microphone; Windows has no such name."""
+REMEMBERED_ARRIVALS = 4096
+"""Blocks whose time of arrival is known."""
+PROBED_BYTES = 1 << 15
+"""Of a pipe, before it is known what comes: FFmpeg's own 5 MB would be heard minutes late."""
+
+
+class LiveSound:
+    """The sound so far, float32 mono at 16 kHz, and its blocks as they came."""
+
+    def __init__(self, blocks: Iterable[SoundBlock], max_ahead_s: float = MAX_AHEAD_S) -> None:
+        self._blocks, self._max_ahead = blocks, round(max_ahead_s * SAMPLE_RATE_HZ)
+        self._changed = threading.Condition()
+        self._samples, self._first = np.zeros(0, np.float32), 0
+        self._num_samples = self._num_used = 0
+        self._unread: deque[SoundBlock] = deque()
+        self._arrivals: deque[tuple[int, float]] = deque([(0, time.monotonic())], maxlen=REMEMBERED_ARRIVALS)
+        self._has_ended, self._is_closed, self._error = False, False, None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def wait_for(self, num_samples: int) -> int:
+        """Blocks until so many samples have come or the sound has ended; how many there are, at most num_samples.
+
+        Raises:
+            AudioError: the sound was damaged on the way.
+        """
+        with self._changed:
+            self._num_used = max(self._num_used, num_samples)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._num_samples >= num_samples or self._has_ended)
+            if self._num_samples < num_samples and self._error is not None:
+                raise self._error
+            return min(self._num_samples, num_samples)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more samples come."""
+        with self._changed:
+            return self._has_ended
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that have come so far."""
+        with self._changed:
+            return self._num_samples
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Samples begin .. end - 1; zeros where there are none (yet), which `forget` has left."""
+        out = np.zeros(max(end - begin, 0), np.float32)
+        with self._changed:
+            first, last = max(begin, self._first), min(end, self._num_samples)
+            if first < last:
+                out[first - begin : last - begin] = self._samples[first - self._first : last - self._first]
+        return out
+
+    def forget(self, before: int) -> None:
+        """Samples before this one are no longer needed."""
+        with self._changed:
+            before = min(max(before, self._first), self._num_samples)
+            self._samples, self._first = self._samples[before - self._first :].copy(), before
+
+    def blocks(self) -> Iterator[SoundBlock]:
+        """The sound as it came, each block once; waits for the next."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unread or self._has_ended)
+                if not self._unread:
+                    return
+                block = self._unread.popleft()
+            yield block
+
+    def arrival_s(self, sample: int) -> float:
+        """When this sample had come (`time.monotonic`); of long ago, the earliest that is remembered."""
+        with self._changed:
+            return next((at for count, at in self._arrivals if count >= sample), self._arrivals[-1][1])
+
+    def close(self) -> None:
+        """Listen no longer."""
+        with self._changed:
+            self._is_closed = self._has_ended = True
+            self._changed.notify_all()
+
+    def _listen(self) -> None:
+        stream = None
+        try:
+            for block in self._blocks:
+                if stream is None:
+                    stream = soxr.ResampleStream(block.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+                if not self._take(block, stream.resample_chunk(block.samples.mean(0, dtype=np.float32))):
+                    return
+            if stream is not None:
+                self._take(None, stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            if self._num_samples < MIN_DURATION_S * SAMPLE_RATE_HZ:
+                raise AudioError(f"the sound ended before {MIN_DURATION_S} s of it had come")
+        except Exception as error:  # handed to whoever waits
+            self._error = error
+        finally:
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
+
+    def _take(self, block: SoundBlock | None, samples: np.ndarray) -> bool:
+        """Whether more is wanted."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_closed or self._num_samples < self._num_used + self._max_ahead
+            )
+            if block is not None:
+                self._unread.append(block)
+            self._samples = np.concatenate([self._samples, np.clip(samples, -1, 1)])
+            self._num_samples += len(samples)
+            self._arrivals.append((self._num_samples, time.monotonic()))
+            self._changed.notify_all()
+            return not self._is_closed
+
+
+def open_live(source: str, standard_input: Any = None) -> LiveSound:
+    """The sound of a source, such as "-"; see SOURCES.
+
+    Raises:
+        AudioError: no such source, or nothing that can be decoded comes from it.
+    """
+    if source == PIPE:
+        return LiveSound(decode_blocks(_open(_AsItComes(standard_input), source), source))
+    if source.startswith(RAW):
+        return LiveSound(decode_blocks(_open_raw(source, _AsItComes(standard_input)), source))
+    if source == MICROPHONE or source.startswith(f"{MICROPHONE}:"):
+        return LiveSound(decode_blocks(_open_microphone(source), source))
+    raise AudioError(f"{source!r} is not a live sound; give {SOURCES}")
+
+
+def is_live_source(source: str) -> bool:
+    """Whether `open_live` knows this kind of name."""
+    return source in (PIPE, MICROPHONE) or source.startswith((RAW, f"{MICROPHONE}:"))
+
+
+class _AsItComes:
+    """Standard input whose reads give what is there: a buffered one would wait for whole blocks."""
+
+    def __init__(self, stream: Any) -> None:
+        self._number = (stream or sys.stdin.buffer).fileno()
+
+    def read(self, size: int) -> bytes:
+        return os.read(self._number, size)
+
+
+def _open(file: Any, source: str, **settings: Any) -> av.container.InputContainer:
+    options = {"probesize": str(PROBED_BYTES), "fflags": "nobuffer", **settings.pop("options", {})}
+    try:
+        return av.open(file, options=options, **settings)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise AudioError(
+            f"what comes from {source!r} is not a sound that can be decoded ({error})"
+        ) from error
+
+
+def _open_raw(source: str, file: _AsItComes) -> av.container.InputContainer:
+    rate = source.removeprefix(RAW)
+    if not rate.isdigit() or not 4_000 <= int(rate) <= 192_000:
+        raise AudioError(f"expected '{RAW}RATE' with a rate of 4000 to 192000 Hz, got {source!r}")
+    # Small packets: FFmpeg's own are of a tenth of a second and more.
+    return _open(file, source, format="s16le", options={"sample_rate": rate, "ch_layout": "mono"})
+
+
+def _open_microphone(source: str) -> av.container.InputContainer:
+    if sys.platform not in DEVICES:
+        raise AudioError(
+            f"microphones are not known on {sys.platform}; record into a pipe, and give {PIPE!r}"
+        )
+    form, usual = DEVICES[sys.platform]
+    device = source.removeprefix(MICROPHONE).removeprefix(":") or usual
+    if form not in av.formats_available or not device:
+        raise AudioError(
+            f"this build of PyAV has no {form}, or it needs '{MICROPHONE}:DEVICE'; a pipe works anywhere"
+        )
+    try:
+        return av.open(device, format=form)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise AudioError(
+            f"the microphone {device!r} cannot be opened ({error}); name another: '{MICROPHONE}:DEVICE'"
+        ) from error
