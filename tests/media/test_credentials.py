@@ -496,6 +496,7 @@ def test_a_pair_that_does_not_serve_is_named(plain, tmp_path, spoil, message):
     [
         ({"first": NOW - 3 * DAY, "last": NOW - DAY}, r"valid from .* and now it is .* renew it"),
         ({"first": NOW + DAY, "last": NOW + 3 * DAY}, r"valid from .* and now it is .* set the clock"),
+        ({"purpose": "1.3.6.1.5.5.7.3.8"}, r"could not be signed (.|\n)*signingCredential\.invalid"),
         (
             {"purpose": "1.3.6.1.5.5.7.3.1"},
             r"could not be signed .* extended key usages 1\.3\.6\.1\.4\.1\.62558",

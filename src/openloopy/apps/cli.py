@@ -228,6 +228,49 @@ def generate(
 
 
 @app.command()
+def serve(
+    folder: Annotated[Path, typer.Option(help="For jobs and their files; they survive a restart.")] = Path(
+        "openloopy-jobs"
+    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another than this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8360,
+    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
+    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Videos that may wait; more are refused.")] = 16,
+    max_audio_s: Annotated[float, typer.Option(min=1, help="Longest sound, seconds.")] = 600.0,
+    keep_h: Annotated[
+        float, typer.Option(min=0, help="Finished videos are deleted after so many hours.")
+    ] = 24.0,
+    idle_s: Annotated[
+        float, typer.Option(min=0, help="The model is unloaded after so long without work.")
+    ] = 300.0,
+) -> None:
+    """Serve videos over HTTP on this machine: POST /v1/videos, and a page about it at /docs (extra `serve`).
+
+    Clients have to show the token in the environment's OPENLOOPY_TOKEN, if there is one.
+    """
+    from openloopy.apps.generate import ModelChoice, Studio
+    from openloopy.apps.jobs import Limits
+
+    with _needs_extra("serve"):
+        from openloopy.apps.service import ServiceConfig, make_app, run_service
+    config = ServiceConfig(
+        folder=folder,
+        host=host,
+        port=port,
+        token=os.environ.get("OPENLOOPY_TOKEN") or None,
+        limits=Limits(max_waiting=max_waiting, max_audio_s=max_audio_s, keep_s=3600 * keep_h, idle_s=idle_s),
+    )
+    choice = ModelChoice(model=model, device=device.value, dtype=dtype.value, memory=memory.value)
+    with _interruptible("what was being made is made anew at the next start"):
+        run_service(config, make_app(config, Studio(choice, say=_say_aside)), _say_aside)
+
+
+@app.command()
 def speech(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Speech folder: sounds and speech.jsonl.")],
     recorded: Annotated[
@@ -615,6 +658,16 @@ def _torch_device(name: str) -> str:
     from openloopy.apps.doctor import choose
 
     return str(choose(name, "auto").device)
+
+
+@contextlib.contextmanager
+def _needs_extra(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("openloopy"):
+            raise
+        raise ImportError(f"{error.name} is missing: pip install 'openloopy[{extra}]'") from error
 
 
 def _say_aside(message: str) -> None:
