@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import glob
 import json
 import re
@@ -33,6 +34,17 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 NOT_IN_ALL = {"all", "dev", "iqa", "teacher"}
 """Itself, work on this repository, and what wants older packages than the rest."""
+OTHER_NAMES = {
+    "PIL": "pillow",
+    "c2pa": "c2pa-python",
+    "cv2": "opencv-python-headless",
+    "scenedetect": "scenedetect-headless",
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
+}
+"""What is imported by another name than it is installed by; FastAPI brings two that it is made of."""
+UNLISTED = {"bitsandbytes"}
+"""In place of torchao (extra `quant`), where somebody has it."""
 INSTALLED = r"(?:\bopenloopy|['\"]\.)\[([a-z0-9,-]+)\]"
 """`pip install 'openloopy[puppet]'` and `-e '.[train,dev]'`."""
 NAMED = r"\bextras?,? ((?:(?:, | and | or )?`[\w-]+`)+)|((?:`[\w-]+`(?:, | and | or )?)+) extras?\b"
@@ -62,6 +74,17 @@ def requirements(names: set[str]) -> list[Requirement]:
     """What the package needs with these extras; not the package itself, of which some extras are made."""
     lines = [*PROJECT["dependencies"], *(line for name in sorted(names) for line in EXTRAS[name])]
     return [needed for needed in map(Requirement, lines) if needed.name != PROJECT["name"]]
+
+
+def imported_packages(source: str) -> set[str]:
+    """The packages of others that a source imports, inside functions too."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    return {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {PROJECT["name"]}
 
 
 def pins() -> dict[str, list[str]]:
@@ -120,6 +143,13 @@ def test_what_is_installed_by_a_file_of_ours_is_pinned(text):
     assert not {
         str(needed) for needed in requirements(extras) if canonicalize_name(needed.name) not in pins()
     }
+
+
+def test_every_imported_package_is_required():
+    imported = {module for path in PACKAGE.rglob("*.py") for module in imported_packages(path.read_text())}
+    assert {"torch", "PIL", "ray"} <= imported
+    required = {canonicalize_name(needed.name) for needed in requirements(set(EXTRAS))} | UNLISTED
+    assert not {name for name in imported if canonicalize_name(OTHER_NAMES.get(name, name)) not in required}
 
 
 def test_classifiers_name_the_pythons_that_are_supported():

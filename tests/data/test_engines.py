@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -62,3 +64,18 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ImportError, match=r"openloopy\[ray\]"):
         list(run_ray(print, ["a"], 1))
+
+
+def test_a_script_needs_no_main_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\n"
+        "from openloopy.data.engines import run_local\n"
+        "from openloopy.data.tasks import map_tasks\n"
+        "print(sorted(run_local(math.sqrt, [1.0, 4.0], 2)))\n"
+        "print(sorted(map_tasks(math.sqrt, [9.0, 16.0], workers=2, title='roots')))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert printed == ["[(1.0, True), (4.0, True)]", "[3.0, 4.0]"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "OPENLOOPY_DEBUG"
 INTERRUPTED = 130
 """Exit code after Ctrl-C or a polite kill, as shells use it."""
+SOME_FAILED = 3
+"""Exit code of a batch in which not all could be made."""
 USER_ERRORS = (ValueError, OSError, ImportError)
 """Errors whose message is for the user; any other is ours."""
 
@@ -225,6 +227,71 @@ def generate(
     with _interruptible("nothing was written"), _ProgressBar() as bar:
         report = generate_video(request, choice, say=bar.say, watch=bar.show)
     typer.echo(report)
+
+
+@app.command()
+def batch(
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS",
+            help="A .csv or .jsonl with portrait and audio, or a folder of pairs of one name.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", help="Names of the videos: out/{portrait}-{audio}.mp4; also {number}, {seed}."
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="For all rows, such as size=768; columns may differ."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
+    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="No content credentials (extra `credentials`).")
+    ] = False,
+) -> None:
+    """Make many videos with one model; what is there is kept, so the same command goes on. Exit code 3: some failed.
+
+    Columns besides portrait and audio: out, and the settings of `generate`: seed, steps, audio_guidance,
+    reference_guidance, temperature, size, frame, face, crf, label.
+    """
+    from openloopy.apps.batch import BatchConfig, make_batch
+    from openloopy.apps.generate import ModelChoice, Studio
+    from openloopy.apps.settings import VideoSettings
+
+    config = BatchConfig(
+        pairs=pairs,
+        out=out,
+        settings=VideoSettings.from_text(_as_mapping(settings or [])),
+        has_credentials=not unsigned,
+    )
+    choice = ModelChoice(model=model, device=device.value, dtype=dtype.value, memory=memory.value)
+    with _interruptible("the same command goes on from here"):
+        report = make_batch(config, Studio(choice, say=_say_aside), say=_say_aside)
+    typer.echo(report)
+    if report.counts["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def detect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Videos or pictures.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, one line a file.")] = False,
+) -> None:
+    """Tell whether files say that they were generated: container tag, content credentials, imperceptible mark."""
+    from openloopy.apps.detect import detect as look
+
+    for file in files:
+        found = look(file)
+        typer.echo(json.dumps(found.as_dict()) if as_json else found)
 
 
 @app.command()

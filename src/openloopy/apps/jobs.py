@@ -127,6 +127,7 @@ class JobQueue:
         self._running: str | None = None
         self._progress: Progress | None = None
         self._stops: dict[str, str] = {}
+        self._expected: tuple[Path, VideoSettings] | None = None
         self._is_closed = False
         self._speed, self._used_s, self._cleaned_s = FIRST_GUESS, time.monotonic(), time.monotonic()
         self._take_up()
@@ -168,7 +169,7 @@ class JobQueue:
             ValueError: what was uploaded is no picture or no sound, or too long.
         """
         as_rgb(folder / "image")
-        audio_s = self._audio_s(folder / "audio")
+        audio_s = self.audio_s(folder / "audio")
         with self._changed:
             self.check_room()
             number = max((job.number for job in self._jobs.values()), default=-1) + 1
@@ -258,17 +259,12 @@ class JobQueue:
             else:
                 yield None
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Jobs by status."""
-        with self._changed:
-            found = {status: 0 for status in ("queued", "running", "done", "failed", "cancelled")}
-            for job in self._jobs.values():
-                found[job.status] += 1
-            return found
+    def audio_s(self, path: Path) -> float:
+        """Length of a sound, read no further than it may be long.
 
-    def _audio_s(self, path: Path) -> float:
-        """Length of a sound, read no further than it may be long."""
+        Raises:
+            AudioError: no sound, or too long.
+        """
         num_samples = 0
         for block in read_blocks(path):
             num_samples += block.samples.shape[1]
@@ -278,6 +274,22 @@ class JobQueue:
                     "with a higher --max-audio-s"
                 )
         return num_samples / block.sample_rate_hz
+
+    def warm(self, portrait: Path, settings: VideoSettings) -> None:
+        """Prepare a portrait for a job that is likely to come, unless there is something to do; the last one counts."""
+        with self._changed:
+            if self._running is None and not self._waiting:
+                self._expected = (portrait, settings)
+                self._changed.notify_all()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Jobs by status."""
+        with self._changed:
+            found = {status: 0 for status in ("queued", "running", "done", "failed", "cancelled")}
+            for job in self._jobs.values():
+                found[job.status] += 1
+            return found
 
     def _left_before(self, id: str | None) -> float:
         """Seconds until all jobs before this one are done, by guess; None: all jobs."""
@@ -308,15 +320,19 @@ class JobQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed, HOUSEKEEPING_S)
+                self._changed.wait_for(
+                    lambda: self._waiting or self._expected or self._is_closed, HOUSEKEEPING_S
+                )
                 if self._is_closed:
                     return
-                job = None
+                job, expected, self._expected = None, self._expected, None
                 if self._waiting:
                     job = self._jobs[self._waiting.popleft()]
                     job = self._set(replace(job, status="running", attempts=job.attempts + 1))
                     self._running, self._progress = job.id, None
             if job is None:
+                if expected:
+                    self._prepare(*expected)
                 self._keep_house()
                 continue
             done = self._made(job)
@@ -332,6 +348,12 @@ class JobQueue:
                 shutil.rmtree(self.folder / job.id, ignore_errors=True)
             self._used_s = time.monotonic()
             self._keep_house()
+
+    def _prepare(self, portrait: Path, settings: VideoSettings) -> None:
+        # What is wrong with it a job says that asks for it; the queue goes on.
+        with contextlib.suppress(Exception):
+            self.studio.scene(as_rgb(portrait), settings)
+        self._used_s = time.monotonic()
 
     def _made(self, job: Job) -> Job | None:
         """The job as it ended; None: the queue was closed meanwhile."""

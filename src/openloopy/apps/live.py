@@ -66,12 +66,15 @@ class LiveReport:
     """From the sound's beginning to the first frame."""
     median_delay_s: float
     worst_delay_s: float
+    dropped_s: float
+    """Of sound that came faster than it could be used."""
 
     def __str__(self) -> str:
+        dropped = f"; {self.dropped_s:.2f} s of sound were left out, since this machine is too slow for them"
         return (
             f"{self.num_frames} frames ({self.num_frames / FPS:.2f} s); the first came {self.first_frame_s:.2f} s "
             f"after the sound began, half of them within {self.median_delay_s:.2f} s of their sound, all within "
-            f"{self.worst_delay_s:.2f} s"
+            f"{self.worst_delay_s:.2f} s{dropped if self.dropped_s else ''}"
         )
 
 
@@ -101,9 +104,13 @@ def generate_live(
         )
         writer = RawWriter(sink, scene.size) if request.is_raw else _stream(sink, scene.size, sound)
         meter = DelayMeter(sound)
-        with writer as video:
-            for frame in meter.measured(frames):
-                video.write(frame)
+        say(f"listening to {request.audio}")
+        try:
+            with writer as video:
+                for frame in meter.measured(frames):
+                    video.write(frame)
+        except BrokenPipeError:
+            say("whoever read the video has gone")
         return meter.report()
 
 
@@ -173,7 +180,7 @@ class DelayMeter:
         if not total:
             raise MediaError("no sound came; nothing was made")
         median_s = STEP_S * int(np.searchsorted(self._counts.cumsum(), total / 2))
-        return LiveReport(total, self._first_s, median_s, self._worst_s)
+        return LiveReport(total, self._first_s, median_s, self._worst_s, self._sound.dropped_s)
 
 
 @contextlib.contextmanager

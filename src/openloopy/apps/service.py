@@ -7,6 +7,7 @@ machine alone no token is needed, and then pages of other sites are refused (by 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 import re
@@ -36,6 +37,8 @@ LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 OPEN_PATHS = frozenset({"/healthz"})
 """Answered without a token."""
 UPLOAD_PATHS = frozenset({"/v1/videos", "/v1/videos/sync"})
+PAGE_UPLOAD_PATH = "/gradio_api/upload"
+"""Where the page (`apps.page`) sends a file before a video is asked for."""
 FORM_BYTES = 1 << 20
 """Of a form, besides its files."""
 MIN_TOKEN = 16
@@ -198,7 +201,11 @@ class Gate:
     def __init__(self, app: Any, config: ServiceConfig, queue: JobQueue) -> None:
         self.app, self.config, self.queue = app, config, queue
         limits = config.limits
-        self.max_body = limits.max_image_bytes + limits.max_audio_bytes + FORM_BYTES
+        both = limits.max_image_bytes + limits.max_audio_bytes
+        one = max(limits.max_image_bytes, limits.max_audio_bytes)
+        self.max_bodies = {path: both + FORM_BYTES for path in UPLOAD_PATHS} | {
+            PAGE_UPLOAD_PATH: one + FORM_BYTES
+        }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -211,7 +218,7 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        body = _Counted(receive, send, self.max_body if scope["path"] in UPLOAD_PATHS else FORM_BYTES)
+        body = _Counted(receive, send, self._max_body(scope))
         try:
             await self.app(scope, body.receive, body.send)
         except _BodyTooLargeError:
@@ -223,25 +230,34 @@ class Gate:
             names = {_host_of(headers.get("host", "")), _host_of(headers.get("origin", "//127.0.0.1"))}
             if not names <= LOCAL_NAMES:
                 return _problem(403, "this service is for programs and pages on its own machine")
-        elif scope["path"] not in OPEN_PATHS and not self._has_token(headers.get("authorization", "")):
-            return _problem(
-                401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
-            )
+        elif scope["path"] not in OPEN_PATHS and not self._has_token(headers):
+            # A browser that opens the page asks its user for a name (any) and the token.
+            way = 'Basic realm="OpenLoopy"' if "text/html" in headers.get("accept", "") else "Bearer"
+            return _problem(401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": way})
+        length, max_body = headers.get("content-length", ""), self._max_body(scope)
+        if length.isdigit() and int(length) > max_body:
+            return _too_large(max_body)
         if scope["method"] != "POST" or scope["path"] not in UPLOAD_PATHS:
             return None
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_body:
-            return _too_large(self.max_body)
         try:
             self.queue.check_room()
         except QueueFullError as error:
             return _full(error)
         return None
 
-    def _has_token(self, authorization: str) -> bool:
-        kind, _, token = authorization.partition(" ")
+    def _max_body(self, scope: Message) -> int:
+        return self.max_bodies.get(scope["path"], FORM_BYTES)
+
+    def _has_token(self, headers: dict[str, str]) -> bool:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic":
+            # Browsers show it by themselves, also when another site's page sends the request.
+            host = headers.get("host", "")
+            if re.sub(r"^https?://", "", headers.get("origin", host)) != host:
+                return False
+            token = _password_of(token)
         same = hmac.compare_digest(token.strip().encode("utf-8"), self.config.token.encode("utf-8"))
-        return same and kind.lower() == "bearer"
+        return same and kind.lower() in ("bearer", "basic")
 
 
 class _BodyTooLargeError(Exception):
@@ -467,6 +483,14 @@ def _full(error: QueueFullError) -> JSONResponse:
 
 def _too_large(max_bytes: int) -> JSONResponse:
     return _problem(413, f"a request may have at most {max_bytes} bytes", {"Connection": "close"})
+
+
+def _password_of(credentials: str) -> str:
+    """Of HTTP's Basic scheme: base64 of NAME:PASSWORD; "" where it is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode("utf-8").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _host_of(name: str) -> str:

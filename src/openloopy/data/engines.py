@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, Literal, TypeVar
 
+from openloopy.data.tasks import without_main
+
 Task = TypeVar("Task")
 Engine = Literal["local", "ray"]
 
@@ -98,7 +100,8 @@ def _in_pool(
         while True:
             # No more are submitted than run, so that a crash leaves few suspects.
             while len(running) < workers and (following := next(coming, None)) is not None:
-                running[pool.submit(function, following[1])] = following
+                with without_main():  # the first call starts the processes
+                    running[pool.submit(function, following[1])] = following
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -115,7 +118,9 @@ def _dies(function: Callable[[Task], Any], task: Task) -> bool:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=_end_with_parent) as pool:
         try:
-            pool.submit(function, task).result()
+            with without_main():
+                future = pool.submit(function, task)
+            future.result()
         except BrokenProcessPool:
             return True
     return False

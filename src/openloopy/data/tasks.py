@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +29,21 @@ def map_tasks(
             yield result
 
 
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes that are started meanwhile do not run the caller's script again, as spawned ones do.
+
+    Otherwise each script that prepares data would need `if __name__ == "__main__":`, and one without it would see all
+    its workers die.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _map_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
@@ -33,7 +51,9 @@ def _map_processes(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(tasks) or 1), mp_context=context)
     try:
-        for future in as_completed([pool.submit(function, task) for task in tasks]):
+        with without_main():  # the first call starts the processes
+            futures = [pool.submit(function, task) for task in tasks]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -20,7 +20,7 @@ import openloopy
 openloopy.generate("portrait.jpg", "speech.mp3", "talking.mp4", model="OWNER/{{ name }}")  # or this folder's path
 ```
 
-{{ size }}. {{ num_parameters }} parameters in denoiser and reference net. Frames of {{ size_px }}x{{ size_px }} px \
+{{ num_parameters }} parameters in denoiser and reference net. Frames of {{ size_px }}x{{ size_px }} px \
 unless asked for otherwise, 25 a second.
 
 Make videos only of people who have agreed to it, or of pictures that may be used so; say that they are generated.

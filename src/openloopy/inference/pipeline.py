@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 
 from openloopy.diffusion.guidance import Branch, Guidance, branches_needed, combine
@@ -157,6 +158,16 @@ class LoopyPipeline(HubPipeline):
     def _save_pretrained(self, save_directory: Path) -> None:
         model = self.model
         save_model(save_directory, model.loopy, model.codec, model.audio_encoder, model.config)
+
+    def generate_model_card(self, **facts: Any) -> ModelCard:
+        """The hub's page about this model; written once, and then the owner's."""
+        config = self.model.config
+        own = {
+            "name": config.name,
+            "size_px": config.size_px,
+            "num_parameters": f"{sum(p.numel() for p in self.model.loopy.parameters()):,}",
+        }
+        return super().generate_model_card(**own | facts)
 
     @property
     def landmarker(self) -> FaceLandmarker:

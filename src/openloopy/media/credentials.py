@@ -257,7 +257,7 @@ def _library() -> ModuleType:
 def _settings() -> dict[str, Any]:
     """The library's settings. No network, for identity assertions neither: these do not heed the list of hosts."""
     return {
-        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": True},
+        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
         "core": {
             "allowed_network_hosts": [],
             "decode_identity_assertions": False,
@@ -401,8 +401,8 @@ def _rename_unless_there(made: Path, pair: Path) -> None:
 def _key_and_certificate(first: date, until: date) -> tuple[bytes, bytes]:
     """A new P-256 key and its certificate, in PEM form, valid from one midnight (UTC) to the other.
 
-    The specification wants a certificate that another one has signed, and wants that one, a root, left out of the file
-    (14.5, 13.2.3). So the issuer here is a key that lives for this one signature.
+    Readers refuse a key that vouches for itself as authorities do, and the specification wants an authority's own
+    certificate left out of the file (14.5). So the issuer here is a key that lives for this one signature.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes

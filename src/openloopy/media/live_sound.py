@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -21,7 +21,9 @@ import soxr
 from openloopy.media.audio import MIN_DURATION_S, SAMPLE_RATE_HZ, AudioError, SoundBlock, decode_blocks
 
 MAX_AHEAD_S = 2.0
-"""Sound that is taken before it is used; more waits at its source."""
+"""Sound that is taken before it is used."""
+WhenFull = Literal["wait", "drop"]
+"""What becomes of more than that: a pipe waits, a microphone does not, and what nobody had time for is left out."""
 PIPE, RAW, MICROPHONE = "-", "pcm:", "mic"
 SOURCES = (
     f"{PIPE!r} (standard input), '{RAW}RATE' (raw 16-bit mono on standard input) or '{MICROPHONE}[:DEVICE]'"
@@ -37,8 +39,13 @@ PROBED_BYTES = 1 << 15
 class LiveSound:
     """The sound so far, float32 mono at 16 kHz, and its blocks as they came."""
 
-    def __init__(self, blocks: Iterable[SoundBlock], max_ahead_s: float = MAX_AHEAD_S) -> None:
+    def __init__(
+        self, blocks: Iterable[SoundBlock], max_ahead_s: float = MAX_AHEAD_S, when_full: WhenFull = "wait"
+    ) -> None:
         self._blocks, self._max_ahead = blocks, round(max_ahead_s * SAMPLE_RATE_HZ)
+        self._when_full = when_full
+        self.dropped_s = 0.0
+        """Seconds of sound that were left out."""
         self._changed = threading.Condition()
         self._samples, self._first = np.zeros(0, np.float32), 0
         self._num_samples = self._num_used = 0
@@ -132,6 +139,9 @@ class LiveSound:
     def _take(self, block: SoundBlock | None, samples: np.ndarray) -> bool:
         """Whether more is wanted."""
         with self._changed:
+            if self._when_full == "drop" and self._num_samples >= self._num_used + self._max_ahead:
+                self.dropped_s += len(samples) / SAMPLE_RATE_HZ
+                return not self._is_closed
             self._changed.wait_for(
                 lambda: self._is_closed or self._num_samples < self._num_used + self._max_ahead
             )
@@ -155,7 +165,7 @@ def open_live(source: str, standard_input: Any = None) -> LiveSound:
     if source.startswith(RAW):
         return LiveSound(decode_blocks(_open_raw(source, _AsItComes(standard_input)), source))
     if source == MICROPHONE or source.startswith(f"{MICROPHONE}:"):
-        return LiveSound(decode_blocks(_open_microphone(source), source))
+        return LiveSound(decode_blocks(_open_microphone(source), source), when_full="drop")
     raise AudioError(f"{source!r} is not a live sound; give {SOURCES}")
 
 
@@ -175,7 +185,7 @@ class _AsItComes:
 
 
 def _open(file: Any, source: str, **settings: Any) -> av.container.InputContainer:
-    options = {"probesize": str(PROBED_BYTES), "fflags": "nobuffer", **settings.pop("options", {})}
+    options = {"probesize": str(PROBED_BYTES), **settings.pop("options", {})}
     try:
         return av.open(file, options=options, **settings)
     except (av.error.FFmpegError, ValueError) as error:

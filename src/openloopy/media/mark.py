@@ -43,18 +43,18 @@ MAX_FRAMES = 250
 """Read of a video, from its beginning."""
 PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
-STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.15)
-"""In flat places, grey levels (root mean square before rounding). Up to 1.0 no pixel of them changes by more than one
-level: .4 of L* in CIELAB, where about 1 can just be told."""
-PEAK = 1.49
+STRENGTHS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.88)
+"""In flat places, grey levels (root mean square before rounding). Times `PEAK` below 1.5: no pixel of them changes by
+more than one level, which is .4 of L* in CIELAB, where about 1 can just be told."""
+PEAK = 1.7
 """Where the pattern is cut off, in its own standard deviations."""
-GAIN_PER_LEVEL, MAX_GAIN = 0.15, 2.2
+GAIN_PER_LEVEL, MAX_GAIN = 0.8, 2.0
 """How much stronger the mark is per grey level of local deviation, which hides it; and at most."""
-FLAT_LEVEL = 1.0
-"""Local deviation that still counts as flat, grey levels."""
+FLAT_LEVEL = 0.7
+"""Local deviation up to which a place counts as flat, grey levels."""
 TRIAL_CRF = 33
 """H.264 codes a lone picture at this crf about as a video's at 30, where macroblock trees raise the quantiser."""
-TRIAL_SCORE = 10.0
+TRIAL_SCORE = 11.0
 TRIAL_MAX_SIDE_PX = 960
 
 TEXTURE_SIGMAS_PX = (4.0, 3.0)
@@ -99,7 +99,7 @@ class Marker:
             raise ValueError(
                 f"expected a uint8 frame of shape (H, W, 3), got {first_frame.dtype} {first_frame.shape}"
             )
-        self._gain = _gain(_on_grid(first_frame))
+        self._gain = _gain(picture_on_grid(first_frame))
         last = len(STRENGTHS) - 1
         chosen = bisect_left(
             STRENGTHS, True, hi=last, key=lambda strength: self._holds(first_frame, strength)
@@ -119,12 +119,14 @@ class Marker:
     def _holds(self, frame: np.ndarray, strength: float) -> bool:
         lighter, darker = self._pictures(frame.shape, strength)
         marked = cv2.subtract(cv2.add(frame, lighter), darker)
-        return _score(_on_grid(_coded_at_half(marked))) >= TRIAL_SCORE
+        waves = picture_waves(picture_on_grid(_coded_at_half(marked)))
+        return correlation(waves, pattern_phasors()) >= TRIAL_SCORE
 
     def _pictures(self, shape: tuple[int, ...], strength: float) -> tuple[np.ndarray, np.ndarray]:
         """What to add and what to subtract, `H W 3` uint8."""
-        pattern = np.clip(_pattern(), -PEAK, PEAK) * self._gain * strength
-        levels = np.rint(cv2.resize(pattern, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
+        size = shape[1], shape[0]
+        pattern = np.clip(cv2.resize(_pattern(), size, interpolation=cv2.INTER_CUBIC), -PEAK, PEAK)
+        levels = np.rint(strength * pattern * cv2.resize(self._gain, size))
         lighter, darker = (cv2.max(sign * levels, 0).astype(np.uint8) for sign in (1, -1))
         return cv2.merge([lighter] * 3), cv2.merge([darker] * 3)
 
@@ -136,7 +138,7 @@ def find_mark(path: Path | str) -> MarkFinding:
         MediaError: a file that cannot be read.
     """
     if Path(path).suffix.lower() in PICTURE_ENDINGS:
-        return _finding(iter([read_image(path)]))
+        return _finding([read_image(path)])
     return _finding(islice(read_frames(path), MAX_FRAMES))
 
 
@@ -146,31 +148,19 @@ def score_frames(frames: Iterable[np.ndarray]) -> float:
     Args:
         frames: `H W 3` uint8 RGB each; their mean is looked at, so any number of them takes the same memory.
     """
-    return _finding(iter(frames)).score
+    return _finding(frames).score
 
 
-def _finding(frames: Iterable[np.ndarray]) -> MarkFinding:
-    total, num_frames = np.zeros((GRID_PX, GRID_PX), np.float32), 0
-    for frame in frames:
-        total += _on_grid(frame)
-        num_frames += 1
-    if num_frames == 0:
-        raise ValueError("expected at least one frame to look for the mark in, got none")
-    score = _score(total / num_frames)
-    return MarkFinding(score, score >= THRESHOLD, num_frames)
+def picture_waves(grey: np.ndarray) -> np.ndarray:
+    """Amplitudes and phases of the band's waves in a picture, with loud places and loud waves turned down.
 
+    Where the picture itself varies it hides the pattern: each place counts by the inverse of its variance.
 
-def _score(grey: np.ndarray) -> float:
-    """Correlation of a picture on the grid with the pattern, in its standard deviations over all phases."""
-    waves = _levelled_waves(grey)
-    power = float((np.abs(waves) ** 2).sum())
-    return float((waves * _phasors().conj()).real.sum() / math.sqrt(power / 2)) if power else 0.0
+    Args:
+        grey: grey levels on the grid, `GRID_PX GRID_PX` float32.
 
-
-def _levelled_waves(grey: np.ndarray) -> np.ndarray:
-    """Amplitudes and phases of the band's waves, `k` complex, with loud places and loud waves turned down.
-
-    Where the picture itself varies, it hides the pattern: each place counts by the inverse of its variance.
+    Returns:
+        `k` complex, one for each wave of the band.
     """
     detail = _smooth(grey, DETAIL_SIGMAS_PX[0]) - _smooth(grey, DETAIL_SIGMAS_PX[1])
     variance = _smooth(detail**2, VARIANCE_SIGMA_PX) + VARIANCE_FLOOR
@@ -178,6 +168,37 @@ def _levelled_waves(grey: np.ndarray) -> np.ndarray:
     power = np.fft.ifftshift(_smooth(np.fft.fftshift(np.abs(spectrum) ** 2), SPECTRUM_SIGMA))
     band, power = spectrum[_band()], power[_band()]
     return np.divide(band, np.sqrt(power), out=np.zeros_like(band), where=power > 0)
+
+
+def correlation(waves: np.ndarray, phasors: np.ndarray) -> float:
+    """How well a picture's waves, `k` complex, agree with a pattern's, in standard deviations over all phases."""
+    power = float((np.abs(waves) ** 2).sum())
+    return float((waves * phasors.conj()).real.sum() / math.sqrt(power / 2)) if power else 0.0
+
+
+@cache
+def pattern_phasors(name: bytes = NAME) -> np.ndarray:
+    """A pattern's phases as complex numbers of size 1, `k`; from a hash, which stays the same for ever."""
+    num_waves = len(_band()[0])
+    words = np.frombuffer(hashlib.shake_256(name).digest(8 * num_waves), "<u8")
+    return np.exp(2j * np.pi * words / 2.0**64)
+
+
+def picture_on_grid(frame: np.ndarray) -> np.ndarray:
+    """`H W 3` or `H W` uint8 -> grey levels on the grid, `GRID_PX GRID_PX` float32."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) if frame.ndim == 3 else frame
+    return cv2.resize(grey.astype(np.float32), (GRID_PX, GRID_PX), interpolation=cv2.INTER_AREA)
+
+
+def _finding(frames: Iterable[np.ndarray]) -> MarkFinding:
+    total, num_frames = np.zeros((GRID_PX, GRID_PX), np.float32), 0
+    for frame in frames:
+        total += picture_on_grid(frame)
+        num_frames += 1
+    if num_frames == 0:
+        raise ValueError("expected at least one frame to look for the mark in, got none")
+    score = correlation(picture_waves(total / num_frames), pattern_phasors())
+    return MarkFinding(score, score >= THRESHOLD, num_frames)
 
 
 @cache
@@ -189,18 +210,10 @@ def _band() -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _phasors() -> np.ndarray:
-    """The pattern's phases as complex numbers of size 1, `k`; from a hash, which stays the same for ever."""
-    num_waves = len(_band()[0])
-    words = np.frombuffer(hashlib.shake_256(NAME).digest(8 * num_waves), "<u8")
-    return np.exp(2j * np.pi * words / 2.0**64)
-
-
-@cache
 def _pattern() -> np.ndarray:
     """The pattern on the grid, `GRID_PX GRID_PX` float32 with mean 0 and deviation 1."""
     spectrum = np.zeros((GRID_PX, GRID_PX), complex)
-    spectrum[_band()] = _phasors()
+    spectrum[_band()] = pattern_phasors()
     pattern = np.fft.ifft2(spectrum).real
     return (pattern / pattern.std()).astype(np.float32)
 
@@ -212,12 +225,6 @@ def _gain(grey: np.ndarray) -> np.ndarray:
     inside = cv2.erode(deviation, np.ones((TEXTURE_MARGIN_PX, TEXTURE_MARGIN_PX), np.uint8))
     gain = 1 + GAIN_PER_LEVEL * (_smooth(inside, TEXTURE_MARGIN_PX / 2) - FLAT_LEVEL)
     return np.clip(gain, 1, MAX_GAIN)
-
-
-def _on_grid(frame: np.ndarray) -> np.ndarray:
-    """`H W 3` or `H W` uint8 -> grey levels on the grid, `GRID_PX GRID_PX` float32."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) if frame.ndim == 3 else frame
-    return cv2.resize(grey.astype(np.float32), (GRID_PX, GRID_PX), interpolation=cv2.INTER_AREA)
 
 
 def _smooth(picture: np.ndarray, sigma_px: float) -> np.ndarray:

@@ -35,6 +35,9 @@ MAX_BITS_PER_SAMPLE = 5
 STREAM_PRESET = "superfast"
 FRAGMENT_S = 0.2
 """Of a stream: what a player has to wait for before it shows a frame."""
+SOUND_LEAD_S = 0.12
+"""By which a stream's sound is written before its picture: AAC gives it back two of its frames later (128 ms at
+16 kHz), and the container holds pictures back until the sound has caught up."""
 KEY_FRAMES_S = 2
 """A stream can be joined at a key frame."""
 NATIVE_TAGS = frozenset({"title", "artist", "album", "comment", "description", "copyright", "date", "genre"})
@@ -152,7 +155,7 @@ class StreamWriter:
         options = {"movflags": movflags, "frag_duration": str(round(FRAGMENT_S * 1e6)), "flush_packets": "1"}
         self._container = av.open(_OnlyWritten(sink), "w", format="mp4", options=options)
         self._container.metadata.update(tags or {})
-        self._film = _Film(self._container, tuple(size), fps, sound, x264)
+        self._film = _Film(self._container, tuple(size), fps, sound, x264, SOUND_LEAD_S)
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -198,8 +201,9 @@ class _Film:
         fps: int,
         sound: Sound | None,
         x264: dict[str, str],
+        sound_lead_s: float = 0.0,
     ) -> None:
-        self.size, self.fps, self.num_frames = size, fps, 0
+        self.size, self.fps, self.num_frames, self._sound_lead_s = size, fps, 0, sound_lead_s
         self._container, self._video = container, _add_x264(container, size, fps, x264)
         self._track = None if sound is None else _SoundTrack(container, _blocks_of(sound))
 
@@ -215,7 +219,7 @@ class _Film:
         self._container.mux(self._video.encode(picture))
         self.num_frames += 1
         if self._track:
-            self._track.write_until(self.num_frames / self.fps)
+            self._track.write_until(self.num_frames / self.fps + self._sound_lead_s)
 
     def finish(self) -> None:
         self._container.mux(self._video.encode(None))

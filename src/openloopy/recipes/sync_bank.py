@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from openloopy.data.tasks import without_main
 from openloopy.media.files import atomic_write
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.motion import draw_style, face_states
@@ -39,7 +40,7 @@ def build_sync_bank(config: SyncBankConfig, meshes: np.ndarray, split: Split, pa
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         make = partial(_make_utterance, config, meshes, split)
-        with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        with without_main(), ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
             made = list(pool.map(make, range(config.num_utterances), chunksize=8))
         sounds, points = (np.stack(part) for part in zip(*made, strict=True))
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
