@@ -1,7 +1,8 @@
 # make demo     set up .venv, make out/demo.mp4 with the embedded model
 # make test     set up .venv, run the tests
 # make check    style, formatting, rooms
-# make nightly  what is slower than CI allows: whether the tests notice mistakes (tests/mutants.py; some minutes)
+# make nightly  what is slower than CI allows: whether the tests notice mistakes (tests/mutants.py; some minutes), and the
+#               archives that people install, from a clean environment (tests/test_installed.py; needs a package index)
 # make coverage run the tests, list the core's files of which they run less than 90 per cent
 # make tiny     the whole line at its smallest: puppets, training, a video (a few minutes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def good_inputs(tmp_path_factory, astronaut) -> Path:
     write_sound(folder / "speech.wav", speechlike(0.5, 16_000), 16_000)
     (folder / "out").mkdir()
     return folder
+
+
+def copy_speech(path: Path, duration_s: float) -> None:
+    """Overwrite a sound file with longer speech."""
+    write_sound(path, speechlike(duration_s, 16_000), 16_000)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_config(tmp_path_factory) -> Iterator[None]:
+    """Keys that are made on first use go to a folder of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENLOOPY_CONFIG", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture

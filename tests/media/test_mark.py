@@ -112,6 +112,14 @@ def test_it_is_found_in_a_poor_small_jpeg(astronaut):
     assert score_frames([np.asarray(Image.open(stream))]) > THRESHOLD
 
 
+def test_pictures_are_turned_upright_first(astronaut, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    lying = np.rot90(Marker(astronaut)(astronaut))
+    Image.fromarray(lying).save(tmp_path / "a.jpg", exif=exif, quality=90)
+    assert find_mark(tmp_path / "a.jpg").is_marked and score_frames([lying]) < 4
+
+
 @pytest.mark.parametrize("size", [(768, 768), (1280, 720), (640, 960)])
 def test_every_size_and_shape(astronaut, size):
     frame = cv2.resize(astronaut, size)
@@ -126,22 +134,21 @@ def test_it_changes_little(frames):
         assert structural_similarity(frame, marker(frame), channel_axis=2) > 0.98
 
 
-def test_flat_places_change_by_one_level_and_busy_ones_by_more():
+def test_smooth_places_change_by_one_level_and_busy_ones_by_more():
     picture = np.full((512, 512, 3), 120, np.uint8)
     noise = np.random.default_rng(0).integers(-25, 26, (512, 256, 1))
     picture[:, 256:] = (picture[:, 256:] + noise).astype(np.uint8)
     change = Marker(picture)(picture).astype(int) - picture
-    flat, busy = change[:, :230], change[:, 290:]
-    assert set(np.unique(flat)) == {-1, 0, 1}
-    assert np.abs(busy).max() >= 2 and busy.std() > 1.5 * flat.std()
+    smooth, busy = change[:, :230], change[:, 290:]
+    assert set(np.unique(smooth)) == {-1, 0, 1} and busy.std() > 1.3 * smooth.std()
     assert (change == change[..., :1]).all(), "colours must stay"
+    assert max(mark.STRENGTHS) * mark.PEAK < 1.5, "rounds to 2"
 
 
-def test_a_picture_that_hides_it_gets_more_of_it(astronaut):
-    smooth = cv2.GaussianBlur(astronaut, (0, 0), 6)
-    noisy = astronaut + np.random.default_rng(0).normal(0, 20, (512, 512, 1))
-    noisy = np.clip(noisy, 0, 255).astype(np.uint8)
-    assert Marker(smooth).strength < Marker(noisy).strength
+def test_a_large_picture_needs_less_of_it(astronaut):
+    """Its waves are longer, which compression keeps better: the trial on the first frame finds that out."""
+    large = cv2.resize(astronaut, (1536, 1536), interpolation=cv2.INTER_CUBIC)
+    assert Marker(large).strength < 0.7 < Marker(astronaut).strength
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -170,7 +177,7 @@ def _others_in(picture: np.ndarray) -> np.ndarray:
 def test_unmarked_pictures_score_a_standard_normal(astronaut):
     scores = _others_in(astronaut)
     assert abs(scores.mean()) < 0.06 and scores.std() == pytest.approx(1, abs=0.04)
-    assert scores.max() < THRESHOLD
+    assert scores.max() < THRESHOLD == pytest.approx(4.75, abs=0.01)
     assert (scores > 2).mean() == pytest.approx(0.0228, abs=0.009)
 
 
@@ -181,7 +188,6 @@ def test_even_stripes_raise_no_more_alarms_than_stated():
     scores = _others_in(np.repeat(stripes.astype(np.uint8)[..., None], 3, 2))
     for level in (1.0, 1.5, 2.0, 2.5):
         assert (scores > level).mean() <= np.exp(-(level**2) / 2)
-    assert np.exp(-(THRESHOLD**2) / 2) == pytest.approx(mark.FALSE_ALARM_RATE)
 
 
 def test_other_patterns_do_not_find_ours(astronaut):

@@ -141,12 +141,11 @@ def _devices() -> tuple[str, ...]:
 
 
 def _memory(choice: Choice) -> dict[str, str]:
-    # Here: recipes import all of training, which `generate` does not need and would wait for.
-    from openloopy.recipes.sd15 import loopy_config as sd15_config
-
+    # Not by way of recipes: they import all of training, whose packages come with extras.
+    sd15 = LoopyConfig(name="sd15")
     with torch.device("meta"):
-        paper_size = sum(parameter.numel() for parameter in LoopyModel(sd15_config()).parameters())
-    counts = {"sd15": (sd15_config(), paper_size, SD15_OTHERS)}
+        paper_size = sum(parameter.numel() for parameter in LoopyModel(sd15).parameters())
+    counts = {"sd15": (sd15, paper_size, SD15_OTHERS)}
     if (EMBEDDED_MINI / "config.json").is_file():
         counts["mini"] = (load_config(EMBEDDED_MINI), *counts_of(EMBEDDED_MINI))
     return {

@@ -130,7 +130,8 @@ class JobQueue:
         self._expected: tuple[Path, VideoSettings] | None = None
         self._is_closed = False
         self._speed, self._used_s, self._cleaned_s = FIRST_GUESS, time.monotonic(), time.monotonic()
-        self._take_up()
+        with self._changed:
+            self._take_up()
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
     def __enter__(self) -> JobQueue:

@@ -11,10 +11,11 @@ locked or a connection lost for a moment, and there the video should go on.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -49,7 +50,8 @@ HEAD = (
 )
 STAGE = "<talking-video></talking-video>"
 CONSENT = (
-    "Only with people who have agreed to it. Every video is marked as AI&#8209;generated, in its pictures and its file."
+    "Only with people who have agreed to it. Every video is marked as AI\N{NON-BREAKING HYPHEN}generated, in its "
+    "pictures and its file."
 )
 CSS = """
 .gradio-container .main { max-width: 1180px; margin: 0 auto; }
@@ -69,6 +71,10 @@ CSS = """
 .source-selection { min-height: 44px; gap: 4px !important; }
 .source-selection button { min-width: 44px; height: 44px; display: grid; place-items: center; }
 .source-selection svg { width: 20px; height: 20px; }
+h2.label { margin: 4px 2px -4px; font-size: var(--text-sm); font-weight: 400; color: var(--body-text-color-subdued); }
+#examples { gap: 8px; flex-wrap: wrap; }
+#examples button { flex: 0 0 112px; flex-direction: column; gap: 6px; padding: 8px; font-weight: 400; }
+#examples img { width: 96px; height: 96px; margin: 0; border-radius: 6px; object-fit: cover; }
 #make { min-height: 52px; font-size: 1.125rem; font-weight: 600; }
 #right { position: sticky; top: 16px; align-self: flex-start; }
 @media (max-width: 800px) { #right { position: static; } .gradio-container .main { padding: 12px !important; } }
@@ -121,6 +127,15 @@ class Looked:
         except ValueError as error:
             return str(error)
         return ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to try the page with: paths of a portrait and a sound."""
+
+    title: str
+    portrait: str
+    sound: str
 
 
 class Desk:
@@ -205,7 +220,7 @@ class Desk:
         """Ask for the video: its player, and what is wrong."""
         if portrait is None or sound is None:
             missing = "a portrait" if portrait is None else "a sound"
-            return gr.skip(), _problem(f"Choose {missing} first, or an example below.")
+            return gr.skip(), _problem(f"Choose {missing} first, or one of the examples.")
         if looked is None or looked.path != Path(portrait["path"]):  # pressed before it was looked at
             looked = None
         try:
@@ -264,8 +279,8 @@ class Desk:
         )
 
 
-def make_page(desk: Desk, examples: Sequence[tuple[str, str]]) -> gr.Blocks:
-    """The page; examples: files of a portrait and a sound."""
+def make_page(desk: Desk, examples: Sequence[Example]) -> gr.Blocks:
+    """The page."""
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(CLEANING_S, int(desk.limits.keep_s) + 1)
     ) as page:
@@ -318,8 +333,9 @@ class _Inputs:
             interactive=False,
             buttons=[],
             alt_text="The portrait, with a number at each face",
+            elem_id="faces",
         )
-        self.face = gr.Radio(label="Face", choices=[], visible=False)
+        self.face = gr.Radio(label="Face", choices=[], visible=False, elem_id="face")
         _hint(
             f"One face, seen from the front, at least {MIN_FACE_PX} px high; up to "
             f"{_megabytes(limits.max_image_bytes)}."
@@ -338,15 +354,19 @@ class _Inputs:
         )
         self._text = _TextToSpeech(desk) if has_speech() else None
 
-    def show_examples(self, examples: Sequence[tuple[str, str]]) -> None:
-        gr.Examples(
-            [list(example) for example in examples],
-            [self.portrait, self.sound],
-            label="Examples, with portrait and sound",
-            visible_columns=[0],
-            elem_id="examples",
-            api_visibility="private",
-        )
+    def show_examples(self, examples: Sequence[Example]) -> None:
+        gr.HTML('<h2 class="label">Examples, with portrait and sound</h2>')
+        with gr.Row(elem_id="examples"):
+            for example in examples:
+                button = gr.Button(example.title, icon=example.portrait, min_width=0, size="sm")
+                button.click(
+                    lambda example=example: (example.portrait, example.sound),
+                    None,
+                    [self.portrait, self.sound],
+                    queue=False,
+                    show_progress="hidden",
+                    api_visibility="private",
+                )
 
     def show_settings(self, desk: Desk) -> None:
         own = desk.queue.studio.model_config
@@ -358,13 +378,20 @@ class _Inputs:
             )
             sizes = sorted({*SIZES_PX, own.size_px})
             self.size = gr.Dropdown(
-                [(f"{size} × {size} px", size) for size in sizes], value=own.size_px, label="Size of the square"
+                [(f"{size} × {size} px", size) for size in sizes],
+                value=own.size_px,
+                label="Size of the square",
             )
             self.temperature = gr.Slider(
                 0, 2, own.defaults.temperature, step=0.05, label="Liveliness", info="of head and eyes"
             )
             self.audio_guidance = gr.Slider(
-                0, 6, own.defaults.audio_guidance, step=0.1, label="Audio guidance", info="how much the sound leads"
+                0,
+                6,
+                own.defaults.audio_guidance,
+                step=0.1,
+                label="Audio guidance",
+                info="how much the sound leads",
             )
             self.seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="same seed, same video")
             self.label = gr.Checkbox(False, label='Write "AI-generated" into a corner')
@@ -443,22 +470,21 @@ def _shown_scale(size: tuple[int, int]) -> float:
     return min(1.0, FACES_PX / max(size))
 
 
-def _examples(folder: Path) -> list[tuple[str, str]]:
+def _examples(folder: Path) -> list[Example]:
     """A drawn face and, where scikit-image is installed, a photograph that is in the public domain."""
     folder.mkdir(parents=True, exist_ok=True)
     sound, drawn = folder / "hello.flac", folder / "drawn.jpg"
     sound.write_bytes((ASSETS / "demo_speech.flac").read_bytes())
     if not drawn.exists():
         write_image(drawn, draw_face(np.random.default_rng(EXAMPLE_SEED), EXAMPLE_PX).rgb)
-    portraits = [drawn]
-    try:
+    examples = [Example("A drawing", str(drawn.resolve()), str(sound.resolve()))]
+    if importlib.util.find_spec("skimage"):
         from skimage.data import astronaut
-    except ImportError:
-        pass
-    else:
-        portraits.insert(0, folder / "astronaut.jpg")
-        write_image(portraits[0], astronaut())
-    return [(str(portrait.resolve()), str(sound.resolve())) for portrait in portraits]
+
+        photograph = folder / "astronaut.jpg"
+        write_image(photograph, astronaut())
+        examples.insert(0, Example("A photograph", str(photograph.resolve()), str(sound.resolve())))
+    return examples
 
 
 def _theme() -> gr.themes.Base:

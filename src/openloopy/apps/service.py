@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import ipaddress
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,7 +154,7 @@ def make_app(config: ServiceConfig, studio: Studio) -> FastAPI:
     """The service as an ASGI app; its queue runs as long as the app does."""
     queue = JobQueue(config.folder, studio, config.limits)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with queue:
             yield
@@ -219,11 +219,10 @@ class Gate:
             await refusal(scope, receive, send)
             return
         body = _Counted(receive, send, self._max_body(scope))
-        try:
+        with contextlib.suppress(_BodyTooLargeError):
             await self.app(scope, body.receive, body.send)
-        except _BodyTooLargeError:
-            if not body.has_answered:
-                await _too_large(body.max_bytes)(scope, receive, send)
+        if body.is_too_large and not body.has_answered:
+            await _too_large(body.max_bytes)(scope, receive, send)
 
     def _refusal(self, scope: Message, headers: dict[str, str]) -> Response | None:
         if self.config.token is None:
@@ -269,16 +268,19 @@ class _Counted:
 
     def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
         self._receive, self._send, self.max_bytes = receive, send, max_bytes
-        self.num_bytes, self.has_answered = 0, False
+        self.num_bytes, self.is_too_large, self.has_answered = 0, False, False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self.num_bytes += len(message.get("body", b""))
         if self.num_bytes > self.max_bytes:
+            self.is_too_large = True
             raise _BodyTooLargeError
         return message
 
     async def send(self, message: Message) -> None:
+        if self.is_too_large and not self.has_answered:
+            return  # what somebody inside, who caught the error, takes it for
         self.has_answered = True
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]

@@ -1,18 +1,18 @@
 """A text becomes a sound, for those who have none at hand: by espeak-ng, and by Kokoro where its voices are.
 
-Source: ours; the engines are those of `puppet`, which says where they come from.
+Source: ours; the engines are those of `puppet`, which says where they come from. They are imported when they are
+needed: Windows cannot import them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from openloopy.puppet.espeak import ESPEAK_LOCK, Espeak
-from openloopy.puppet.kokoro import has_kokoro, kokoro_voices, speak_kokoro
 from openloopy.puppet.utterance import Speaker
 
 MAX_CHARACTERS = 600
@@ -82,13 +82,15 @@ class Voice:
 
 def has_speech() -> bool:
     """Is there anything that speaks? All of it needs espeak-ng."""
-    return importlib.util.find_spec("espeakng_loader") is not None
+    return os.name == "posix" and importlib.util.find_spec("espeakng_loader") is not None
 
 
 def voices() -> list[Voice]:
     """Those that are here: espeak-ng's, who speak at once, then Kokoro's, who sound human and take their time."""
     if not has_speech():
         return []
+    from openloopy.puppet.kokoro import has_kokoro, kokoro_voices
+
     human = [Voice(_kokoro_title(name), "kokoro", name) for name in kokoro_voices()] if has_kokoro() else []
     robots = [Voice(f"{title} (espeak)", "espeak", name) for title, name in _ESPEAK_VOICES.items()]
     return robots + human
@@ -142,6 +144,8 @@ def pieces(text: str) -> list[str]:
 
 
 def _by_espeak(speaker: Speaker, text: str) -> tuple[np.ndarray, int]:
+    from openloopy.puppet.espeak import ESPEAK_LOCK, Espeak
+
     with ESPEAK_LOCK:
         espeak = Espeak()
         try:
@@ -152,6 +156,8 @@ def _by_espeak(speaker: Speaker, text: str) -> tuple[np.ndarray, int]:
 
 
 def _by_kokoro(speaker: Speaker, text: str) -> tuple[np.ndarray, int]:
+    from openloopy.puppet.kokoro import speak_kokoro
+
     parts: list[np.ndarray] = []
     rate_hz = 0
     for piece in pieces(text):

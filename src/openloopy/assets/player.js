@@ -54,7 +54,7 @@ pre { margin: 0; padding: 12px; max-height: 320px; overflow: auto; font-size: va
 </style>
 <div class="stage">
   <div class="over"><svg viewBox="0 0 24 24" aria-hidden="true"><path d="${MARK}"/></svg><span></span></div>
-  <video playsinline controls aria-label="Talking video" hidden></video>
+  <video playsinline controls preload="auto" aria-label="Talking video" hidden></video>
   <span class="badge" hidden></span>
   <button class="sound" type="button" hidden>Turn the sound on</button>
 </div>
@@ -73,28 +73,45 @@ const sleep = ms => new Promise(wake => setTimeout(wake, ms));
 const seconds = s => s < 90 ? `${Math.max(1, Math.round(s))} s` : `${Math.round(s / 60)} min`;
 
 class TalkingVideo extends HTMLElement {
+  static observedAttributes = ["video"];
+
   connectedCallback() {
-    this.attachShadow({mode: "open"}).innerHTML = TEMPLATE;
+    if (!this.shadowRoot) this.attachShadow({mode: "open"});
+    this.open();
+  }
+
+  attributeChangedCallback() {
+    if (!this.shadowRoot || !this.isConnected) return;  // connectedCallback comes
+    this.close();
+    this.open();
+  }
+
+  disconnectedCallback() { this.close(); }
+
+  open() {
+    this.shadowRoot.innerHTML = TEMPLATE;
     this.$ = name => this.shadowRoot.querySelector(name);
     this.over = new AbortController();
     this.video = this.$("video");
+    this.job = this.facts = null;
     this.isFinished = false;  // the job, as the service says
     this.isWhole = false;  // all of the stream is in the player
     this.isHeld = false;  // paused by us, because there is nothing to play yet
+    this.style.removeProperty("--shape");
     this.say("The video plays here, while it is made.");
     const id = this.getAttribute("video");
     if (id) this.begin(id); else this.recall();
   }
 
-  disconnectedCallback() {
-    this.over.abort();
+  close() {
     this.giveUp();
+    this.over.abort();
     this.video.removeAttribute("src");
     this.video.load();
   }
 
   begin(id) {
-    this.id = id;
+    this.job = id;
     this.address = new URL(`v1/videos/${id}`, document.baseURI).href;
     sessionStorage.removeItem(MEMORY);
     const signal = this.over.signal;
@@ -114,10 +131,10 @@ class TalkingVideo extends HTMLElement {
   async recall() {
     const id = sessionStorage.getItem(MEMORY);
     const answer = id && await fetch(new URL(`v1/videos/${id}`, document.baseURI)).catch(() => null);
-    if (!answer?.ok || this.id || this.over.signal.aborted) return;
+    if (!answer?.ok || this.job || this.over.signal.aborted) return;
     const facts = await answer.json();
     if (facts.status !== "done") return;
-    this.id = id;
+    this.job = id;
     this.address = answer.url;
     this.isWhole = true;
     this.$(".buttons").hidden = this.$(".line").hidden = false;
@@ -169,13 +186,13 @@ class TalkingVideo extends HTMLElement {
     this.$(".cancel").hidden = true;
     this.$("progress").hidden = true;
     if (facts.status !== "done") return this.fail(facts.error || `This video is ${facts.status}.`);
-    sessionStorage.setItem(MEMORY, this.id);
+    sessionStorage.setItem(MEMORY, this.job);
     const {width, height, num_frames: frames, timings} = facts.video;
     this.phase("Done");
     this.$(".numbers").textContent = `${facts.audio_s.toFixed(1)} s of video made in ${timings.total_s.toFixed(1)} s`;
     const download = this.$(".download");
     download.href = `${this.address}/content`;
-    download.download = `openloopy-${this.id.slice(0, 8)}.mp4`;
+    download.download = `openloopy-${this.job.slice(0, 8)}.mp4`;
     download.title = `${width} × ${height} px, ${frames} frames`;
     download.hidden = false;
     this.release();
@@ -187,7 +204,7 @@ class TalkingVideo extends HTMLElement {
     if (!answer?.ok || this.over.signal.aborted) return;
     this.$("pre").textContent = JSON.stringify(await answer.json(), null, 2);
     this.$(".sidecar").href = `${this.address}/sidecar`;
-    this.$(".sidecar").download = `openloopy-${this.id.slice(0, 8)}.json`;
+    this.$(".sidecar").download = `openloopy-${this.job.slice(0, 8)}.json`;
     this.$("details").hidden = false;
   }
 
@@ -198,7 +215,7 @@ class TalkingVideo extends HTMLElement {
   }
 
   giveUp() {
-    if (!this.id || this.isFinished) return;
+    if (!this.job || this.isFinished) return;
     this.isFinished = true;
     fetch(this.address, {method: "DELETE", keepalive: true}).catch(() => {});
   }
@@ -228,7 +245,8 @@ class TalkingVideo extends HTMLElement {
   notes(texts) {
     const list = this.$("ul");
     if (list.childElementCount === texts.length) return;
-    list.replaceChildren(...texts.map(text => Object.assign(document.createElement("li"), {textContent: text})));
+    list.replaceChildren(...texts.map(text =>
+      Object.assign(document.createElement("li"), {textContent: text[0].toUpperCase() + text.slice(1)})));
     list.hidden = !texts.length;
   }
 

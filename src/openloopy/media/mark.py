@@ -6,9 +6,9 @@ video was generated where tags and signatures were lost on the way. It is no sec
 and no proof: who wants to remove it can, and who wants to put it on other pictures can too. It does not survive
 cropping, padding, mirroring or turning. benchmarks/mark.py measures what it survives.
 
-The pattern is a sum of waves of one size and of random phases. For that the chance that a picture which does not know
-them scores z or more is at most exp(-z**2 / 2), whatever the picture: the score is a sum of a_k cos(phase_k) over the
-root of the sum of a_k**2 / 2, and the mean of exp(t a cos(phase)) is I0(t a) <= exp(t**2 a**2 / 4).
+The pattern is a sum of waves of random phases. What a picture that does not know them scores is a weighted sum of the
+cosines of 907 random angles, brought to deviation 1: nearly standard normal, and never above z more often than
+exp(-z**2 / 2), whatever the picture (the mean of exp(t a cos(angle)) is I0(t a) <= exp(t**2 a**2 / 4)).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from statistics import NormalDist
 
 import av
 import cv2
@@ -37,28 +38,29 @@ GRID_PX = 256
 BAND = (24, 34)
 """Waves per picture, from and to: coarser ones drown in what the picture shows, finer ones in compression."""
 FALSE_ALARM_RATE = 1e-6
-THRESHOLD = math.sqrt(-2 * math.log(FALSE_ALARM_RATE))
-"""Least score that counts as marked, 5.26."""
+THRESHOLD = NormalDist().inv_cdf(1 - FALSE_ALARM_RATE)
+"""Least score that counts as marked, 4.75."""
 MAX_FRAMES = 250
 """Read of a video, from its beginning."""
 PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 STRENGTHS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.88)
-"""In flat places, grey levels (root mean square before rounding). Times `PEAK` below 1.5: no pixel of them changes by
-more than one level, which is .4 of L* in CIELAB, where about 1 can just be told."""
+"""In smooth places, grey levels (root mean square before rounding). Times `PEAK` below 1.5: no pixel of a smooth place
+changes by more than one level, which is .4 of L* in CIELAB, where about 1 can just be told."""
 PEAK = 1.7
 """Where the pattern is cut off, in its own standard deviations."""
-GAIN_PER_LEVEL, MAX_GAIN = 0.8, 2.0
-"""How much stronger the mark is per grey level of local deviation, which hides it; and at most."""
-FLAT_LEVEL = 0.7
-"""Local deviation up to which a place counts as flat, grey levels."""
+GAIN_PER_LEVEL, MAX_GAIN = 1.6, 1.8
+"""How much stronger the mark is per grey level of fine texture, which hides it; and at most."""
+SMOOTH_LEVEL = 0.7
+"""Fine texture up to which a place counts as smooth, grey levels."""
 TRIAL_CRF = 33
 """H.264 codes a lone picture at this crf about as a video's at 30, where macroblock trees raise the quantiser."""
-TRIAL_SCORE = 11.0
+TRIAL_SCORE = 9.0
 TRIAL_MAX_SIDE_PX = 960
 
-TEXTURE_SIGMAS_PX = (4.0, 3.0)
-"""Of the grid: what counts as texture is finer than the first, its deviation is taken over the second."""
+TEXTURE_SIGMAS_PX = (1.2, 3.0)
+"""Of the grid: texture is what is finer than the first, such as hair and canvas but not the shading of skin; its
+deviation is taken over the second."""
 TEXTURE_MARGIN_PX = 11
 """Of the grid: texture hides nothing in the flat places beside it, nor where the head uncovers them."""
 WAVE_PX = (GRID_PX / (2 * math.pi * BAND[1]), GRID_PX / (2 * math.pi * BAND[0]))
@@ -223,7 +225,7 @@ def _gain(grey: np.ndarray) -> np.ndarray:
     fine, wide = TEXTURE_SIGMAS_PX
     deviation = np.sqrt(_smooth((grey - _smooth(grey, fine)) ** 2, wide))
     inside = cv2.erode(deviation, np.ones((TEXTURE_MARGIN_PX, TEXTURE_MARGIN_PX), np.uint8))
-    gain = 1 + GAIN_PER_LEVEL * (_smooth(inside, TEXTURE_MARGIN_PX / 2) - FLAT_LEVEL)
+    gain = 1 + GAIN_PER_LEVEL * (_smooth(inside, TEXTURE_MARGIN_PX / 2) - SMOOTH_LEVEL)
     return np.clip(gain, 1, MAX_GAIN)
 
 
