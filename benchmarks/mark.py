@@ -4,7 +4,8 @@
 
 `--videos`: generated videos without the mark, as nearly lossless as may be; they are marked, written as `openloopy
 generate` does, changed in the ways of `CHANGES` and searched. `--films` and `--portraits`: real videos and pictures,
-searched as they are and for thousands of other patterns. The last line is one JSON object.
+searched as they are and for thousands of other patterns. What is done is kept under `--work`, and the same command goes
+on from there. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from provenance import provenance, rounded, save_result
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from openloopy.media import mark
+from openloopy.media.files import atomic_write, sha256_file
 from openloopy.media.image import read_image
 from openloopy.media.video import FPS, VideoWriter, read_frames
 
@@ -94,17 +96,14 @@ CHANGES = {
     "crop 5 % crf 23": Change(frame=lambda f: cropped(f, 0.05), crf=23),
     "mirrored crf 23": Change(frame=lambda f: f[:, ::-1], crf=23),
 }
-LONG_CHANGES = ("crf 30", "half", "half crf 30", "half crf 30 medium")
+LONG_CHANGES = ("crf 30", "half crf 30", "half crf 30 medium")
 """Also looked at in the longest videos; the others only in the shortest."""
 
 
 def main() -> None:
     options = _parse()
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for path in paths_in(options.videos, VIDEO_ENDINGS):
-        rows.append(measure_video(path, options.work))
-        print(json.dumps(rounded(rows[-1], 2)), flush=True)
+    rows = [measured_once(path, options.work) for path in paths_in(options.videos, VIDEO_ENDINGS)]
     waves = [waves_of(path) for path in paths_in(options.videos + options.films, VIDEO_ENDINGS)]
     stills = [waves_of(path) for path in paths_in(options.portraits, mark.PICTURE_ENDINGS)]
     result = {
@@ -124,6 +123,17 @@ def main() -> None:
 
 def paths_in(folders: Iterable[Path], endings: Iterable[str]) -> list[Path]:
     return sorted(path for folder in folders for path in folder.iterdir() if path.suffix.lower() in endings)
+
+
+def measured_once(path: Path, work: Path) -> dict[str, Any]:
+    """What `measure_video` finds, or found before with the same mark."""
+    kept = work / f"{path.stem}_{sha256_file(Path(mark.__file__))[:8]}.json"
+    if not kept.exists():
+        row = rounded(measure_video(path, work))
+        with atomic_write(kept) as temporary:
+            temporary.write_text(json.dumps(row))
+        print(kept.read_text(), flush=True)
+    return json.loads(kept.read_text())
 
 
 def measure_video(path: Path, work: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from openloopy.apps.page import make_page_app
 from openloopy.apps.service import ServiceConfig
 
 sys.path.insert(0, str(ROOT))
-from tests.apps.browser import Browser, find_chromium  # noqa: E402
+from tests.apps.browser import Browser, find_chromium
 
 WIDE, NARROW = (1280, 960), (390, 844)
 STAGE = "document.querySelector('talking-video')"

@@ -23,6 +23,7 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
+from gradio.blocks import Block  # noqa: E402
 
 from openloopy.apps import page  # noqa: E402
 from openloopy.apps.generate import ModelChoice, Studio  # noqa: E402
@@ -85,8 +86,8 @@ def queue(config, studio) -> Iterator[JobQueue]:
 
 
 @pytest.fixture
-def desk(queue) -> Desk:
-    return Desk(queue)
+def desk(queue, tmp_path) -> Desk:
+    return Desk(queue, tmp_path)
 
 
 @pytest.fixture
@@ -186,6 +187,23 @@ def test_a_sound_is_checked_before_the_button_is_pressed(desk, tmp_path, folder)
     assert "Mine.png has no sound" in text and str(folder) not in text
 
 
+def test_no_file_but_an_upload_is_read(desk, good_inputs, folder):
+    assert not good_inputs.is_relative_to(desk.uploads)
+    foreign = file(good_inputs / "face.png")
+    (folder / "link.png").symlink_to(good_inputs / "face.png")
+    for portrait in (
+        foreign,
+        file(folder / "link.png"),
+        file(folder / ".." / ".." / "x"),
+        file(folder / "gone"),
+    ):
+        assert "no longer there" in shown(desk.look(portrait)[1])
+        problem = desk.start(portrait, file(folder / "speech.wav"), None, *CHOSEN.values())[1]
+        assert "no longer there" in shown(problem)
+    assert "no longer there" in shown(desk.listen(file(good_inputs / "speech.wav")))
+    assert sum(desk.queue.counts.values()) == 0
+
+
 def test_nothing_is_asked_for_without_both(desk, folder):
     for portrait, sound, missing in (
         (None, None, "a portrait"),
@@ -239,7 +257,6 @@ def test_the_controls_start_at_the_model_s_own_settings(desk):
     assert (
         values["Liveliness"] == CHOSEN["temperature"] and values["Audio guidance"] == CHOSEN["audio_guidance"]
     )
-    assert not list(page.__file__ and Path(page.__file__).parent.glob("*.pyi"))
 
 
 @pytest.mark.skipif(not has_speech(), reason="needs espeakng_loader (extra `puppet`)")
@@ -316,6 +333,34 @@ def test_the_page_asks_no_other_host(client):
 def test_nothing_of_the_page_is_an_interface_for_programs(client):
     info = client.get("/gradio_api/info").json()
     assert not info["named_endpoints"] and not info["unnamed_endpoints"]
+
+
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_only_uploads_are_read_never_another_file_of_the_server(client, folder, meta, monkeypatch):
+    config = client.get("/config").json()
+    starts = [each for each in config["dependencies"] if len(each["inputs"]) == 3 + len(CHOSEN)]
+    assert len(starts) == 1
+    upload = client.post(
+        "/gradio_api/upload", files={"files": ("face.png", (folder / "face.png").read_bytes())}
+    )
+    sound = client.post(
+        "/gradio_api/upload", files={"files": ("a.wav", (folder / "speech.wav").read_bytes())}
+    )
+
+    def ask(portrait):
+        files = [{"path": str(path)} | meta for path in (portrait, sound.json()[0])]
+        facts = {"fn_index": starts[0]["id"], "session_hash": "me", "data": [*files, None, *CHOSEN.values()]}
+        client.post("/gradio_api/run/predict", json=facts)
+        return sum(client.app.state.queue.counts.values())
+
+    fetched = []
+    monkeypatch.setattr(Block, "async_move_resource_to_block_cache", lambda self, path: fetched.append(path))
+    assert ask(folder / "face.png") == 0 and ask("http://127.0.0.1:1/face.png") == 0
+    assert not fetched
+    monkeypatch.undo()
+    for path in (folder / "face.png", client.app.state.queue.folder / ".lock", "/etc/hostname"):
+        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+    assert ask(upload.json()[0]) == (1 if meta else 0)  # it was asked for as the page does
 
 
 def test_uploads_of_the_page_have_a_limit_of_their_own(client):
@@ -557,7 +602,7 @@ def test_a_job_that_fails_is_told_where_the_video_would_be(site, visitor, monkey
     press_example(visitor)
     monkeypatch.setattr(Studio, "make", _refuse)
     make(visitor)
-    visitor.wait_for(f"{part('.error')}.textContent.includes('this portrait has no mouth')")
+    visitor.wait_for(f"{part('.error')}.textContent.includes('This portrait has no mouth')")
     assert not visitor.run(f"{part('.error')}.hidden") and visitor.run(f"{part('progress')}.hidden")
 
 

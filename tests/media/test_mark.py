@@ -145,6 +145,18 @@ def test_smooth_places_change_by_one_level_and_busy_ones_by_more():
     assert max(mark.STRENGTHS) * mark.PEAK < 1.5, "rounds to 2"
 
 
+def test_texture_hides_nothing_beside_it():
+    grey = np.full((256, 256), 120, np.float32)
+    grey[:, 128:] += np.random.default_rng(0).normal(0, 12, (256, 128))
+    gain = mark._gain(grey)
+    assert (gain[:, :118] == 1).all() and (gain[:, 132:] == mark.MAX_GAIN).all()
+
+
+def test_the_trial_is_at_half_the_size_but_not_larger_than_need_be(astronaut):
+    assert mark._coded_at_half(astronaut).shape == (256, 256)
+    assert mark._coded_at_half(np.zeros((1200, 2400, 3), np.uint8)).shape == (480, 960)
+
+
 def test_a_large_picture_needs_less_of_it(astronaut):
     """Its waves are longer, which compression keeps better: the trial on the first frame finds that out."""
     large = cv2.resize(astronaut, (1536, 1536), interpolation=cv2.INTER_CUBIC)
@@ -165,6 +177,20 @@ def test_frames_add_up(astronaut):
     marked, rng = Marker(astronaut)(astronaut), np.random.default_rng(0)
     noisy = [np.clip(marked + rng.normal(0, 60, (512, 512, 1)), 0, 255).astype(np.uint8) for _ in range(12)]
     assert score_frames(noisy) > 1.4 * score_frames(noisy[:1])
+
+
+def test_noise_of_single_pixels_averages_out(astronaut):
+    large = cv2.resize(astronaut, (1024, 1024), interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).normal(0, 40, (1024, 1024, 1))
+    assert score_frames([np.clip(Marker(large)(large) + noise, 0, 255).astype(np.uint8)]) > THRESHOLD
+
+
+def test_stripes_in_the_picture_do_not_drown_it(astronaut):
+    """One wave of the band that is far stronger than all others counts no more than they do."""
+    wave = 30 * np.sin(2 * np.pi * 28 * np.arange(512) / 512)[None, :, None]
+    striped = (0.6 * astronaut + 40 + wave).astype(np.uint8)
+    assert score_frames([Marker(striped)(striped)]) > THRESHOLD
+    assert score_frames([striped]) < 4
 
 
 def _others_in(picture: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -64,7 +64,7 @@ CSS = """
   color: var(--error-text-color); background: var(--error-background-fill); overflow-wrap: anywhere; }
 #sound [data-testid="upload-text"] { min-height: 96px; padding: 28px 12px 12px; font-size: 0; gap: 0; }
 #sound [data-testid="upload-text"] span { font-size: 0; }
-#sound [data-testid="upload-text"]::after { content: "Drop a sound here, or click to choose one";
+#sound [data-testid="upload-text"]::after { content: "Drop a sound here or choose one";
   font-size: var(--text-md); line-height: 1.5; }
 #portrait [data-testid="upload-text"] { font-size: var(--text-md); }
 #sound .upload-container svg, #portrait .upload-container svg { width: 22px; height: 22px; }
@@ -73,7 +73,9 @@ CSS = """
 .source-selection svg { width: 20px; height: 20px; }
 h2.label { margin: 4px 2px -4px; font-size: var(--text-sm); font-weight: 400; color: var(--body-text-color-subdued); }
 #examples { gap: 8px; flex-wrap: wrap; }
-#examples button { flex: 0 0 112px; flex-direction: column; gap: 6px; padding: 8px; font-weight: 400; }
+#examples button { flex: 0 0 112px; flex-direction: column; gap: 6px; padding: 8px; font-weight: 400;
+  background: none; border: 1px solid var(--border-color-primary); }
+#examples button:hover { border-color: var(--color-accent); }
 #examples img { width: 96px; height: 96px; margin: 0; border-radius: 6px; object-fit: cover; }
 #make { min-height: 52px; font-size: 1.125rem; font-weight: 600; }
 #right { position: sticky; top: 16px; align-self: flex-start; }
@@ -84,7 +86,8 @@ h2.label { margin: 4px 2px -4px; font-size: var(--text-sm); font-weight: 400; co
 def make_page_app(config: ServiceConfig, studio: Studio) -> FastAPI:
     """The service of `make_app` with the page at `/`."""
     # Gradio knows no other way to say where uploads lie.
-    os.environ["GRADIO_TEMP_DIR"] = str((config.folder / "page").resolve())
+    uploads = (config.folder / "page").resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     app = make_app(config, studio)
 
@@ -96,7 +99,11 @@ def make_page_app(config: ServiceConfig, studio: Studio) -> FastAPI:
     limits = config.limits
     return gr.mount_gradio_app(
         app,
-        make_page(Desk(app.state.queue), _examples(config.folder / "examples")),
+        make_page(
+            Desk(app.state.queue, uploads),
+            _examples(config.folder / "examples"),
+            "Nothing leaves this machine." if config.is_local else "",
+        ),
         "/",
         footer_links=[],
         run_history=False,
@@ -141,12 +148,13 @@ class Example:
 class Desk:
     """What happens when something on the page is chosen or pressed.
 
-    Files come as Gradio's descriptions of them, `{"path": ..., "orig_name": ...}`: it has checked that they are its own
-    uploads, and its reading of pictures would name nothing but the place where one lies.
+    Files come as Gradio's descriptions of them, `{"path": ..., "orig_name": ...}`, and are read here: it would not tell
+    in words what is wrong with one, and in a mounted page it does not check that they were uploaded.
     """
 
-    def __init__(self, queue: JobQueue) -> None:
-        self.queue, self.limits = queue, queue.limits
+    def __init__(self, queue: JobQueue, uploads: Path) -> None:
+        """uploads: the folder of what visitors have sent; no other file is read for them."""
+        self.queue, self.limits, self.uploads = queue, queue.limits, uploads
         self.voices: dict[str, Voice] = {voice.title: voice for voice in voices()}
 
     def look(self, portrait: dict[str, Any] | None) -> tuple[Looked | None, Any, Any, Any]:
@@ -155,12 +163,12 @@ class Desk:
         if portrait is None:
             return None, _problem(""), nothing, gr.update(visible=False, value=None, choices=[])
         try:
-            rgb = self._portrait(portrait)
+            rgb = as_rgb(self._uploaded(portrait, self.limits.max_image_bytes))
         except ValueError as error:
             text = _named(str(error), portrait)
             return None, _problem(text), nothing, gr.update(visible=False, value=None, choices=[])
         faces = tuple(self.queue.studio.landmarker.detect(rgb))
-        looked = Looked(Path(portrait["path"]), (rgb.shape[1], rgb.shape[0]), faces)
+        looked = Looked(Path(portrait["path"]).resolve(), (rgb.shape[1], rgb.shape[0]), faces)
         names = [
             (f"{number + 1}, the largest" if number == 0 else str(number + 1), number)
             for number in range(len(faces))
@@ -189,8 +197,7 @@ class Desk:
         if sound is None:
             return _problem("")
         try:
-            self._check_bytes(sound, self.limits.max_audio_bytes)
-            self.queue.audio_s(Path(sound["path"]))
+            self.queue.audio_s(self._uploaded(sound, self.limits.max_audio_bytes))
         except ValueError as error:
             return _problem(_named(str(error), sound))
         return _problem("")
@@ -206,7 +213,10 @@ class Desk:
         """Prepare the portrait while nothing else is to be done."""
         if looked is None:
             return
-        settings = self._settings(looked, *chosen)
+        try:
+            settings = self._settings(looked, *chosen)
+        except ValueError:
+            return  # the button says it
         if not looked.problem(settings.face):
             self.queue.warm(looked.path, settings)
 
@@ -221,23 +231,23 @@ class Desk:
         if portrait is None or sound is None:
             missing = "a portrait" if portrait is None else "a sound"
             return gr.skip(), _problem(f"Choose {missing} first, or one of the examples.")
-        if looked is None or looked.path != Path(portrait["path"]):  # pressed before it was looked at
+        if (
+            looked is None or looked.path != Path(portrait["path"]).resolve()
+        ):  # pressed before it was looked at
             looked = None
         try:
             settings = self._settings(looked, *chosen)
             if looked and (wrong := looked.problem(settings.face)):
                 raise ValueError(wrong)
             with self.queue.new_folder() as folder:
-                for name, file in (("image", portrait), ("audio", sound)):
-                    shutil.copyfile(file["path"], folder / name)
                 id = self._added(folder, settings, portrait, sound)
         except (ValueError, QueueFullError) as error:
             return gr.skip(), _problem(str(error))
         return f'<talking-video video="{id}"></talking-video>', _problem("")
 
     def _added(self, folder: Path, settings: VideoSettings, portrait: Any, sound: Any) -> str:
-        self._check_bytes(portrait, self.limits.max_image_bytes)
-        self._check_bytes(sound, self.limits.max_audio_bytes)
+        shutil.copyfile(self._uploaded(portrait, self.limits.max_image_bytes), folder / "image")
+        shutil.copyfile(self._uploaded(sound, self.limits.max_audio_bytes), folder / "audio")
         try:
             return self.queue.add(folder, settings).id
         except ValueError as error:
@@ -246,14 +256,15 @@ class Desk:
                 text = _named(text, file | {"path": str(folder / name)})
             raise ValueError(text) from error
 
-    def _portrait(self, portrait: dict[str, Any]) -> np.ndarray:
-        self._check_bytes(portrait, self.limits.max_image_bytes)
-        return as_rgb(portrait["path"])
-
-    def _check_bytes(self, file: dict[str, Any], most: int) -> None:
-        size = Path(file["path"]).stat().st_size
+    def _uploaded(self, file: dict[str, Any], most: int) -> Path:
+        """Where it lies, if it may be read."""
+        path = Path(file["path"]).resolve()
+        if not path.is_relative_to(self.uploads) or not path.is_file():
+            raise ValueError("this file is no longer there; choose it anew")
+        size = path.stat().st_size
         if size > most:
             raise ValueError(f"the file has {_megabytes(size)}, at most {_megabytes(most)} work")
+        return path
 
     def _settings(
         self,
@@ -279,14 +290,13 @@ class Desk:
         )
 
 
-def make_page(desk: Desk, examples: Sequence[Example]) -> gr.Blocks:
-    """The page."""
-    with gr.Blocks(
+def make_page(desk: Desk, examples: Sequence[Example], place: str = "") -> gr.Blocks:
+    """The page; place: a sentence on where it runs."""
+    with _Page(
         title=TITLE, analytics_enabled=False, delete_cache=(CLEANING_S, int(desk.limits.keep_s) + 1)
     ) as page:
         gr.HTML(
-            f"<h1>{TITLE}</h1><p>A portrait and a sound become a talking video, on this machine alone.</p>",
-            elem_id="title",
+            f"<h1>{TITLE}</h1><p>A portrait and a sound become a talking video. {place}</p>", elem_id="title"
         )
         with gr.Row():
             with gr.Column(scale=5, min_width=320, elem_id="inputs"):
@@ -310,6 +320,33 @@ def make_page(desk: Desk, examples: Sequence[Example]) -> gr.Blocks:
     return page
 
 
+class _Page(gr.Blocks):
+    """Gradio's, but that a client can name no file which it has not sent.
+
+    In a mounted page Gradio 6 does not check that (`has_launched` is false there): it would copy any file of this
+    machine, or of an address, to where the client can fetch it.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
+        """Called with what a client sends, before anything is made of it."""
+        uploads = Path(self.GRADIO_CACHE).resolve()
+        for path in _paths_in(inputs):
+            if not Path(path).resolve().is_relative_to(uploads):
+                raise gr.Error("A file was named that was not uploaded here.")
+        return await super().preprocess_data(block_fn, inputs, *rest, **named)
+
+
+def _paths_in(data: Any) -> Iterator[str]:
+    """Paths of files, wherever they are in JSON."""
+    if isinstance(data, dict):
+        if data.get("path") is not None:
+            yield str(data["path"])
+        data = list(data.values())
+    if isinstance(data, list):
+        for part in data:
+            yield from _paths_in(part)
+
+
 class _Inputs:
     """The left side: portrait, sound, examples, settings."""
 
@@ -322,10 +359,14 @@ class _Inputs:
             height=260,
             buttons=[],
             elem_id="portrait",
-            placeholder="Drop a picture here, or click to choose one",
+            placeholder="Drop a picture here or choose one",
             alt_text="The portrait that you chose",
         )
         self.looked = gr.State(None)
+        _hint(
+            f"One face, seen from the front, at least {MIN_FACE_PX} px high; up to "
+            f"{_megabytes(limits.max_image_bytes)}."
+        )
         self.portrait_wrong = gr.HTML(visible=False)
         self.faces = gr.Image(
             label="Several faces: click the one that is to speak",
@@ -336,10 +377,6 @@ class _Inputs:
             elem_id="faces",
         )
         self.face = gr.Radio(label="Face", choices=[], visible=False, elem_id="face")
-        _hint(
-            f"One face, seen from the front, at least {MIN_FACE_PX} px high; up to "
-            f"{_megabytes(limits.max_image_bytes)}."
-        )
         self.sound = gr.Audio(
             label="Sound",
             type="filepath",
@@ -347,11 +384,11 @@ class _Inputs:
             buttons=[],
             elem_id="sound",
         )
-        self.sound_wrong = gr.HTML(visible=False)
         _hint(
             f"Speech, in any language; up to {_minutes(limits.max_audio_s)} and "
             f"{_megabytes(limits.max_audio_bytes)}."
         )
+        self.sound_wrong = gr.HTML(visible=False)
         self._text = _TextToSpeech(desk) if has_speech() else None
 
     def show_examples(self, examples: Sequence[Example]) -> None:
@@ -434,9 +471,9 @@ class _TextToSpeech:
             )
             with gr.Row():
                 languages = list(LANGUAGES.items())
-                self.language = gr.Dropdown(languages, value=languages[0][1], label="Language", min_width=140)
+                self.language = gr.Dropdown(languages, value=languages[0][1], label="Language", min_width=200)
                 titles = list(desk.voices)
-                self.voice = gr.Dropdown(titles, value=titles[0], label="Voice", min_width=140)
+                self.voice = gr.Dropdown(titles, value=titles[0], label="Voice", min_width=200)
             self.wrong = gr.HTML(visible=False)
             self.button = gr.Button("Speak it")
 

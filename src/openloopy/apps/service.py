@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hmac
 import ipaddress
+import logging
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
@@ -179,6 +181,8 @@ def make_app(config: ServiceConfig, studio: Studio) -> FastAPI:
 def run_service(config: ServiceConfig, app: FastAPI, say: Callable[[str], None]) -> None:
     """Serve until an interrupt; what is being made then is made anew at the next start."""
     say(f"OpenLoopy listens on http://{config.host}:{config.port} (API: /docs); files lie in {config.folder}")
+    # What is still being streamed when the service ends is cut off; that is no error to tell of.
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -187,12 +191,17 @@ def run_service(config: ServiceConfig, app: FastAPI, say: Callable[[str], None])
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=1,
         )
     )
     server.run()
     if not server.started:
         raise ValueError(f"cannot serve on {config.host}:{config.port}; choose another --port")
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    is_cut = bool(record.exc_info) and record.exc_info[0] is asyncio.CancelledError
+    return not is_cut and not record.getMessage().endswith("timeout graceful shutdown exceeded")
 
 
 class Gate:
@@ -413,12 +422,20 @@ def _add_facts(app: FastAPI, queue: JobQueue, config: ServiceConfig) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def refuse(request: Request, error: StarletteHTTPException) -> Response:
-        return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # Starlette names only the methods of the first route of a path
+            headers["Allow"] = ", ".join(sorted(_methods_of(app, request.url.path)))
+        return _problem(error.status_code, str(error.detail), headers)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_form(request: Request, error: RequestValidationError) -> Response:
         parts = [f"{'.'.join(map(str, part['loc'][1:]))}: {part['msg']}" for part in error.errors()]
         return _problem(422, "; ".join(parts)[:1000])
+
+
+def _methods_of(app: FastAPI, path: str) -> set[str]:
+    routes = (route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path))
+    return {method for route in routes for method in route.methods}
 
 
 def _found(queue: JobQueue, id: str) -> Standing:

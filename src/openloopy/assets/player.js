@@ -14,9 +14,8 @@ const TEMPLATE = `
 :host { display: block; color: var(--body-text-color); font: inherit; }
 [hidden] { display: none !important; }
 .stage { position: relative; display: grid; place-items: center; overflow: hidden; aspect-ratio: var(--shape, 1);
-  max-height: 78vh; background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary);
+  max-height: max(320px, calc(100vh - 330px)); background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary);
   border-radius: var(--block-radius); }
-.stage.live { background: #000; }
 video { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .over { display: grid; gap: 10px; justify-items: center; padding: 24px; text-align: center;
   color: var(--body-text-color-subdued); }
@@ -71,6 +70,8 @@ pre { margin: 0; padding: 12px; max-height: 320px; overflow: auto; font-size: va
 
 const sleep = ms => new Promise(wake => setTimeout(wake, ms));
 const seconds = s => s < 90 ? `${Math.max(1, Math.round(s))} s` : `${Math.round(s / 60)} min`;
+
+const sentence = text => text.slice(0, 1).toUpperCase() + text.slice(1);
 
 class TalkingVideo extends HTMLElement {
   static observedAttributes = ["video"];
@@ -172,7 +173,7 @@ class TalkingVideo extends HTMLElement {
       const first = facts.num_before === 1 ? "1 video comes" : `${facts.num_before} videos come`;
       this.phase(facts.num_before ? `Waiting: ${first} first` : "Starts in a moment");
       this.$(".numbers").textContent = `about ${seconds(facts.left_s)}`;
-      if (facts.num_before) this.say(`In the queue. ${first} first.`);
+      if (facts.num_before) this.say("In the queue …");
     } else if (status === "running") {
       this.phase(progress.frames_done ? "Being made" : "Preparing the portrait");
       this.$(".numbers").textContent = progress.frames_done
@@ -229,7 +230,7 @@ class TalkingVideo extends HTMLElement {
     this.$(".over").hidden = false;
     this.$(".numbers").textContent = "";
     for (const name of [".buttons", "progress", ".badge", ".sound", ".line"]) this.$(name).hidden = true;
-    this.$(".error").textContent = message;
+    this.$(".error").textContent = sentence(message);
     this.$(".error").hidden = !message;
     this.say(phase);
   }
@@ -246,7 +247,7 @@ class TalkingVideo extends HTMLElement {
     const list = this.$("ul");
     if (list.childElementCount === texts.length) return;
     list.replaceChildren(...texts.map(text =>
-      Object.assign(document.createElement("li"), {textContent: text[0].toUpperCase() + text.slice(1)})));
+      Object.assign(document.createElement("li"), {textContent: sentence(text)})));
     list.hidden = !texts.length;
   }
 
@@ -345,6 +346,7 @@ class TalkingVideo extends HTMLElement {
     if (this.isWhole || this.isHeld || this.video.hidden) return;
     this.isHeld = true;
     this.video.pause();
+    this.video.controls = false;  // nothing to press, and no wheel that turns before the face
     this.release();
   }
 
@@ -354,7 +356,7 @@ class TalkingVideo extends HTMLElement {
     const badge = this.$(".badge");
     if (this.isWhole || this.isFinished || toMake < .9 * toSee) {
       this.isHeld = false;
-      badge.hidden = true;
+      this.video.controls = badge.hidden = true;
       this.play();
     } else {
       badge.textContent = `Plays on in ${seconds(Math.max(0, toMake - .9 * toSee))}`;
