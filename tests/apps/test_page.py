@@ -520,11 +520,21 @@ def make(visitor: Visitor) -> None:
     visitor.run("document.querySelector('#make').click()")
 
 
+def assert_fits(visitor: Visitor, width: int) -> None:
+    """Nothing to scroll to the side, and nothing cut off there."""
+    assert visitor.run("document.scrollingElement.scrollWidth") == width
+    beyond = (
+        "[...document.querySelectorAll('main *')].filter(e => e.offsetParent && !e.closest('svg'))"
+        f".filter(e => e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert visitor.run(beyond) == []
+
+
 def test_the_page_loads_alone_and_fits(site, visitor):
     for width, is_dark in ((1280, False), (390, True), (390, False)):
         visitor.size(width, 850, is_dark)
         enter(visitor, site)
-        assert visitor.run("document.scrollingElement.scrollWidth") == width
+        assert_fits(visitor, width)
         colour = visitor.run("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, colour.strip("rgba()").split(",")[:3])) < 200) == is_dark
     for summary in ("Settings", "Or type what is to be said"):
@@ -532,7 +542,7 @@ def test_the_page_loads_alone_and_fits(site, visitor):
             f"[...document.querySelectorAll('.label-wrap')].find(b => b.textContent.includes('{summary}'))?.click()"
         )
     visitor.wait_for("[...document.querySelectorAll('label')].some(l => l.textContent.includes('Seed'))")
-    assert visitor.run("document.scrollingElement.scrollWidth") == 390
+    assert_fits(visitor, 390)
     asked = [facts["request"]["url"] for facts in visitor.told("Network.requestWillBeSent")]
     assert len(asked) > 10
     assert not [url for url in asked if not url.startswith((site.address, "data:", "blob:"))]

@@ -118,6 +118,16 @@ class StoredDtype(str, Enum):
     bfloat16 = "bfloat16"
 
 
+ModelOption = Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="In which numbers.")]
+MemoryOption = Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")]
+UnsignedOption = Annotated[
+    bool, typer.Option("--unsigned", help="No content credentials (extra `credentials`).")
+]
+JobsOption = Annotated[Path, typer.Option(help="For jobs and their files; they survive a restart.")]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Errors are one readable line on stderr; OPENLOOPY_DEBUG=1 shows where they arose."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin starve the others
@@ -155,7 +165,7 @@ def generate(
     ],
     audio: Annotated[str, typer.Argument(metavar="AUDIO", help="Any sound file, or a video with sound.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Where to write the video (.mp4).")],
-    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
+    model: ModelOption = "mini",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same video.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps per clip.")] = None,
     audio_guidance: Annotated[float | None, typer.Option(min=0, help="How much the sound leads.")] = None,
@@ -165,9 +175,9 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Below 1: a calmer head; above 1: a livelier one.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
-    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    memory: MemoryOption = Memory.auto,
     face: Annotated[int | None, typer.Option(min=0, help="Which face, 0 is the largest.")] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the square video, px, even; the model's own if not given.")
@@ -177,9 +187,7 @@ def generate(
     ] = Frame.crop,
     crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality: lower is better and larger.")] = 18,
     label: Annotated[bool, typer.Option("--label", help='Write "AI-generated" into a corner.')] = False,
-    unsigned: Annotated[
-        bool, typer.Option("--unsigned", help="No content credentials (extra `credentials`).")
-    ] = False,
+    unsigned: UnsignedOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")] = False,
     live: Annotated[
         bool,
@@ -250,13 +258,11 @@ def batch(
             "--set", metavar="KEY=VALUE", help="For all rows, such as size=768; columns may differ."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
-    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
-    unsigned: Annotated[
-        bool, typer.Option("--unsigned", help="No content credentials (extra `credentials`).")
-    ] = False,
+    model: ModelOption = "mini",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    memory: MemoryOption = Memory.auto,
+    unsigned: UnsignedOption = False,
 ) -> None:
     """Make many videos with one model; what is there is kept, so the same command goes on. Exit code 3: some failed.
 
@@ -294,19 +300,38 @@ def detect(
         typer.echo(json.dumps(found.as_dict()) if as_json else found)
 
 
+@app.command("app")
+def page(
+    folder: JobsOption = Path("openloopy-jobs"),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    model: ModelOption = "mini",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    memory: MemoryOption = Memory.auto,
+) -> None:
+    """Serve a page on this machine: a portrait and a sound go in, the video plays while it is made (extra `app`)."""
+    from openloopy.apps.generate import ModelChoice, Studio
+
+    with _needs_extra("app"):
+        from openloopy.apps.page import make_page_app
+        from openloopy.apps.service import ServiceConfig, run_service
+    config = ServiceConfig(folder=folder, port=port)
+    choice = ModelChoice(model=model, device=device.value, dtype=dtype.value, memory=memory.value)
+    with _interruptible("what was being made is made anew at the next start"):
+        run_service(config, make_page_app(config, Studio(choice, say=_say_aside)), _say_aside)
+
+
 @app.command()
 def serve(
-    folder: Annotated[Path, typer.Option(help="For jobs and their files; they survive a restart.")] = Path(
-        "openloopy-jobs"
-    ),
+    folder: JobsOption = Path("openloopy-jobs"),
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than this machine's own needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8360,
-    model: Annotated[str, typer.Option(help='"mini" (embedded), a model folder, or a hub id.')] = "mini",
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="In which numbers.")] = Dtype.auto,
-    memory: Annotated[Memory, typer.Option(help="Memory tier; auto is the first that fits.")] = Memory.auto,
+    model: ModelOption = "mini",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    memory: MemoryOption = Memory.auto,
     max_waiting: Annotated[int, typer.Option(min=1, help="Videos that may wait; more are refused.")] = 16,
     max_audio_s: Annotated[float, typer.Option(min=1, help="Longest sound, seconds.")] = 600.0,
     keep_h: Annotated[

@@ -132,7 +132,7 @@ def choose_face(
         x, y = face.mesh[:, :2].mean(axis=0)
         say(
             f"{name} shows {len(faces)} faces: using the largest, around x={x:.0f} y={y:.0f}; "
-            f"--face 0 to {len(faces) - 1} chooses (0 is the largest)"
+            f"face 0 to {len(faces) - 1} chooses (0 is the largest)"
         )
     return ChosenFace(rgb, face, len(faces))
 

@@ -175,7 +175,7 @@ class StreamWriter:
                 self._film.finish()
         finally:
             # A reader that went away makes closing fail as well; the first error is the one to tell.
-            with contextlib.suppress(*([OSError] if kind is not None else [])):
+            with contextlib.suppress(*([OSError, av.error.FFmpegError] if kind is not None else [])):
                 self._container.close()
 
 
