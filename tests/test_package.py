@@ -39,6 +39,7 @@ OTHER_NAMES = {
     "c2pa": "c2pa-python",
     "cv2": "opencv-python-headless",
     "scenedetect": "scenedetect-headless",
+    "skimage": "scikit-image",
     "pydantic": "fastapi",
     "starlette": "fastapi",
 }
