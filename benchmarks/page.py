@@ -65,7 +65,7 @@ def main() -> None:
         raise SystemExit("needs a Chromium on the path (chromium, chromium-browser or google-chrome)")
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, served(options.model, Path(folder)) as (address, queue):
-        with Browser(program, Path(folder) / "profile", timeout_s=300) as browser:
+        with Browser(program, Path(folder) / "profile", timeout_s=120) as browser:
             visit = Visit(browser, address, queue, options.out)
             result = {"benchmark": "page", **visit.times(options.runs)}
             if not options.quick:
@@ -184,7 +184,6 @@ class Visit:
             for name in ("image", "audio"):
                 (new / name).write_bytes((source / name).read_bytes())
             other = self.queue.add(new, self.queue.find(source.name).job.settings)
-        self.browser.run("history.replaceState(0, '', '#')")
         self.make()  # gives the first one up; the other's turn is next
         self.browser.wait_for(f"{STAGE}.facts?.num_before > 0")
         self.picture(form, "6_waiting")
@@ -238,6 +237,7 @@ class Visit:
     def clear(self) -> None:
         self.browser.run("document.querySelector('#portrait button[aria-label=\"Remove Image\"]').click()")
         self.browser.wait_for("!document.querySelector('#inputs .problem')")
+        time.sleep(1)  # no visitor is as quick as a script
 
     def rest(self) -> None:
         """Until neither a video nor a portrait is in the works."""

@@ -27,6 +27,12 @@ class Mutant:
     """Files or node ids for pytest, relative to the checkout."""
 
 
+LIVE = ("tests/inference/test_live.py",)
+LIVE_SOUND = ("tests/media/test_live_sound.py",)
+STREAM = ("tests/media/test_stream.py",)
+SCENE = ("tests/inference/test_scene.py",)
+JOBS = ("tests/apps/test_jobs.py",)
+SERVICE = ("tests/apps/test_service.py",)
 ALGEBRA = ("tests/diffusion/test_guidance.py",)
 BRANCHES = ("tests/inference/test_guidance_branches.py",)
 LOSS = ("tests/diffusion/test_loss.py",)
@@ -1777,5 +1783,141 @@ MUTANTS: tuple[Mutant, ...] = (
         '"r": Viseme(0.05,',
         '"r": Viseme(0.75,',
         MOTION,
+    ),
+    Mutant(
+        "live.no_look_ahead",
+        "inference/live.py",
+        "heard_until = start_frame + num_frames + self.look_ahead",
+        "heard_until = start_frame + num_frames",
+        LIVE,
+    ),
+    Mutant(
+        "live.window_lies_a_frame_late",
+        "inference/live.py",
+        ".clip(begin, end - 1) - begin",
+        ".clip(begin, end - 1) - begin + 1",
+        LIVE,
+    ),
+    Mutant(
+        "live.last_clip_is_kept_whole",
+        "inference/live.py",
+        "kept = num_frames(there / SAMPLE_RATE_HZ) - start",
+        "kept = clip_frames - 1",
+        LIVE,
+    ),
+    Mutant(
+        "live.nothing_is_forgotten",
+        "inference/live.py",
+        "self.sound.forget(begin * SAMPLES_PER_FRAME)",
+        "pass",
+        LIVE,
+    ),
+    Mutant(
+        "live.level_never_fades",
+        "inference/live.py",
+        "past = fade ** len(power)",
+        "past = 1.0",
+        LIVE,
+    ),
+    Mutant(
+        "live.frames_wait_for_the_next_clip",
+        "inference/pipeline.py",
+        "        yield latents[:0]\n",
+        "        pass\n",
+        LIVE,
+    ),
+    Mutant(
+        "live.fast_source_is_not_held_back",
+        "media/live_sound.py",
+        "lambda: self._is_closed or self._num_samples < self._num_used + self._max_ahead",
+        "lambda: True",
+        LIVE_SOUND,
+    ),
+    Mutant(
+        "live.sound_and_picture_are_apart",
+        "media/video.py",
+        "+empty_moov+default_base_moof+delay_moov",
+        "+empty_moov+default_base_moof",
+        STREAM,
+    ),
+    Mutant(
+        "scene.other_size_is_taken",
+        "inference/pipeline.py",
+        "elif options.size_px not in (None, scene.layout.square_px):",
+        "elif False:",
+        SCENE,
+    ),
+    Mutant(
+        "scene.face_is_always_the_largest",
+        "inference/scene.py",
+        "select_face(faces, (rgb.shape[1], rgb.shape[0]), index)",
+        "select_face(faces, (rgb.shape[1], rgb.shape[0]), None)",
+        SCENE,
+    ),
+    Mutant(
+        "studio.another_portrait_gets_the_last_rig",
+        "apps/generate.py",
+        "hashlib.sha256(rgb.tobytes() + repr(chosen).encode())",
+        "hashlib.sha256(repr(chosen).encode())",
+        (
+            "tests/apps/test_python.py::test_another_portrait_gets_its_own_rig",
+            "tests/apps/test_python.py::test_the_last_portrait_stays_ready",
+        ),
+    ),
+    Mutant(
+        "studio.frames_leave_unmarked",
+        "apps/generate.py",
+        "yield marker(frame)",
+        "yield frame",
+        ("tests/apps/test_detect.py",),
+    ),
+    Mutant(
+        "jobs.last_come_first_served",
+        "apps/jobs.py",
+        "self._waiting.popleft()",
+        "self._waiting.pop()",
+        JOBS,
+    ),
+    Mutant(
+        "jobs.restart_forgets_what_waited",
+        "apps/jobs.py",
+        '                self._set(replace(job, status="queued"))\n                self._waiting.append(job.id)',
+        '                self._set(replace(job, status="queued"))',
+        JOBS,
+    ),
+    Mutant(
+        "jobs.orderly_end_counts_as_a_death",
+        "apps/jobs.py",
+        "attempts=job.attempts - 1",
+        "attempts=job.attempts",
+        JOBS,
+    ),
+    Mutant(
+        "jobs.cancel_does_not_end_what_runs",
+        "apps/jobs.py",
+        "if is_closed or stop:",
+        "if is_closed:",
+        JOBS,
+    ),
+    Mutant(
+        "service.any_token_will_do",
+        "apps/service.py",
+        'elif scope["path"] not in OPEN_PATHS and not self._has_token(headers):',
+        "elif False:",
+        SERVICE,
+    ),
+    Mutant(
+        "service.other_sites_come_in",
+        "apps/service.py",
+        "if not names <= LOCAL_NAMES:",
+        "if False:",
+        SERVICE,
+    ),
+    Mutant(
+        "service.bodies_have_no_end",
+        "apps/service.py",
+        "if self.num_bytes > self.max_bytes:",
+        "if False:",
+        SERVICE,
     ),
 )

@@ -100,6 +100,13 @@ def test_the_last_portrait_stays_ready(folder, studio, monkeypatch):
     assert studio.make(request(folder)).num_frames == 12
 
 
+def test_another_portrait_gets_its_own_rig(folder, studio, astronaut):
+    wanted = np.stack(list(read_frames(studio.make(request(folder)).out)))
+    mirrored = np.ascontiguousarray(astronaut[:, ::-1])
+    other = np.stack(list(read_frames(studio.make(request(folder, portrait=mirrored)).out)))
+    assert np.abs(other.astype(int) - wanted).mean() > 5
+
+
 def test_the_stream_shows_the_same_frames(folder, studio):
     stream = io.BytesIO()
     report = studio.make(request(folder, settings={"crf": 5}), stream=stream)

@@ -369,14 +369,19 @@ class _Inputs:
         )
         self.portrait_wrong = gr.HTML(visible=False)
         self.faces = gr.Image(
-            label="Several faces: click the one that is to speak",
+            label="Faces",
             visible=False,
             interactive=False,
             buttons=[],
             alt_text="The portrait, with a number at each face",
             elem_id="faces",
         )
-        self.face = gr.Radio(label="Face", choices=[], visible=False, elem_id="face")
+        self.face = gr.Radio(
+            label="Several faces: click the one that is to speak, or choose its number",
+            choices=[],
+            visible=False,
+            elem_id="face",
+        )
         self.sound = gr.Audio(
             label="Sound",
             type="filepath",
@@ -497,8 +502,9 @@ def numbered(rgb: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
         x0, y0, x1, y1 = (float(edge) * scale for edge in face.box)
         draw.rectangle((x0, y0, x1, y1), outline="white", width=5)
         draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline="#1d4ed8", width=3)
-        left, top, right, bottom = draw.textbbox((x0, y0), str(number), font=font)
-        draw.rectangle((x0, y0, right + 10, bottom + 8), fill="#1d4ed8")
+        left, top, right, bottom = draw.textbbox((0, 0), str(number), font=font)
+        y0 = max(y0 - bottom - 8, 0.0)  # above the box, where there is room
+        draw.rectangle((x0, y0, x0 + right + 10, y0 + bottom + 8), fill="#1d4ed8")
         draw.text((x0 + 5, y0 + 2), str(number), fill="white", font=font)
     return np.asarray(picture)
 

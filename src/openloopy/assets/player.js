@@ -13,7 +13,7 @@ const TEMPLATE = `
 <style>
 :host { display: block; color: var(--body-text-color); font: inherit; }
 [hidden] { display: none !important; }
-.stage { position: relative; display: grid; place-items: center; overflow: hidden; aspect-ratio: var(--shape, 1);
+.stage { position: relative; width: 100%; box-sizing: border-box; display: grid; place-items: center; overflow: hidden; aspect-ratio: var(--shape, 1);
   max-height: max(320px, calc(100vh - 330px)); background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary);
   border-radius: var(--block-radius); }
 video { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
