@@ -116,7 +116,7 @@ def cost(options: argparse.Namespace) -> None:
     sound = 0.1 * torch.randn(num_samples, generator=torch.Generator().manual_seed(0)).numpy()
     portrait = PreparedLatents(torch.zeros(1, *RigCodec.latent_shape))
     runs = {
-        name: LoopyPipeline(model)._clips(
+        name: LoopyPipeline(model).clips(
             portrait, sound, total_frames, plan_clips(model.config, GenerationOptions(), model.device)
         )
         for name, model in models.items()

@@ -239,21 +239,18 @@ def frame_gflop(pipeline: LoopyPipeline, options: argparse.Namespace) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from openloopy.inference.pipeline import GenerationOptions
-    from openloopy.inference.windows import clip_windows
-    from openloopy.models.audio_encoder import AudioFeatureReader
+    from openloopy.inference.pipeline import GenerationOptions, plan_clips
     from openloopy.models.codec import KLCodec, PreparedLatents
 
     config = pipeline.model.config
     last_clip = -(-config.segments.span // config.clip_frames)
     total_frames = (last_clip + 1) * config.clip_frames
-    windows = clip_windows(total_frames, clip_frames=config.clip_frames)
-    sound = AudioFeatureReader(pipeline.model.audio_encoder, speech(total_frames / FPS))
+    plan = plan_clips(config, GenerationOptions(steps=options.steps), pipeline.model.device)
     codec, shape = pipeline.model.codec, latent_shape(pipeline)
     prepared = PreparedLatents(torch.zeros(1, *shape, device=pipeline.model.device))
     counts = []
     with FlopCounterMode(display=False) as counter:
-        for latents in pipeline._clips(prepared, sound, windows, GenerationOptions(steps=options.steps)):
+        for latents in pipeline.clips(prepared, speech(total_frames / FPS), total_frames, plan):
             if isinstance(codec, KLCodec):
                 list(codec.decode([latents], prepared, pipeline.decoded_at_once))
             counts.append(counter.get_total_flops())

@@ -458,7 +458,7 @@ def test_people_in_step_are_what_each_would_be_alone(tmp_path, variant):
     assert together.shape == (2, 48, 10, 1, 3)
     for number, sound in enumerate(sounds):
         portrait = PreparedLatents(people.portraits()[number][None])
-        alone = LoopyPipeline(model)._clips(portrait, sound, 48, replace(plan, seed=5 + number))
+        alone = LoopyPipeline(model).clips(portrait, sound, 48, replace(plan, seed=5 + number))
         difference = together[number] - torch.cat(list(alone))
         assert difference.abs().mean() < 0.02 * together.std()
     assert (together[0] - together[1]).abs().mean() > 0.2 * together.std()

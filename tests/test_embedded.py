@@ -74,7 +74,7 @@ def moved(pipeline, sound: np.ndarray) -> np.ndarray:
     codec = pipeline.model.codec
     mean = PreparedLatents(torch.zeros(1, *codec.latent_shape))
     plan = plan_clips(pipeline.model.config, GenerationOptions(), torch.device("cpu"))
-    clips = pipeline._clips(mean, sound, pipeline.num_frames(sound), plan)
+    clips = pipeline.clips(mean, sound, pipeline.num_frames(sound), plan)
     return codec.decode_states(torch.cat(list(clips)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -84,7 +83,15 @@ def examine() -> Examination:
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         has_cpu_bf16=has_cpu_bf16(),
         devices=_devices(),
-        parts=(_landmarks(), _embedded_model(), _espeak(), _flite()),
+        parts=(
+            _landmarks(),
+            _embedded_model(),
+            _extra("page", "gradio", "app"),
+            _extra("service", "fastapi", "serve"),
+            _extra("content credentials", "c2pa-python", "credentials"),
+            _extra("espeak-ng (puppet)", "espeakng-loader", "puppet"),
+            _flite(),
+        ),
         device=str(choice.device),
         dtype=choice.dtype_name,
         memory=_memory(choice),
@@ -173,12 +180,13 @@ def _embedded_model() -> Part:
     return Part(name="embedded model", is_present=True, detail=detail)
 
 
-def _espeak() -> Part:
-    name = "espeak-ng (puppet)"
-    if importlib.util.find_spec("espeakng_loader") is None:
-        return Part(name=name, is_present=False, detail="pip install 'openloopy[puppet]'")
-    version = importlib.metadata.version("espeakng-loader")
-    return Part(name=name, is_present=True, detail=f"espeakng-loader {version}")
+def _extra(name: str, library: str, extra: str) -> Part:
+    """Something that an extra installs, by its library."""
+    try:
+        version = importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return Part(name=name, is_present=False, detail=f"pip install 'openloopy[{extra}]'")
+    return Part(name=name, is_present=True, detail=f"{library} {version}")
 
 
 def _flite() -> Part:

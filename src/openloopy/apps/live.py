@@ -96,7 +96,9 @@ def generate_live(
     scene = studio.scene(as_rgb(request.portrait), request.settings, say=say, name=str(request.portrait))
     with contextlib.ExitStack() as stack:
         sink = sink or stack.enter_context(_sink(request.out))
-        say(f"listening to {request.audio}")  # whoever waits to speak until then is not behind from the beginning
+        say(
+            f"listening to {request.audio}"
+        )  # whoever waits to speak until then is not behind from the beginning
         sound = sound or open_live(request.audio)
         stack.callback(sound.close)
         options = tier_options(request.settings.options, studio.tier.tier)

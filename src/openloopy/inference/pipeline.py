@@ -262,10 +262,10 @@ class LoopyPipeline(HubPipeline):
             ValueError: at once, not at the first frame: an input or an option that does not work.
         """
         waveform = as_waveform(audio)
-        windows = clip_windows(self.num_frames(waveform), clip_frames=self.model.config.clip_frames)
+        num_frames = self.num_frames(waveform)
         scene = self._scene(portrait, options, face, frame, say)
-        sound = AudioFeatureReader(self.model.audio_encoder, waveform)
-        clips = self._clips(scene.prepared, sound, windows, options)
+        plan = plan_clips(self.model.config, options, self.model.device)
+        clips = self.clips(scene.prepared, waveform, num_frames, plan)
         return self._frames(scene, one_ahead(clips) if self.model.codec.computes_apart else clips)
 
     def generate_live(
@@ -285,10 +285,18 @@ class LoopyPipeline(HubPipeline):
         scene = self._scene(portrait, options, face, frame, say)
         reader = LiveFeatureReader(self.model.audio_encoder, sound)
         windows = live_windows(sound, self.model.config.clip_frames)
-        clips = self._clips(scene.prepared, reader, windows, options)
+        plan = plan_clips(self.model.config, options, self.model.device)
+        clips = self._clips(scene.prepared, reader, windows, plan)
         if self.model.codec.computes_apart:
             clips = one_ahead(clips)
         return self._frames(scene, with_pauses(clips))
+
+    def clips(
+        self, prepared: Prepared, waveform: np.ndarray, num_frames: int, plan: ClipPlan
+    ) -> Iterator[Tensor]:
+        """The latents of one clip after the other, `f c h w`, num_frames in all: motion alone, nothing is drawn."""
+        windows = clip_windows(num_frames, clip_frames=self.model.config.clip_frames)
+        return self._clips(prepared, AudioFeatureReader(self.model.audio_encoder, waveform), windows, plan)
 
     def _scene(
         self, portrait: Any, options: GenerationOptions, face: int | None, frame: FrameKind, say: Say | None
@@ -338,11 +346,10 @@ class LoopyPipeline(HubPipeline):
         prepared: Prepared,
         sound: FeatureReader,
         windows: Iterator[ClipWindow],
-        options: GenerationOptions,
+        plan: ClipPlan,
     ) -> Iterator[Tensor]:
         """The latents of one clip after the other, `f c h w`, as many frames as the windows keep."""
         config = self.model.config
-        plan = plan_clips(config, options, self.model.device)
         history = MotionHistory(config.segments.span, prepared.latents.shape[1:], self.model.device)
         for window in windows:
             # Entered clip by clip: inference mode belongs to a thread, and clips may be asked for by another.
