@@ -135,7 +135,7 @@ def test_a_live_sound_becomes_as_many_frames_and_nearly_the_same(make, monkeypat
     scene, options = pipeline.open_scene(portrait), GenerationOptions(seed=1, steps=1)
     wanted = np.stack(list(pipeline.generate(scene, (samples, RATE_HZ), options=options))).astype(int)
     monkeypatch.setattr(LiveFeatureReader, "_scale", lambda self, n: 1.0)
-    made = np.stack(list(pipeline.generate_live(scene, live(samples), options=options))).astype(int)
+    made = np.stack(list(pipeline.generate_live(scene, lambda: live(samples), options=options))).astype(int)
     other = np.stack(list(pipeline.generate(scene, (tiny_sound(1.3, seed=9), RATE_HZ), options=options)))
     assert made.shape == wanted.shape
     assert np.abs(made - wanted).mean() < 0.5 * np.abs(other - wanted).mean()
@@ -157,7 +157,7 @@ def test_each_clip_is_shown_before_the_next_one_is_heard():
             )
 
     sound = LiveSound(blocks())
-    frames = pipeline.generate_live(scene, sound, options=GenerationOptions(steps=1))
+    frames = pipeline.generate_live(scene, lambda: sound, options=GenerationOptions(steps=1))
     heard = 0
     for clip in range(4):  # from the third on, processes draw
         enough = 12 * (clip + 1) + pipeline.model.loopy.audio_projection.config.margin + 2
@@ -172,7 +172,28 @@ def test_each_clip_is_shown_before_the_next_one_is_heard():
 
 def test_pauses_follow_clips():
     clips = [torch.ones(12, 1), torch.ones(5, 1)]
-    assert [len(clip) for clip in with_pauses(clips)] == [12, 0, 5, 0]
+    assert [len(clip) for clip in with_pauses(iter(clips))] == [0, 12, 0, 5, 0]
+
+
+def test_processes_are_ready_before_it_listens(monkeypatch):
+    """Else the first clips are late, and those behind them."""
+    from skimage import data
+
+    from openloopy.rig import drawing
+
+    monkeypatch.setattr(drawing, "cpu_cores", lambda: 2)
+    starts, pipeline = [], LoopyPipeline(tiny_rig_model())
+    started = drawing._Process.started.__func__
+    monkeypatch.setattr(
+        drawing._Process, "started", classmethod(lambda *args: starts.append(1) or started(*args))
+    )
+
+    def listen():
+        assert len(starts) == 2
+        return live(tiny_sound(0.3))
+
+    frames = pipeline.generate_live(data.astronaut(), listen, options=GenerationOptions(steps=1))
+    assert len(list(frames)) == 8
 
 
 def test_the_codecs_give_everything_before_a_pause():

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -94,26 +95,45 @@ def generate_live(
     """
     studio = Studio(choice, say=say)
     scene = studio.scene(as_rgb(request.portrait), request.settings, say=say, name=str(request.portrait))
+    options = tier_options(request.settings.options, studio.tier.tier)
     with contextlib.ExitStack() as stack:
         sink = sink or stack.enter_context(_sink(request.out))
-        say(
-            f"listening to {request.audio}"
-        )  # whoever waits to speak until then is not behind from the beginning
-        sound = sound or open_live(request.audio)
-        stack.callback(sound.close)
-        options = tier_options(request.settings.options, studio.tier.tier)
+        ear = _Ear(request.audio, sound, say)
+        stack.callback(ear.close)
         frames = finished(
-            studio.pipeline.generate_live(scene, sound, options=options, say=say), request.settings
+            studio.pipeline.generate_live(scene, ear.listen, options=options, say=say), request.settings
         )
-        writer = RawWriter(sink, scene.size) if request.is_raw else _stream(sink, scene.size, sound)
-        meter = DelayMeter(sound)
+        first = next(frames, None)
+        if first is None:
+            raise MediaError("no sound came; nothing was made")
+        meter = DelayMeter(ear.sound)
         try:
-            with writer as video:
-                for frame in meter.measured(frames):
+            with (
+                RawWriter(sink, scene.size)
+                if request.is_raw
+                else _stream(sink, scene.size, ear.sound) as video
+            ):
+                for frame in meter.measured(chain([first], frames)):
                     video.write(frame)
         except BrokenPipeError:
             say("whoever read the video has gone")
         return meter.report()
+
+
+class _Ear:
+    """Opens the sound when it is asked for: whoever waits until then to speak is not behind from the beginning."""
+
+    def __init__(self, source: str, sound: LiveSound | None, say: Say) -> None:
+        self._source, self.sound, self._say = source, sound, say
+
+    def listen(self) -> LiveSound:
+        self._say(f"listening to {self._source}")
+        self.sound = self.sound or open_live(self._source)
+        return self.sound
+
+    def close(self) -> None:
+        if self.sound is not None:
+            self.sound.close()
 
 
 class _Writer(Protocol):
@@ -179,8 +199,6 @@ class DelayMeter:
     def report(self) -> LiveReport:
         """Of all frames so far."""
         total = int(self._counts.sum())
-        if not total:
-            raise MediaError("no sound came; nothing was made")
         median_s = STEP_S * int(np.searchsorted(self._counts.cumsum(), total / 2))
         return LiveReport(total, self._first_s, median_s, self._worst_s, self._sound.dropped_s)
 

@@ -6,7 +6,7 @@ frames; three-branch guidance; DDIM. Latents are carried over as latents, never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -271,7 +271,7 @@ class LoopyPipeline(HubPipeline):
     def generate_live(
         self,
         portrait: Any,
-        sound: LiveSound,
+        listen: Callable[[], LiveSound],
         *,
         options: GenerationOptions = GenerationOptions(),
         face: int | None = None,
@@ -281,15 +281,24 @@ class LoopyPipeline(HubPipeline):
         """The same of a sound that is still coming; frames come as soon as the sound that they need is there.
 
         A clip needs its own sound and `inference.live.LOOK_AHEAD_FRAMES` more.
+
+        Args:
+            listen: opens the sound; called at the first frame that is asked for, when all is ready to draw it.
         """
         scene = self._scene(portrait, options, face, frame, say)
-        reader = LiveFeatureReader(self.model.audio_encoder, sound)
-        windows = live_windows(sound, self.model.config.clip_frames)
         plan = plan_clips(self.model.config, options, self.model.device)
-        clips = self._clips(scene.prepared, reader, windows, plan)
+        clips = self._live_clips(scene.prepared, listen, plan)
         if self.model.codec.computes_apart:
             clips = one_ahead(clips)
         return self._frames(scene, with_pauses(clips))
+
+    def _live_clips(
+        self, prepared: Prepared, listen: Callable[[], LiveSound], plan: ClipPlan
+    ) -> Iterator[Tensor]:
+        sound = listen()
+        reader = LiveFeatureReader(self.model.audio_encoder, sound)
+        windows = live_windows(sound, self.model.config.clip_frames)
+        yield from self._clips(prepared, reader, windows, plan)
 
     def clips(
         self, prepared: Prepared, waveform: np.ndarray, num_frames: int, plan: ClipPlan
@@ -442,8 +451,12 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def with_pauses(clips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same clips, each followed by an empty one: a codec gives all its frames before it waits for the next."""
+def with_pauses(clips: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same clips, an empty one before the first and after each.
+
+    So a codec gets ready before the sound begins, and gives all its frames before it waits for the next.
+    """
+    yield torch.empty(0)
     for latents in clips:
         yield latents
         yield latents[:0]

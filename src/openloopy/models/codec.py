@@ -53,7 +53,8 @@ class LatentCodec(Protocol):
     def decode(self, clips: Iterable[Tensor], prepared: Prepared, at_once: int) -> Iterator[np.ndarray]:
         """Pictures `size size 3` uint8 of clips of latents `f c h w`, at_once at a time.
 
-        A clip without frames asks for all pictures of the clips before it, before the next clip is taken.
+        A clip without frames asks for all pictures of the clips before it, before the next clip is taken; the first,
+        to get ready.
         """
 
 

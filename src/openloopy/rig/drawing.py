@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
@@ -70,13 +70,17 @@ class Drawing:
     def frames(self, states: Iterable[State | None]) -> Iterator[np.ndarray]:
         """`size_px size_px 3` uint8 of each state; states are taken a few frames ahead.
 
-        None in place of a state: all frames so far are given before the next state is taken.
+        None in place of a state: all frames so far are given before the next state is taken; before the first state,
+        that the processes are started and waited for.
         """
         waiting: deque[Future[np.ndarray]] = deque()
         for number, state in enumerate(states):
             if state is None:
                 while waiting:
                     yield waiting.popleft().result()
+                if number == 0 and self._num:
+                    self._start()
+                    wait(self._starts)
                 continue
             if number >= DRAWN_HERE and self._num and not self._starts:
                 self._start()
