@@ -107,6 +107,8 @@ def test_schemathesis_finds_no_error(client, tmp_path):
         "--seed",
         "1",
     ]
-    done = subprocess.run([*command, "--checks", CHECKS], capture_output=True, text=True, cwd=tmp_path, timeout=900)
+    done = subprocess.run(
+        [*command, "--checks", CHECKS], capture_output=True, text=True, cwd=tmp_path, timeout=900
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     assert "9 selected" in done.stdout

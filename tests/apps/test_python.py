@@ -42,7 +42,8 @@ def request(folder, **changes) -> GenerateRequest:
 
 def test_one_line_makes_a_video(folder, rig_model, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    report = openloopy.generate("face.png", "speech.wav", "out.mp4", model=rig_model, steps=1, seed=3)
+    seed = np.int64(3)
+    report = openloopy.generate("face.png", "speech.wav", "out.mp4", model=rig_model, steps=1, seed=seed)
     assert probe_video("out.mp4").num_frames == report.num_frames == 12
     facts = json.loads((folder / "out.json").read_text())
     assert facts["settings"]["seed"] == 3 and facts["portrait"]["file"] == "face.png"
@@ -55,6 +56,11 @@ def test_wrong_settings_are_refused_before_any_work(folder):
     for settings, message in (
         ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
         ({"colour": "red"}, "no setting colour; there are: seed, steps"),
+        ({"size": "768"}, "size must be even and at least 64 px, got '768'"),
+        ({"crf": "x"}, "crf must lie in 0 .lossless. to 51, got 'x'"),
+        ({"face": 0.5}, "face must be 0 .the largest. or more, got 0.5"),
+        ({"temperature": "warm"}, "temperature must lie in 0 to 100, got 'warm'"),
+        ({"label": "yes"}, "label must be True or False, got 'yes'"),
     ):
         with pytest.raises(ValueError, match=message):
             openloopy.generate(folder / "face.png", folder / "speech.wav", folder / "a.mp4", **settings)

@@ -503,9 +503,11 @@ def _is_path(thing: Any) -> bool:
 
 
 def _settings_of(settings: dict[str, Any]) -> VideoSettings:
-    try:
-        return VideoSettings(**settings)
-    except TypeError:
-        known = ", ".join(VideoSettings.__dataclass_fields__)
-        unknown = ", ".join(sorted(set(settings) - set(VideoSettings.__dataclass_fields__)))
-        raise ValueError(f"no setting {unknown}; there are: {known}") from None
+    known = VideoSettings.__dataclass_fields__
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"no setting {', '.join(unknown)}; there are: {', '.join(known)}")
+    # The sidecar is JSON, which knows no numbers of numpy.
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()
+    }
+    return VideoSettings(**plain)

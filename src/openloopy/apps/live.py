@@ -1,7 +1,8 @@
 """A video of a sound that is still being spoken: frames are written as they are made.
 
 Out comes a fragmented mp4 with the sound, or raw frames (YUV4MPEG2) in real time, as virtual cameras take them. A frame
-is `delay_s` behind its sound: the clip's length, what the model hears ahead, and the time to compute a clip.
+is behind its sound by the rest of its clip, what the model hears ahead, and the time to compute a clip; `DelayMeter`
+measures it.
 """
 
 from __future__ import annotations

@@ -456,6 +456,8 @@ def _content(queue: JobQueue, standing: Standing | None, headers: dict[str, str]
         raise HTTPException(404, "there is no such video (any more)")
     _require_done(standing)
     id = standing.job.id
+    if not queue.video_path(id).is_file():  # deleted this moment
+        raise HTTPException(404, "there is no such video (any more)")
     return FileResponse(
         queue.video_path(id),
         media_type="video/mp4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -50,10 +51,12 @@ class VideoSettings:
             raise ValueError(
                 "a size goes with frame crop; with frame full the video has the portrait's own size"
             )
-        if self.face is not None and self.face < 0:
-            raise ValueError(f"face must be 0 (the largest) or more, got {self.face}")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must lie in 0 (lossless) to 51, got {self.crf}")
+        if self.face is not None and not (isinstance(self.face, numbers.Integral) and self.face >= 0):
+            raise ValueError(f"face must be 0 (the largest) or more, got {self.face!r}")
+        if not (isinstance(self.crf, numbers.Integral) and 0 <= self.crf <= 51):
+            raise ValueError(f"crf must lie in 0 (lossless) to 51, got {self.crf!r}")
+        if not isinstance(self.label, bool):
+            raise ValueError(f"label must be True or False, got {self.label!r}")
 
     @property
     def options(self) -> GenerationOptions:

@@ -6,6 +6,7 @@ frames; three-branch guidance; DDIM. Latents are carried over as latents, never 
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,6 +54,11 @@ BATCHED_BYTES_ELSEWHERE = 2**30
 """What they may fill of a memory that is shared with everything else."""
 
 
+def _is_whole(value: Any) -> bool:
+    """numpy's whole numbers are some too; True is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
     """How to generate; None means the model's own default."""
@@ -69,16 +75,17 @@ class GenerationOptions:
     """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        if not _is_whole(self.seed) or self.seed < 0:
             raise ValueError(f"seed must be a whole number and not negative, got {self.seed!r}")
-        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+        if self.steps is not None and (not _is_whole(self.steps) or self.steps < 1):
             raise ValueError(f"steps must be a whole number, at least 1, got {self.steps!r}")
         for name in ("audio_guidance", "reference_guidance", "temperature"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= MOST:
-                raise ValueError(f"{name} must lie in 0 to {MOST}, got {value}")
-        if self.size_px is not None and (self.size_px < MIN_SIZE_PX or self.size_px % 2):
-            raise ValueError(f"size must be even and at least {MIN_SIZE_PX} px, got {self.size_px}")
+            if value is not None and not (isinstance(value, numbers.Real) and 0 <= value <= MOST):
+                raise ValueError(f"{name} must lie in 0 to {MOST}, got {value!r}")
+        is_size = self.size_px is None or _is_whole(self.size_px)
+        if not is_size or (self.size_px is not None and (self.size_px < MIN_SIZE_PX or self.size_px % 2)):
+            raise ValueError(f"size must be even and at least {MIN_SIZE_PX} px, got {self.size_px!r}")
         if self.branches not in get_args(BranchOrder):
             raise ValueError(f"branches must be one of {get_args(BranchOrder)}, got {self.branches!r}")
 
