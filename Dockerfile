@@ -37,7 +37,7 @@ RUN python -m venv --without-pip /opt/openloopy \
         /opt/openloopy/lib/python3.*/site-packages/torch/bin/test_*
 COPY --from=wheel /wheels /wheels
 RUN python -m pip --python /opt/openloopy/bin/python install --no-cache-dir --constraint constraints.txt \
-        "openloopy[app,serve,credentials] @ file://$(echo /wheels/openloopy-*.whl)"
+        "openloopy[app,serve,credentials,heic,jxl] @ file://$(echo /wheels/openloopy-*.whl)"
 
 
 FROM ${PYTHON_IMAGE}

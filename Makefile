@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	  f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.12 ...")'
 	@echo "setting up $(VENV): about 2 GB, some minutes, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app,serve,credentials,train,puppet,demo,data,speech,voices,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app,serve,credentials,heic,jxl,train,puppet,demo,data,speech,voices,dev]'
 	@touch $@
 
 clean:

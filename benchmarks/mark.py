@@ -105,7 +105,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     rows = [measured_once(path, options.work) for path in paths_in(options.videos, VIDEO_ENDINGS)]
     waves = [waves_of(path) for path in paths_in(options.videos + options.films, VIDEO_ENDINGS)]
-    stills = [waves_of(path) for path in paths_in(options.portraits, mark.PICTURE_ENDINGS)]
+    stills = [waves_of(path) for path in paths_in(options.portraits, mark.STILL_ENDINGS)]
     result = {
         "benchmark": "mark",
         "threshold": mark.THRESHOLD,
@@ -201,7 +201,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def waves_of(path: Path) -> np.ndarray:
     """What the search sees of a picture or of the beginning of a video."""
-    if path.suffix.lower() in mark.PICTURE_ENDINGS:
+    if path.suffix.lower() in mark.STILL_ENDINGS:
         return mark.picture_waves(mark.picture_on_grid(read_image(path)))
     total, num_frames = 0, 0
     for frame in islice(read_frames(path), mark.MAX_FRAMES):

@@ -31,7 +31,7 @@ from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 SIZE_PX = 256
 CLIP_S, NUM_CLIPS = 12.0, 8
 STEPS = {
-    "decoding": (("footage.py", "_timed_frames"), ("footage.py", "_shown")),
+    "decoding": (("footage.py", "_pictures"), ("footage.py", "_shown")),
     "shot cuts": (("cut.py", "_small"), ("adaptive_detector.py", "process_frame")),
     "finding faces": (("landmarks.py", "detect"),),
     "following faces": (("landmarks.py", "follow"),),

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from provenance import provenance, rounded, save_result
 
-from openloopy.data.describe import cut_sound
-from openloopy.data.filters import Thresholds
-from openloopy.data.footage import SteadyReader, sound_start
+from openloopy.data.describe import cut_sound, sync_measures
+from openloopy.data.filters import Thresholds, judge
+from openloopy.data.footage import SteadyReader
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.measures.lip_sync import (
     MIN_FRAMES,
@@ -33,7 +33,7 @@ from openloopy.measures.lip_sync import (
     shipped_lip_sync,
 )
 from openloopy.measures.motion import points_of
-from openloopy.media.audio import SAMPLE_RATE_HZ, salvage_waveform
+from openloopy.media.audio import SAMPLE_RATE_HZ, open_sound
 from openloopy.media.video import FPS
 
 SHIFTS = (-12, -8, -5, -3, -2, 2, 3, 5, 8, 12)
@@ -66,8 +66,9 @@ def read_clip(path: Path, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks `f 68 2` of the first frames and as much sound, from the first picture on."""
     reader = SteadyReader(path)
     points = points_of(NetworkLandmarker().track(frame.rgb for frame in islice(reader, num_frames)))
-    lead = round((sound_start(path) - reader.info.first_time_s) * SAMPLE_RATE_HZ)
-    return points, cut_sound(salvage_waveform(path)[0], -lead, len(points) * SAMPLES_PER_FRAME)[0]
+    sound = open_sound(path)
+    lead = round((sound.start_s - reader.info.first_time_s) * SAMPLE_RATE_HZ)
+    return points, cut_sound(sound.waveform, -lead, len(points) * SAMPLES_PER_FRAME)[0]
 
 
 def fitted(sound: np.ndarray, num_frames: int) -> np.ndarray:
@@ -91,10 +92,9 @@ def judge_group(names: list[str], clips: dict[str, Any], network: Any) -> dict[s
         for other in clips
         if other != name
     ]
-    limits = Thresholds()
 
-    def passes(found: Any) -> bool:
-        return found.score >= limits.min_sync_score and abs(found.offset_frames) <= limits.max_sync_offset
+    def passes(found: LipSync) -> bool:
+        return not judge(sync_measures(found), Thresholds())
 
     pairs = np.array([t.score for t in true])[:, None] > np.array([s.score for s in swapped])[None]
     fractions = [

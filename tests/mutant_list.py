@@ -30,6 +30,11 @@ class Mutant:
 LIVE = ("tests/inference/test_live.py",)
 LIVE_SOUND = ("tests/media/test_live_sound.py",)
 STREAM = ("tests/media/test_stream.py",)
+SOUND_FILES = ("tests/media/test_sound_file.py",)
+CHANNELS = ("tests/media/test_channels.py",)
+VIDEO = ("tests/media/test_video.py",)
+FRAME_TIME = ("tests/data/test_frame_time.py",)
+DAMAGED_SOUND = ("tests/data/test_damaged_sound.py",)
 SCENE = ("tests/inference/test_scene.py",)
 JOBS = ("tests/apps/test_jobs.py",)
 SERVICE = ("tests/apps/test_service.py",)
@@ -1839,6 +1844,97 @@ MUTANTS: tuple[Mutant, ...] = (
         "+empty_moov+default_base_moof+delay_moov",
         "+empty_moov+default_base_moof",
         STREAM,
+    ),
+    Mutant(
+        "sound.reading_ends_at_the_first_bad_packet",
+        "media/sound_file.py",
+        "                    self._clock.note_failure(packet)\n                continue\n",
+        "                    self._clock.note_failure(packet)\n                return\n",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.gaps_are_closed",
+        "media/sound_file.py",
+        "round(loss.lost_s * self.rate_hz) if loss else 0",
+        "0",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.a_lost_frame_is_taken_for_trembling",
+        "media/sound_clock.py",
+        "or is_whole and step_s > frame_s / 2 or",
+        "or",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.a_slow_clock_is_taken_for_lost_frames",
+        "media/sound_clock.py",
+        "is_whole and step_s > frame_s / 2",
+        "is_whole",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.damage_is_counted_in_packets",
+        "media/sound_clock.py",
+        'COUNTED_FORMATS = ("mp3", "ac3", "eac3")',
+        "COUNTED_FORMATS = ()",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.a_late_track_counts_as_cut_off",
+        "media/sound_headers.py",
+        "end_s - start_s",
+        "end_s",
+        FRAME_TIME,
+    ),
+    Mutant(
+        "sound.chained_files_end_with_the_first",
+        "media/sound_file.py",
+        "        if len(links) < 2:\n",
+        "        if True:\n",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.what_is_no_number_is_kept",
+        "media/sound_file.py",
+        "np.where(is_number, samples, np.float32(0))",
+        "samples",
+        SOUND_FILES,
+    ),
+    Mutant(
+        "sound.channels_cancel_unnoticed",
+        "media/audio.py",
+        "    if powers.cancel:\n",
+        "    if False:\n",
+        CHANNELS,
+    ),
+    Mutant(
+        "sound.silent_channels_take_loudness",
+        "media/channels.py",
+        "    sides &= audible & np.array(",
+        "    sides &= np.array(",
+        CHANNELS,
+    ),
+    Mutant(
+        "sound.the_end_is_rounded_in_the_mp4",
+        "media/video.py",
+        'options["movie_timescale"] = str(rate_hz)',
+        "pass",
+        VIDEO,
+    ),
+    Mutant(
+        "prepare.gaps_in_the_sound_are_not_measured",
+        "data/prepare_video.py",
+        "waveform.num_lost(first, length) / SAMPLE_RATE_HZ",
+        "0.0",
+        DAMAGED_SOUND,
+    ),
+    Mutant(
+        "live.channels_cancel_unnoticed",
+        "media/live_sound.py",
+        "powers.loudest if powers.cancel else None",
+        "None",
+        LIVE_SOUND,
     ),
     Mutant(
         "scene.other_size_is_taken",

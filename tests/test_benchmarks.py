@@ -29,6 +29,7 @@ def scripts_on_path(monkeypatch):
     yield
     parts = ("cases", "numbers", "parts", "pictures")
     names = ("provenance", "quality", "identity", "generate", "evaluate", "prepare", "sync")
+    names += ("sync_pairs", "sync_threshold", "sync_tracks")
     names += ("ablation", "ablation_measures", "ablation_table", "state_corpus", "state_motion")
     for name in (*names, *(f"quality_{part}" for part in parts)):
         sys.modules.pop(name, None)
@@ -642,6 +643,66 @@ def test_every_script_says_what_it_does(script):
         [sys.executable, str(BENCHMARKS / script), "--help"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+
+
+def _filmed(name: str, num_frames: int, use: str = "train", yaw_deg: float = 0.0):
+    """A clip of noise."""
+    from sync_pairs import Clip
+
+    rng = np.random.default_rng(len(name))
+    points = (_face() + rng.normal(size=(num_frames, 68, 2))).astype(np.float32)
+    sound = rng.normal(size=640 * num_frames).astype(np.float32)
+    return Clip(name, name.split("__")[0], use, points, np.full(num_frames, yaw_deg), sound)
+
+
+def test_sync_pairs_are_strangers_of_each_kind():
+    import sync_pairs
+
+    clips = [_filmed(f"{name}__1", 75) for name in ("grid_a", "grid_b", "tv_c", "tv_d", "tv_e")]
+    clips += [_filmed("tv_c__2", 75), _filmed("tv_e__2", 75)]
+    found = sync_pairs.windows(clips, 1.0)
+    assert [(w.start, w.num_frames) for w in found if w.clip.name == "tv_c__1"] == [
+        (start, 25) for start in (0, 12, 24, 36, 48)
+    ]
+    copies = [frozenset({"tv_e__1", "tv_e__2"})]
+    kinds = {
+        (a.clip.name, b.clip.name): sync_pairs._kind(a, b, copies) for a in found[::5] for b in found[4::5]
+    }
+    assert kinds["grid_a__1", "grid_b__1"] == "rhyming" and kinds["grid_a__1", "tv_c__1"] == "other"
+    assert kinds["tv_c__1", "tv_c__2"] == "same" and kinds["tv_e__1", "tv_e__2"] is None
+    assert kinds["tv_c__1", "tv_c__1"] == "same"  # two seconds apart
+    assert sync_pairs._kind(found[0], found[1], copies) is None  # half a second
+    late = found[1].sound(640)
+    assert (late == clips[0].sound[13 * 640 : 38 * 640]).all()
+    assert not found[4].sound(3 * 640)[-640:].any()  # beyond the end
+
+
+def test_sync_outcomes_are_those_of_prepare():
+    from sync_pairs import Pair, Window
+    from sync_threshold import outcome, rule, table
+
+    from openloopy.data.filters import Thresholds
+    from openloopy.measures.lip_sync import LipSync
+
+    strong = LipSync(3.0, 0.1, 3.0, 0.2, 2.0, in_step=2.9, chance=0.5)
+    weak = strong._replace(score=1.0)
+    train, test = (Window(_filmed(name, 25, name, 10.0), 0, 25) for name in ("train", "test"))
+    found = [
+        Pair("genuine", train, train, strong),
+        Pair("genuine", test, test, weak),
+        Pair("other", train, test, weak),
+        Pair("same", train, train, strong),
+        Pair("rhyming", train, test, weak),
+    ]
+    shares = outcome(found, rule(Thresholds()))
+    assert shares["genuine train"] == [1.0, 1] and shares["genuine test"] == [0.0, 1]
+    assert shares["false train"] == [0.5, 2] == shares["false others 8-15 deg"] and shares["rhyming"] == [
+        0,
+        1,
+    ]
+    assert outcome(found, rule(Thresholds(min_sync_strength=1.5)))["genuine test"] == [1.0, 1]
+    curve = {f"{k / 4:.2f}": shares for k in range(8, 25)}
+    assert "| 2.00 | 50.0 / 50.0 |" in table({"1 s": {"curve": curve}})
 
 
 def test_quiet_sounds_are_as_long_as_the_speech_and_as_loud_as_they_say():

@@ -38,6 +38,7 @@ OTHER_NAMES = {
     "PIL": "pillow",
     "c2pa": "c2pa-python",
     "cv2": "opencv-python-headless",
+    "pillow_jxl": "pillow-jxl-plugin",
     "scenedetect": "scenedetect-headless",
     "skimage": "scikit-image",
     "pydantic": "fastapi",

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from openloopy.apps.generate import GenerateRequest, ModelChoice, Studio
 from openloopy.apps.settings import VideoSettings
-from openloopy.inference.scene import Say, Scene
+from openloopy.inference.options import Say
+from openloopy.inference.scene import Scene
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, as_waveform
 from openloopy.media.image import ImageError, as_rgb
 from openloopy.media.video import FPS
@@ -108,7 +109,7 @@ class Frames(io.ComfyNode):
 
     @classmethod
     def execute(cls, portrait: Tensor, audio: Any, model: str, **widgets: Any) -> io.NodeOutput:
-        settings, waveform = settings_of(**widgets), as_waveform(one_sound(audio))
+        settings, waveform = settings_of(**widgets), as_waveform(one_sound(audio), say)
         studio, scene = _opened(model, portrait, settings)
         images = _empty_images(studio.pipeline.num_frames(waveform), scene)
         for i, frame in enumerate(studio.frames(scene, (waveform, SAMPLE_RATE_HZ), settings, say)):

@@ -12,7 +12,7 @@ __all__ = ["GenerationOptions", "LoopyPipeline", "generate"]
 _HOMES = {
     "generate": "openloopy.apps.generate",
     "LoopyPipeline": "openloopy.inference.pipeline",
-    "GenerationOptions": "openloopy.inference.pipeline",
+    "GenerationOptions": "openloopy.inference.options",
 }
 
 

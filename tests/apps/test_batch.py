@@ -7,6 +7,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from openloopy.apps.batch import BatchConfig, make_batch
 from openloopy.apps.cli import SOME_FAILED, main
@@ -87,8 +88,9 @@ def test_a_folder_of_pairs(folder, studio):
     pairs = folder / "pairs"
     pairs.mkdir()
     for name in ("ann", "bob"):
-        shutil.copy(folder / "face.png", pairs / f"{name}.png")
         shutil.copy(folder / "speech.wav", pairs / f"{name}.wav")
+    shutil.copy(folder / "face.png", pairs / "ann.png")
+    Image.open(folder / "face.png").save(pairs / "bob.AVIF", quality=95)
     report = make_batch(config(pairs, folder / "out" / "{portrait}.mp4"), studio, say=lambda _: None)
     assert report.counts["made"] == 2
     assert {path.name for path in (folder / "out").glob("*.mp4")} == {"ann.mp4", "bob.mp4"}
@@ -108,7 +110,7 @@ def test_what_cannot_be_a_batch_is_refused_before_any_work(folder, studio, table
         ("portrait,sound\nface.png,speech.wav", "row 1: expected a column 'audio', got"),
         ("portrait,audio,colour\nface.png,speech.wav,red", "row 1: no setting 'colour'"),
         ("portrait,audio,seed\nface.png,speech.wav,x", "row 1: seed must be a whole number, got 'x'"),
-        ("portrait,audio\nface.png,speech.wav,more", "more or fewer values than there are columns"),
+        ("portrait,audio\nface.png,speech.wav,more", "line 2: 3 values for 2 columns"),
         ("portrait,audio\n", "there is nothing to make"),
     ):
         (folder / "bad.csv").write_text(text)

@@ -25,7 +25,9 @@ from openloopy.apps.doctor import choose, examine
 from openloopy.apps.generate import GenerateRequest, ModelChoice, Progress, generate_video
 from openloopy.apps.settings import VideoSettings
 from openloopy.media.files import sha256_file
+from openloopy.media.machine import MemoryLimit
 from openloopy.media.video import read_frames
+from openloopy.models import precision
 from openloopy.recipes import mini, sd15
 from tests.media.sounds import write_sound
 
@@ -89,7 +91,7 @@ def test_generate_says_what_where_and_how_long(request_, choice, shared_landmark
     arguments = ["generate", request_.portrait, request_.audio, "-o", out, "--model", choice.model]
     code, printed, _ = _run([*arguments, "--steps", 1, "--device", "cpu", "--dtype", "float32"], capsys)
     assert code == 0
-    wanted = rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\d.]+ s: [\d.]+ compute seconds per "
+    wanted = rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\w. ]+ s: [\d.]+ compute seconds per "
     assert re.match(wanted + r"video second on cpu \(float32\); settings in .*a.json\n", printed), printed
     assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mp4"]
 
@@ -242,7 +244,7 @@ def test_unexpected_errors_say_so(request_, monkeypatch, capsys):
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(generate, "generate_video", fail)
-    code, _, err = _run(["generate", "a.png", "a.wav", "-o", request_.out], capsys)
+    code, _, err = _run(["generate", request_.portrait, request_.audio, "-o", request_.out], capsys)
     assert code == 1 and err.count("\n") == 1
     assert err.startswith("error: ZeroDivisionError: division by zero (unexpected; OPENLOOPY_DEBUG=1")
 
@@ -301,13 +303,15 @@ def test_puppet_takes_speech_folders(monkeypatch, capsys):
 
     def write_corpus(config):
         configs.append(config)
-        return MagicMock(num_clips=1, hours=0.1, num_people=1, num_refused=0, num_portraits=1)
+        return MagicMock(
+            num_clips=1, hours=0.1, num_people=1, num_refused=0, num_portraits=1, seconds_this_run=22_500.0
+        )
 
     monkeypatch.setattr(corpus, "write_corpus", write_corpus)
     shares = ["--speech-share", "0.9", "--noise-share", "0.3", "--quiet-share", "0.05"]
-    assert (
-        _run(["puppet", "c", "--num-clips", "2", "--speech", "a", "--speech", "b", *shares], capsys)[0] == 0
-    )
+    arguments = ["puppet", "c", "--num-clips", "2", "--speech", "a", "--speech", "b", *shares]
+    code, out, _ = _run(arguments, capsys)
+    assert code == 0 and out.endswith("took 6 h 15 min\n")
     config = configs[0]
     assert [str(folder) for folder in config.speech] == ["a", "b"]
     assert (config.speech_share, config.noise_share, config.quiet_share) == (0.9, 0.3, 0.05)
@@ -429,6 +433,19 @@ def test_doctor_prints_for_people_and_for_programs(capsys):
     assert {part["name"] for part in found["parts"]} >= {"face landmarks", "embedded model"}
 
 
+def test_doctor_tells_what_a_container_allows(monkeypatch, capsys):
+    assert re.search(r"^allowed by a container +\S", _run(["doctor"], capsys)[1], re.MULTILINE)
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(doctor, "cpu_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: MemoryLimit(most=4 * 2**30, used=0))
+    _, out, _ = _run(["doctor"], capsys)
+    assert re.search(r"^allowed by a container +1.5 cores and 4 GB$", out, re.MULTILINE)
+    assert re.search(r"^cpu +2 cores, [\d.]+ GB, ", out, re.MULTILINE)
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: None)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: None)
+    assert re.search(r"^allowed by a container +everything$", _run(["doctor"], capsys)[1], re.MULTILINE)
+
+
 def test_doctor_says_what_is_missing(monkeypatch, tmp_path, capsys):
     from openloopy.apps import doctor
 
@@ -479,4 +496,13 @@ def test_few_tokens_are_computed_in_float32_where_a_cpu_would_take_bfloat16(monk
     monkeypatch.setattr(doctor, "computes_in_bf16", lambda device: True)
     assert choose("cpu", "auto").dtype == choose("cpu", "auto", sd15.loopy_config()).dtype == torch.bfloat16
     assert choose("cpu", "auto", mini.loopy_config()).dtype == torch.float32
+    monkeypatch.setattr(doctor, "lacks_cpu_bf16", lambda: False)
     assert choose("cpu", "bfloat16", mini.loopy_config()).dtype == torch.bfloat16
+
+
+def test_bfloat16_is_refused_where_the_cpu_is_known_to_have_none_of_it(monkeypatch):
+    monkeypatch.setattr(doctor, "lacks_cpu_bf16", lambda: True)
+    with pytest.raises(ValueError, match="no arithmetic in bfloat16 .* use --dtype float32"):
+        choose("cpu", "bfloat16")
+    monkeypatch.setattr(precision, "has_cpu_bf16", lambda: False)
+    assert precision.lacks_cpu_bf16() == Path("/proc/cpuinfo").exists()

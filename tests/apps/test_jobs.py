@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from openloopy.apps.generate import GenerateReport, Progress
 from openloopy.apps.jobs import Job, JobQueue, Limits, QueueFullError
 from openloopy.apps.settings import VideoSettings
+from tests.media.sounds import speechlike, write_damaged
 
 
 class FakeStudio:
@@ -201,6 +203,14 @@ def test_uploads_are_looked_at_before_they_wait(tmp_path, studio, good_inputs):
             (folder / "image").write_text("words")
             queue.add(folder, VideoSettings())
         assert not [path for path in tmp_path.iterdir() if path.is_dir()] and not studio.begun
+
+
+def test_a_damaged_sound_waits_like_any_other(tmp_path, studio, good_inputs):
+    """Its length counts, gaps included; what is lost is told when the video is made."""
+    with JobQueue(tmp_path, studio, Limits()) as queue, queue.new_folder() as folder:
+        shutil.copyfile(good_inputs / "face.png", folder / "image")
+        write_damaged(tmp_path / "a.m4a", speechlike(1, 16_000), 16_000, "aac", [4]).rename(folder / "audio")
+        assert queue.add(folder, VideoSettings()).audio_s == pytest.approx(1, abs=1e-3)
 
 
 def test_a_restart_loses_nothing(tmp_path, studio, good_inputs):

@@ -17,7 +17,7 @@ from openloopy.apps.generate import ModelChoice
 from openloopy.apps.live import DelayMeter, LiveReport, LiveRequest, RawWriter, generate_live
 from openloopy.apps.settings import VideoSettings
 from openloopy.media.audio import AudioError, SoundArray, open_waveform
-from openloopy.media.live_sound import LiveSound
+from openloopy.media.live_sound import LiveLosses, LiveSound
 from openloopy.media.mark import Marker
 from tests.apps.conftest import copy_speech
 
@@ -90,7 +90,7 @@ def test_live_frames_are_marked(folder, choice, monkeypatch):
 
 def test_delays_are_counted_from_the_sound_to_the_frame():
     class Sound:
-        dropped_s = 0.5
+        dropped_s, losses = 0.5, LiveLosses()
 
         def arrival_s(self, sample: int) -> float:
             return begun_s + sample / 16_000

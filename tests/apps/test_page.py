@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -596,6 +597,21 @@ def test_a_picture_without_a_face_is_told_beside_it(site, visitor, tmp_path):
     )
     press_example(visitor)
     visitor.wait_for("!document.querySelector('#inputs .problem')")
+
+
+@pytest.mark.parametrize("ending", ["heic", "jxl", "avif"])
+def test_pictures_that_browsers_do_not_know_are_taken(site, visitor, tmp_path, ending):
+    path = tmp_path / f"wall.{ending}"
+    for module in ("pillow_heif", "pillow_jxl"):
+        pytest.importorskip(module, reason="needs the `heic` and `jxl` extras")
+    sys.modules["pillow_heif"].register_heif_opener()
+    Image.fromarray(np.full((200, 300, 3), 90, np.uint8)).save(path)
+    enter(visitor, site)
+    # Of files that scripts make a browser knows no type: as where the system does not know the ending.
+    assert visitor.run(f"new File([], 'wall.{ending.upper()}').type") == f"image/{ending}"
+    assert visitor.run("new File([], 'a.txt').type + new File([], 'a.heic', {type: 'image/x'}).type") == "image/x"
+    visitor.choose("#portrait input[type=file]", path)
+    visitor.wait_for("document.querySelector('#inputs .problem')?.textContent.includes('Found no face')")
 
 
 def test_what_is_no_picture_is_told_in_words(site, visitor, tmp_path):

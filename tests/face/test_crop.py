@@ -13,6 +13,8 @@ from openloopy.face.crop import (
     apply_crop,
     portrait_crop,
     select_face,
+    soften_outside,
+    warp,
 )
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import CHIN, FOREHEAD, Pose, canonical_mesh, rotation_of
@@ -77,6 +79,39 @@ def test_border_is_repeated_outside():
     assert np.all(drawn[:, :18] == (200, 10, 10)) and np.all(drawn[:, 24:] == 90)
 
 
+def test_what_lies_beyond_the_picture_fades_into_a_blur():
+    stripes = np.repeat((np.arange(100) % 8 < 4)[None] * np.uint8(255), 100, 0)[..., None].repeat(3, 2)
+    square = apply_crop(stripes, Crop(0, -50, 100), 200)
+    soft = soften_outside(square, Crop(0, -50, 100).outside((100, 100)))
+    assert np.array_equal(soft[100:], square[100:]), "the picture itself stays"
+    contrast = soft[:, 20:-20, 0].astype(float).std(axis=1)
+    assert contrast[0] < 0.2 * contrast[150] and contrast[99] > 0.9 * contrast[150]
+    assert (np.diff(contrast[:100]) > -1).all(), "the farther, the softer"
+    assert soften_outside(square, (0.0, 0.0, 0.0, 0.0)) is square
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.4, 0.11])
+def test_a_warp_puts_things_where_it_should_whatever_it_shrinks(factor):
+    picture = np.full((1200, 1600, 3), 40, np.uint8)
+    picture[590:611, 890:911] = 255  # centre at (900.5, 600.5)
+    angle = np.deg2rad(20)
+    linear = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    offset = np.array([70.0, 60.0]) - linear @ [900.5, 600.5]
+    drawn = warp(picture, linear, offset, 128).astype(float)[..., 0] - 40
+    y, x = np.mgrid[:128, :128] + 0.5
+    found = np.array([(x * drawn).sum(), (y * drawn).sum()]) / drawn.sum()
+    np.testing.assert_allclose(found, [70, 60], atol=0.1)
+    assert drawn.sum() == pytest.approx(215 * 21**2 * factor**2, rel=0.03), "no light is lost"
+
+
+def test_a_warp_at_the_corner_of_a_large_picture_repeats_its_border():
+    picture = np.full((2000, 2000, 3), 90, np.uint8)
+    picture[:, :40] = (200, 10, 10)
+    drawn = warp(picture, np.eye(2) * 0.1, np.array([64.0, 64.0]), 128)
+    assert np.abs(drawn[:, :60].astype(int) - (200, 10, 10)).max() <= 1
+    assert np.abs(drawn[:, 75:].astype(int) - 90).max() <= 1
+
+
 def test_square_wholly_outside_is_an_error():
     with pytest.raises(ValueError, match="outside the 60x50 picture"):
         apply_crop(np.zeros((50, 60, 3), np.uint8), Crop(500, 0, 40), 40)
@@ -108,9 +143,12 @@ def test_a_crop_that_stays_inside_gives_way_as_far_as_it_takes():
     close = portrait_crop(face_at(150, 130, 200), (300, 400), stays_inside=True)
     assert (close.x0, close.y0, close.size) == (0, pytest.approx(0), 300)
     # hardly larger than the face: the same room on both sides of the picture
-    narrow = portrait_crop(face_at(100, 300, 200), (220, 900), stays_inside=True)
-    assert narrow.size == pytest.approx(1.25 * 200)
-    assert narrow.outside((220, 900))[1] == narrow.outside((220, 900))[3] == 0
+    narrow = portrait_crop(face_at(80, 300, 200), (160, 900), stays_inside=True)
+    assert narrow.size == pytest.approx(0.9 * 200)
+    assert narrow.outside((160, 900))[1] == narrow.outside((160, 900))[3] == 0
+    # cut tight: all of the picture that a square has room for, nothing beyond it
+    tight = portrait_crop(face_at(110, 115, 200), (220, 230), stays_inside=True)
+    assert tight.size == 220 and not any(tight.outside((220, 230)))
     # where it can, it frames the face as always
     assert portrait_crop(face_at(500, 400, 200), (1000, 900), stays_inside=True) == portrait_crop(
         face_at(500, 400, 200), (1000, 900)

@@ -83,6 +83,25 @@ def test_the_first_tier_that_fits_is_picked(monkeypatch):
         assert pick_tier(needed, CPU).tier == tier
 
 
+def test_what_is_free_is_what_the_process_can_have(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: 25)
+    assert memory.free_bytes(CPU) == 25 and memory.free_bytes(torch.device("mps")) is None
+    assert pick_tier({"full": 30, "slim": 20, "int8": 10}, CPU).tier == "slim"
+
+
+@pytest.mark.parametrize(("quota", "num"), [(1.0, 1), (None, 2)])
+def test_torch_starts_no_more_threads_than_a_container_gives_time_for(folder, monkeypatch, quota, num):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(memory, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(memory, "cpu_cores", lambda: 1)
+    try:
+        open_pipeline(folder, device=CPU, dtype=torch.float32)
+        assert torch.get_num_threads() == num
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_estimates_shrink_from_tier_to_tier():
     config = LoopyConfig(name="paper")
     sizes = dict(num_loopy=2_000_000_000, num_others=180_000_000, dtype=torch.bfloat16)

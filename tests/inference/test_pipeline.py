@@ -21,6 +21,7 @@ from openloopy.inference.pipeline import (
     plan_clips,
 )
 from openloopy.inference.windows import ClipWindow
+from openloopy.media.audio import AudioError, SoundArray
 from openloopy.models.audio_encoder import AudioFeatureReader
 from openloopy.models.codec import KLCodec
 from openloopy.models.denoiser import Denoiser
@@ -271,6 +272,9 @@ def test_what_a_portrait_s_user_should_know_is_said_before_the_first_frame(pipel
     for _ in range(2):  # of each video of it
         pipeline.generate(scene, (tiny_sound(0.5), 16_000), say=said.append)
     assert said == ["the eyes are shut"] * 2
+    voice = tiny_sound(0.5)
+    pipeline.generate(scene, (np.stack([voice, -voice]), 16_000), say=said.append)
+    assert len(said) == 4 and "channels of the sound are out of phase" in said[2]
     next(pipeline.generate(Portrait(tiny_portrait()), (tiny_sound(0.5), 16_000)))  # nobody to tell
 
 
@@ -375,6 +379,22 @@ def test_a_model_without_sound_and_time_makes_single_frames():
     config = replace(config, denoiser=replace(config.denoiser, audio=None, temporal=None))
     pipeline = LoopyPipeline(tiny_model(denoiser=config.denoiser, a2l=None))
     assert run(pipeline, 0.12, steps=1).shape[0] == 3
+
+
+@pytest.mark.parametrize("form", ["a tuple", "an object", "a waveform"])
+@pytest.mark.parametrize(("change", "message"), [(np.int16, "got int16"), (np.log, "not numbers")])
+def test_sound_that_is_none_is_refused_in_every_form(pipeline, form, change, message):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        samples = change(tiny_sound(0.5))
+    with pytest.raises(AudioError, match=message):
+        if form == "a waveform":
+            scene = pipeline.open_scene(Portrait(tiny_portrait()))
+            plan = plan_clips(pipeline.model.config, GenerationOptions(), pipeline.model.device)
+            pipeline.clips(scene.prepared, samples, 12, plan)
+        elif form == "a tuple":
+            pipeline.generate(Portrait(tiny_portrait()), (samples, 16_000))
+        else:
+            pipeline.generate(Portrait(tiny_portrait()), SoundArray(samples, 16_000))
 
 
 def test_wrong_inputs_are_refused_at_once(pipeline):

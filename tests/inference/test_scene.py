@@ -69,6 +69,27 @@ def test_what_contradicts_itself_is_refused(pipeline):
         LoopyPipeline(tiny_model()).generate(ASTRONAUT, SOUND, frame="full")
 
 
+def test_a_turned_picture_is_turned_and_said_so(pipeline):
+    said, lying = [], np.rot90(ASTRONAUT)
+    scene = pipeline.open_scene(lying, options=OPTIONS, say=said.append, name="a.jpg")
+    upright = pipeline.open_scene(ASTRONAUT, options=OPTIONS)
+    assert scene.chosen.quarter_turns == 3
+    assert np.array_equal(scene.layout.portrait.rgb, upright.layout.portrait.rgb)
+    assert said == ["a.jpg is turned by 90 degrees the other way, so that the face stands upright"]
+
+
+def test_a_face_at_the_edge_is_warned_of_and_gets_no_streaks(pipeline):
+    face = pipeline.open_scene(ASTRONAUT, options=OPTIONS).chosen.face
+    left, top, right, bottom = np.round(face.box).astype(int)
+    tight, said = ASTRONAUT[top:bottom, left:right], []
+    layout = pipeline.open_scene(tight, options=OPTIONS, say=said.append).layout
+    assert "ends so close to the face (left, top, right, bottom)" in said[0]
+    assert max(layout.portrait.outside) < 0.1
+    roomy = []
+    pipeline.open_scene(ASTRONAUT, options=OPTIONS, say=roomy.append)
+    assert roomy == []
+
+
 def test_several_faces_are_said_aloud(pipeline):
     small = np.asarray(Image.fromarray(ASTRONAUT).resize((320, 320)))
     pair = np.full((520, 900, 3), 200, np.uint8)

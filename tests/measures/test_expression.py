@@ -74,6 +74,10 @@ def test_too_few_frames_and_other_shapes_are_refused():
         landmark_expression_distance([_talk()[0]], [_talk()])
     with pytest.raises(ValueError, match="no face was found"):
         expression_descriptors(np.full((5, 68, 2), np.nan))
+    alone = np.full((5, 68, 2), np.nan)
+    alone[2] = _talk()[2]
+    with pytest.raises(ValueError, match="in 1 of 5 frames, which is its own mean"):
+        expression_descriptors(alone)
 
 
 def test_descriptors_are_about_the_mean_in_hundredths_of_the_eye_distance():

@@ -8,7 +8,10 @@ import torch
 
 from openloopy.measures.lip_sync import (
     EMBEDDING,
+    MIN_CHANCE,
     LipSyncNetwork,
+    agreement,
+    chance_error,
     evidence,
     lip_features,
     lip_sync,
@@ -87,6 +90,46 @@ def test_the_error_of_a_peak_is_that_of_a_mean():
     products = stretches.repeat(15, 0)
     assert peak_error(products) == pytest.approx(places.std(ddof=1) / np.sqrt(len(places)), rel=1e-6)
     assert peak_error(products[:15].repeat(5, 0)) == pytest.approx(0, abs=1e-9)
+
+
+def wandering(rng: np.random.Generator, frames: int, memory: float) -> np.ndarray:
+    """Vectors `f 64` of variance 1 whose neighbours are alike."""
+    noise = rng.normal(size=(frames, EMBEDDING)) * np.sqrt(1 - memory**2)
+    for i in range(1, frames):
+        noise[i] += memory * noise[i - 1]
+    return noise
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+def test_chance_is_the_spread_of_what_strangers_give(memory):
+    rng = np.random.default_rng(0)
+    strangers = [(wandering(rng, 200, memory), wandering(rng, 200, memory)) for _ in range(300)]
+    spread = np.std([((a - a.mean(0)) * (b - b.mean(0))).sum(1).mean() for a, b in strangers])
+    told = np.mean([chance_error(a, b) for a, b in strangers[:40]])
+    assert told == pytest.approx(spread, rel=0.12)
+
+
+def test_strangers_are_hardly_stronger_in_short_clips_than_in_long_ones():
+    """Their scores are: by the root of the length."""
+    rng = np.random.default_rng(0)
+    found = {
+        frames: [agreement(wandering(rng, frames, 0.5), wandering(rng, frames, 0.5)) for _ in range(120)]
+        for frames in (75, 400)
+    }
+    strengths, scores = (
+        [np.percentile([getattr(one, name) for one in found[frames]], 90) for frames in (75, 400)]
+        for name in ("strength", "score")
+    )
+    assert 0.8 < strengths[0] / strengths[1] < 1.4 and scores[0] > 2 * scores[1]
+    true = wandering(rng, 75, 0.5)
+    assert agreement(true, true).strength > 10
+
+
+def test_lips_that_hardly_move_prove_nothing():
+    rng = np.random.default_rng(0)
+    still, sound = 1e-3 * rng.normal(size=(100, EMBEDDING)), rng.normal(size=(100, EMBEDDING))
+    assert chance_error(still, sound) == pytest.approx(MIN_CHANCE / 10)
+    assert abs(agreement(still, sound).strength) < 0.1
 
 
 def test_evidence_compares_every_video_with_every_sound():

@@ -91,6 +91,10 @@ def test_frames_without_a_face_are_left_out():
     face[1:] = np.nan
     with pytest.raises(ValueError, match="1 of 100"):
         glo(face)
+    alternating = _still_face()
+    alternating[::2] = np.nan
+    with pytest.raises(ValueError, match="two frames in a row of 100"):
+        head_speed(alternating, FPS)
 
 
 def _eye(num_frames: int, blink_starts: list[int], closed: float = 0.02) -> np.ndarray:

@@ -74,5 +74,13 @@ def test_brightness_that_jumps_is_flicker_in_full():
     assert flicker([still] * 4) == 0
 
 
-def test_one_frame_does_not_flicker():
-    assert flicker([_texture()]) == frame_difference([_texture()]) == 0
+def test_one_frame_has_no_change_which_is_not_a_change_of_0():
+    for measure in (flicker, frame_difference):
+        with pytest.raises(ValueError, match="at least 2 frames"):
+            measure([_texture()])
+
+
+def test_frames_too_small_for_a_flow_are_refused_in_words():
+    with pytest.raises(ValueError, match="11x40 px are too small for optical flow; give 12 px"):
+        flicker([_texture()[:40, :11]] * 2)
+    assert flicker([_texture()[:12, :12]] * 2) == 0

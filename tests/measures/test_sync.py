@@ -47,6 +47,16 @@ def test_frames_without_a_face_are_left_out():
     assert lip_gap_correlation(generated, gap).r == pytest.approx(1.0)
 
 
+def test_a_shift_that_leaves_too_few_frames_is_not_the_best():
+    """It correlates 0, which is more than any other shift of lips that do the opposite."""
+    gap = np.sin(np.arange(40) / 50)
+    generated = np.full(40, np.nan)
+    generated[:12] = -gap[:12]
+    found = lip_gap_correlation(generated, gap, max_lag=10)
+    assert found.best_lag <= 2 and found.best_r < -0.9
+    assert lip_gap_correlation(np.full(40, np.nan), gap, max_lag=10) == (0.0, 0, 0.0)
+
+
 def test_refuses_tracks_that_do_not_belong_together():
     with pytest.raises(ValueError, match="same length"):
         lip_gap_correlation(_gap(100), _gap(101))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -41,3 +42,46 @@ def best_lag(a: np.ndarray, b: np.ndarray, most: int) -> int:
     correlation = np.fft.irfft(spectra[1] * np.conj(spectra[0]))
     lags = np.arange(-most, most + 1)
     return int(lags[np.argmax(correlation[lags])])
+
+
+def write_damaged(
+    path: Path, samples: np.ndarray, rate_hz: int, codec: str, bad: Iterable[int], junk: bytes = b"\xff" * 200
+) -> Path:
+    """As `write_sound`, with these packets (from 0) replaced by bytes that no decoder takes for sound."""
+    layout, bad = LAYOUTS[len(samples)], frozenset(bad)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples.T).reshape(1, -1), format="flt", layout=layout
+        )
+        frame.sample_rate, frame.pts = rate_hz, 0
+        for number, packet in enumerate([*stream.encode(frame), *stream.encode(None)]):
+            if number in bad:
+                packet = like(packet, junk)
+            container.mux(packet)
+    return path
+
+
+def like(packet: av.Packet, content: bytes) -> av.Packet:
+    """A packet of other content with the same time stamps."""
+    other = av.Packet(content)
+    other.stream, other.time_base = packet.stream, packet.time_base
+    other.pts, other.dts, other.duration = packet.pts, packet.dts, packet.duration
+    return other
+
+
+def damage_sound(path: Path, bad: Iterable[int], junk: bytes = b"\xff" * 200) -> Path:
+    """Replace these packets (from 0) of a video's sound by bytes that no decoder takes for sound."""
+    whole, bad, number = path.with_name(f"whole-{path.name}"), frozenset(bad), 0
+    path.rename(whole)
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                packet, number = like(packet, junk) if number in bad else packet, number + 1
+            packet.stream = streams[packet.stream.index]
+            target.mux(packet)
+    whole.unlink()
+    return path

@@ -11,7 +11,7 @@ import pytest
 
 from openloopy.media.audio import AudioError, SoundArray, SoundBlock
 from openloopy.media.live_sound import LiveSound, is_live_source, open_live
-from tests.media.sounds import speechlike, write_sound
+from tests.media.sounds import speechlike, write_damaged, write_sound
 
 RATE_HZ = 16_000
 
@@ -160,6 +160,47 @@ def test_raw_samples_are_heard():
         sound = open_live("pcm:16000", pipe)
         assert sound.wait_for(20_000) == 16_000
         np.testing.assert_allclose(sound.read(0, 16_000), samples, atol=1e-4)
+
+
+def test_a_damaged_pipe_is_silent_there_and_goes_on(tmp_path):
+    samples, said = speechlike(3, 44_100), []
+    write_sound(tmp_path / "whole.aac", samples, 44_100, "aac")
+    write_damaged(tmp_path / "a.aac", samples, 44_100, "aac", [60, 61, 100])
+    with pipe_of((tmp_path / "whole.aac").read_bytes()) as pipe:
+        whole = open_live("-", pipe)
+        num_samples = whole.wait_for(10**6)
+    with pipe_of((tmp_path / "a.aac").read_bytes()) as pipe:
+        sound = open_live("-", pipe, say=said.append)
+        assert sound.wait_for(10**6) == num_samples and sound.has_ended
+    np.testing.assert_allclose(sound.read(32_000, 36_000), whole.read(32_000, 36_000), atol=1e-3)
+    assert np.abs(sound.read(22_600, 23_000)).max() < 1e-3 < np.abs(whole.read(22_600, 23_000)).max()
+    assert sound.losses.lost_s == pytest.approx(3 * 1024 / 44_100)
+    assert said == [
+        "the sound from '-' has lost 0.05 s of its sound at 1.39 s (it is damaged); it is silent there"
+    ]
+
+
+def test_what_comes_last_and_cannot_be_decoded_is_no_error(tmp_path):
+    write_sound(tmp_path / "a.mp3", speechlike(1, 44_100), 44_100, "libmp3lame")
+    said = []
+    with pipe_of((tmp_path / "a.mp3").read_bytes() + b"\xff\xfb" + bytes(range(256)) * 8) as pipe:
+        sound = open_live("-", pipe, say=said.append)
+        assert sound.wait_for(10**6) >= 16_000
+    assert len(said) == 1 and "cannot be decoded; it is left out" in said[0]
+
+
+def test_of_channels_that_cancel_the_louder_one_is_heard(tmp_path):
+    voice = speechlike(1, RATE_HZ)[0]
+    said = []
+    turned = SoundArray(np.stack([0.5 * voice, -voice]), RATE_HZ)
+    sound = LiveSound(turned.blocks(), say=said.append)
+    assert sound.wait_for(RATE_HZ) == RATE_HZ
+    np.testing.assert_allclose(sound.read(0, RATE_HZ), -voice, atol=1e-3)
+    assert len(said) == 1 and "cancel each other; only the louder one, channel 2, moves the lips" in said[0]
+    alike = LiveSound(SoundArray(np.stack([voice, voice]), RATE_HZ).blocks(), say=said.append)
+    alike.wait_for(RATE_HZ)
+    np.testing.assert_allclose(alike.read(0, RATE_HZ), voice, atol=1e-3)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

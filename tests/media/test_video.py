@@ -8,9 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from openloopy.media.audio import AudioError, open_waveform, probe_audio, read_blocks
+from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_sound, open_waveform
+from openloopy.media.sound_file import SoundReader
 from openloopy.media.video import FPS, VideoError, VideoWriter, contact_sheet, probe_video, read_frames
-from tests.media.sounds import best_lag, speechlike, write_sound
+from tests.media.sounds import best_lag, speechlike, write_damaged, write_sound
 
 SIZE = (96, 64)
 
@@ -72,12 +73,12 @@ def test_probe_counts(tmp_path):
 )
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_the_sound_keeps_rate_channels_time_and_length(tmp_path, rate_hz, written_hz, channels):
-    duration_s = 1.213
+    duration_s = 1.2134
     source = write_sound(tmp_path / "a.wav", speechlike(duration_s, rate_hz, channels), rate_hz)
     target = _write(tmp_path / "a.mp4", round(duration_s * FPS), source)
-    info, before, after = probe_audio(target), open_waveform(source), open_waveform(target)
+    info, before, after = open_sound(target).info, open_waveform(source), open_waveform(target)
     assert (info.sample_rate_hz, info.channels) == (written_hz, channels)
-    assert info.duration_s == pytest.approx(duration_s, abs=2e-4)
+    assert info.duration_s == pytest.approx(duration_s, abs=1.5 / written_hz)
     assert abs(best_lag(before, after, most=3000)) <= 1
     same = min(len(before), len(after))
     assert np.corrcoef(before[:same], after[:same])[0, 1] > 0.99
@@ -87,20 +88,49 @@ def test_the_sound_keeps_rate_channels_time_and_length(tmp_path, rate_hz, writte
 def test_channels_keep_their_places(tmp_path, channels):
     sound = speechlike(1, 48_000, channels)
     target = _write(tmp_path / "a.mp4", FPS, write_sound(tmp_path / "a.wav", sound, 48_000))
-    after = np.concatenate([block.samples for block in read_blocks(target)], axis=1)
+    after = np.concatenate([block.samples for block in SoundReader(target)], axis=1)
     likeness = np.corrcoef(sound, after)[:channels, channels:]
     if channels == 8:  # 7.1: the fourth is for bass only, and AAC keeps only that of it
         likeness = np.delete(np.delete(likeness, 3, 0), 3, 1)
     assert (np.diag(likeness) > 0.97).all() and np.abs(likeness - np.diag(np.diag(likeness))).max() < 0.5
 
 
-def test_more_channels_than_aac_has_are_refused(tmp_path):
+def test_more_channels_than_aac_has_become_two(tmp_path):
+    """The first to the left, the second to the right, and so on; those that are silent take nothing away."""
+    sound = np.zeros((12, 8_000), np.float32)
+    sound[[0, 3]] = speechlike(1, 8_000, 2)
+    sound[0, :4_000] = 0  # whoever is silent at first has a side all the same
     source = tmp_path / "a.wav"
     with wave.open(str(source), "wb") as file:
         file.setparams((12, 2, 8_000, 0, "NONE", ""))
-        file.writeframes(bytes(2 * 12 * 8_000))
-    with pytest.raises(VideoError, match="12 channels; at most 8"):
-        _write(tmp_path / "a.mp4", FPS, source)
+        file.writeframes((sound.T * 32767).astype("<i2").tobytes())
+    target = _write(tmp_path / "a.mp4", FPS, source)
+    after = np.concatenate([block.samples for block in SoundReader(target)], axis=1)
+    assert after.shape == (2, 8_000)
+    likeness = np.corrcoef(sound[[0, 3]], after)[:2, 2:]
+    assert (np.diag(likeness) > 0.97).all() and np.abs(likeness[[0, 1], [1, 0]]).max() < 0.3
+    assert np.std(after, axis=1) == pytest.approx(np.std(sound[[0, 3]], axis=1), rel=0.1)
+
+
+def test_a_damaged_sound_is_written_as_it_is_heard(tmp_path):
+    """With silence of the same length in the gap, and of the same length to the sample."""
+    source = write_damaged(tmp_path / "a.m4a", speechlike(2.01234, 48_000), 48_000, "aac", range(40, 45))
+    target = _write(tmp_path / "a.mp4", 2 * FPS, source)
+    heard, written = open_sound(source), open_sound(target)
+    (gap,) = heard.losses
+    assert not written.losses and written.info.duration_s == heard.info.duration_s
+    assert len(written.waveform) == len(heard.waveform)
+    inside = slice(*(round((gap.at_s + s) * SAMPLE_RATE_HZ) for s in (0.025, gap.lost_s - 0.025)))
+    for sound in (heard, written):
+        assert np.abs(sound.waveform.whole()[inside]).max() < 1e-3
+    assert np.corrcoef(heard.waveform.whole(), written.waveform.whole())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("rate_hz", [1_000, 768_000])
+def test_sound_of_an_odd_rate_keeps_its_length(tmp_path, rate_hz):
+    source = write_sound(tmp_path / "a.wav", speechlike(1, rate_hz), rate_hz)
+    target = _write(tmp_path / "a.mp4", FPS, source)
+    assert open_sound(target).info.duration_s == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("extra_s", [-0.019, 0.0, 0.019])

@@ -95,7 +95,7 @@ def test_an_unknown_setting_names_file_and_place(broken):
 
 def test_broken_json(broken):
     (broken / "config.json").write_text('{"name": ')
-    with pytest.raises(ValueError, match=r"config\.json: Expecting value"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read \(JSONDecodeError: Expecting value"):
         load_model(broken)
 
 

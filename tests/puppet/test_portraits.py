@@ -40,11 +40,13 @@ def test_unknown_split_is_an_error(tmp_path: Path) -> None:
 
 
 def test_without_manifest_every_picture_is_a_person(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt"):
+    for name in ("b.PNG", "a.jpg", "notes.txt", "c.heic", "d.jxl"):
         (tmp_path / name).touch()
     assert [(p.file, p.person_id) for p in list_portraits(tmp_path, 0.5)] == [
         ("a.jpg", "a.jpg"),
         ("b.PNG", "b.PNG"),
+        ("c.heic", "c.heic"),
+        ("d.jxl", "d.jxl"),
     ]
 
 

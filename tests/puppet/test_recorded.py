@@ -117,7 +117,7 @@ def test_folders_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(ValueError, match="holds no sound"):
         read_recordings(tmp_path)
     (tmp_path / "list.csv").write_text("path\na.wav\n")
-    with pytest.raises(ValueError, match="columns path; `file` must be one"):
+    with pytest.raises(ValueError, match=r"begins with \[.path.\]; expected a first line with the columns file"):
         read_recordings(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_json_lines_and_pocketsphinxs_json(tmp_path) -> None:
     assert one.phonemes[1].end_s == pytest.approx(0.4) and one.text == "maan"
     assert symbols(two.phonemes) == [PAUSE_SYMBOL, "ah"] and two.phonemes[1].alphabet == "arpabet"
     (tmp_path / "times.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="times.jsonl, line 1: expected an object with `id`"):
+    with pytest.raises(ValueError, match="times.jsonl, line 1: 'id' is missing; expected an object with `id`"):
         read_recordings(tmp_path)
 
 
@@ -275,6 +275,14 @@ def test_recordings_come_with_times_where_they_agree_and_without_where_not(recor
     assert len(waveform) == SAMPLE_RATE_HZ // 2 and sounds["right"].read().speaker.engine == "recorded"
     assert hours_of(list(sounds.values())) == pytest.approx(5 * 0.5 / 3600)
     assert read_speech_folder(out, "val") == [sounds["german"]]
+
+
+def test_a_recording_that_has_lost_sound_is_left_out(recordings, tmp_path, capsys) -> None:
+    whole = (recordings / "right.wav").read_bytes()
+    (recordings / "right.wav").write_bytes(whole[: len(whole) // 2])
+    counts = add_recorded(tmp_path / "out", recordings, transcribe=False)
+    assert counts["left out"] == 2 and "aligned" not in counts
+    assert "left out: " in (printed := capsys.readouterr().out) and "right.wav is cut off" in printed
 
 
 def test_a_second_call_adds_only_what_is_new(recordings, tmp_path) -> None:

@@ -42,17 +42,20 @@ def config(tmp_path) -> FaceBankConfig:
     portraits.mkdir()
     write_image(portraits / "known.png", DRAWN.rgb)
     (portraits / "torn.png").write_bytes(b"not a picture")
-    return FaceBankConfig(portraits=portraits, out=tmp_path / "bank", puppet_frames=2, drawn=2, val_share=0.5)
+    return FaceBankConfig(
+        portraits=portraits, out=tmp_path / "bank", puppet_frames=2, drawn=2, cartoons=2, val_share=0.5
+    )
 
 
 def test_every_source_gives_its_views_and_scenes(config, teacher):
     bank = build_face_bank(config)
     kinds = sorted(bank.view_kind.tolist())
-    assert kinds == ["drawn"] * 8 + ["portrait"] + ["puppet"] * 2
-    assert len(bank.scenes) == 3 and [len(faces) for faces in bank.scene_faces] == [1, 1, 1]
+    assert kinds == ["cartoon"] * 2 + ["drawn"] * 8 + ["portrait"] + ["puppet"] * 2 + ["toon"] * 3
+    assert len(bank.scenes) == 8 and [len(faces) for faces in bank.scene_faces] == [1] * 8
     assert bank.views.shape[1:] == (192, 192, 3)
     known = np.isfinite(bank.meshes[..., 2]).all(1)
-    assert known[bank.view_kind == "portrait"].all() and not known[bank.view_kind == "puppet"].any()
+    assert known[bank.view_kind == "portrait"].all()
+    assert not known[np.isin(bank.view_kind, ("puppet", "toon", "cartoon"))].any()
     for mesh in bank.meshes:
         assert np.isfinite(mesh[:, :2]).all() and (mesh[4, :2] > 0).all() and (mesh[4, :2] < 192).all()
 
@@ -70,4 +73,4 @@ def test_a_broken_picture_leaves_a_reason(config, teacher):
     build_face_bank(config)
     with np.load(config.out / "labels.npz") as labels:
         reasons = [reason for reason in labels["reasons"].tolist() if reason]
-    assert len(reasons) == 1 and "torn.png" in reasons[0]
+    assert len(reasons) == 2 and all("torn.png" in reason for reason in reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -25,6 +26,9 @@ from openloopy.training.face_finder import (
 )
 from openloopy.training.face_mask import MaskTask, MaskTrainingConfig
 from openloopy.training.face_mesh import (
+    RIGHT_DRAWN_ERROR,
+    RIGHT_ERROR,
+    DrawnViews,
     MeshTask,
     MeshTrainingConfig,
     ViewPlace,
@@ -95,9 +99,31 @@ def test_a_view_and_its_mesh_move_together(bank, place):
 def test_batches_are_the_same_for_the_same_seed_and_hold_faceless_views(bank):
     config = MeshTrainingConfig(batch_size=16, faceless_share=0.4)
     draws = [draw_views(bank, config, np.random.default_rng(5), face_free_background) for _ in range(2)]
-    assert np.array_equal(draws[0][0], draws[1][0])
-    has_face = draws[0][2]
-    assert 0 < has_face.sum() < 16 and torch.isfinite(draws[0][1][has_face][..., :2]).all()
+    assert np.array_equal(draws[0].pictures, draws[1].pictures)
+    has_face = draws[0].has_face
+    assert 0 < has_face.sum() < 16 and torch.isfinite(draws[0].meshes[has_face][..., :2]).all()
+
+
+def asked(meshes: torch.Tensor, has_face: torch.Tensor, right_error: float = 0.08) -> DrawnViews:
+    return DrawnViews(np.zeros((0,)), meshes, has_face, torch.full((len(meshes),), right_error))
+
+
+def test_drawn_faces_are_right_from_a_larger_error_on():
+    true = torch.rand(2, 478, 3)
+    true[:, MESH_TO_68[36]], true[:, MESH_TO_68[45]] = torch.tensor([0.2, 0, 0]), torch.tensor([0.6, 0, 0])
+    there = torch.tensor([True, False])
+    found = true + torch.tensor([0.4 * 0.12, 0, 0])
+    assert asked(true, there).are_right(found).tolist() == [False, False]
+    assert asked(true, there, RIGHT_DRAWN_ERROR).are_right(found).tolist() == [True, False]
+
+
+def test_views_know_which_of_them_are_drawn(bank):
+    config = MeshTrainingConfig(batch_size=8, faceless_share=0.0, mouth_covered_share=0.0)
+    portraits = draw_views(bank, config, np.random.default_rng(0), face_free_background)
+    toons = replace(bank, view_kind=np.full(len(bank.view_kind), "toon"))
+    drawn = draw_views(toons, config, np.random.default_rng(0), face_free_background)
+    torch.testing.assert_close(portraits.right_error, torch.full((8,), RIGHT_ERROR))
+    torch.testing.assert_close(drawn.right_error, torch.full((8,), RIGHT_DRAWN_ERROR))
 
 
 @pytest.mark.parametrize("roll_deg", [0, 25])
@@ -152,12 +178,12 @@ def test_a_perfect_mesh_costs_nothing_and_a_wrong_lip_more_than_a_wrong_cheek():
     true = torch.rand(2, 478, 3)
     true[:, MESH_TO_68[36]], true[:, MESH_TO_68[45]] = torch.tensor([0.2, 0, 0]), torch.tensor([0.6, 0, 0])
     there, sure = torch.ones(2, dtype=torch.bool), torch.zeros(2)
-    perfect = mesh_losses(true, sure, true, there, weights, config)
+    perfect = mesh_losses(true, sure, asked(true, there), weights, config)
     assert perfect["points"] == perfect["openings"] == perfect["depth"] == 0
     lip, cheek = true.clone(), true.clone()
     lip[:, MESH_TO_68[62], 1] += 0.05
     cheek[:, 50, 1] += 0.05
-    parts = [mesh_losses(x, sure, true, there, weights, config) for x in (lip, cheek)]
+    parts = [mesh_losses(x, sure, asked(true, there), weights, config) for x in (lip, cheek)]
     assert parts[0]["points"] > 4 * parts[1]["points"]
     assert parts[0]["openings"] > 0 == parts[1]["openings"]
 
@@ -169,7 +195,7 @@ def test_unknown_depth_and_faceless_views_do_not_count():
     true[1] = torch.nan
     found = torch.rand(2, 478, 3, requires_grad=True)
     there = torch.tensor([True, False])
-    losses = mesh_losses(found, torch.zeros(2), true, there, mesh_point_weights(config), config)
+    losses = mesh_losses(found, torch.zeros(2), asked(true, there), mesh_point_weights(config), config)
     losses["loss"].backward()
     assert losses["depth"] == 0 and torch.isfinite(losses["loss"])
     assert found.grad[1].abs().sum() == 0 and found.grad[0, :, 2].abs().sum() == 0

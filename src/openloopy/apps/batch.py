@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openloopy.apps.generate import GenerateRequest, Progress, Studio
+from openloopy.apps.request import GenerateRequest
 from openloopy.apps.settings import VideoSettings
-from openloopy.inference.scene import Say
-from openloopy.media.files import MediaError, atomic_write, require_file
+from openloopy.inference.options import Say
+from openloopy.media.duration import in_words
+from openloopy.media.files import MediaError, atomic_write, only_writer, require_folder_of
+from openloopy.media.text_file import expected, read_table, read_text
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+if TYPE_CHECKING:
+    from openloopy.apps.generate import Progress, Studio
+
 FIELDS = ("portrait", "audio", "number", "seed")
 """What an output's name may be made of: names of the files, the row's number, the seed."""
+ROW_EXPECTED = "one object on each line, with `portrait` and `audio`"
 REPORT = "report.csv"
 REPORT_COLUMNS = ("portrait", "audio", "out", "status", "frames", "seconds", "message")
 
@@ -41,9 +47,12 @@ class BatchConfig:
     has_credentials: bool = True
 
     def __post_init__(self) -> None:
-        unknown = {name for _, name, _, _ in Formatter().parse(self.out) if name is not None} - set(FIELDS)
-        if unknown:
-            names = ", ".join(f"{{{name}}}" for name in FIELDS)
+        names = ", ".join(f"{{{name}}}" for name in FIELDS)
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(self.out) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"{self.out!r} is no pattern ({error}); there are {names}") from error
+        if unknown := fields - set(FIELDS):
             raise ValueError(f"unknown {{{min(unknown)}}} in {self.out!r}; there are {names}")
         if not self.out.endswith(".mp4"):
             raise ValueError(f"the pattern must end in .mp4, got {self.out!r}")
@@ -66,7 +75,7 @@ class BatchReport:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        return f"{parts} in {self.seconds:.1f} s; one line for each in {self.path}"
+        return f"{parts} in {in_words(self.seconds)}; one line for each in {self.path}"
 
 
 def make_batch(
@@ -81,17 +90,28 @@ def make_batch(
     Raises:
         ValueError: the table is not as expected, or two rows would have one name; nothing is made then.
     """
-    begun_s, requests = time.perf_counter(), list(read_requests(config))
-    _check_names(requests)
+    begun_s, requests = time.perf_counter(), planned(config)
     config.report.parent.mkdir(parents=True, exist_ok=True)
     rows, counts = [], Counter()
-    for i, request in enumerate(requests):
-        say(f"{i + 1} of {len(requests)}: {request.out}")
-        row = _row(request) | _make(request, studio, say, watch)
-        counts[row["status"]] += 1
-        rows.append(row)
-        _write_report(config.report, rows)
+    with only_writer(config.report):
+        for i, request in enumerate(requests):
+            say(f"{i + 1} of {len(requests)}: {request.out}")
+            row = _row(request) | _make(request, studio, say, watch)
+            counts[row["status"]] += 1
+            rows.append(row)
+            _write_report(config.report, rows)
     return BatchReport(config.report, counts, time.perf_counter() - begun_s)
+
+
+def planned(config: BatchConfig) -> list[GenerateRequest]:
+    """What `make_batch` would make; loads nothing.
+
+    Raises:
+        ValueError: the table is not as expected, or two rows would have one name.
+    """
+    requests = list(read_requests(config))
+    _check_names(requests)
+    return requests
 
 
 def read_requests(config: BatchConfig) -> Iterator[GenerateRequest]:
@@ -124,11 +144,18 @@ def _request(config: BatchConfig, home: Path, number: int, row: dict[str, str]) 
 
 
 def _folder_rows(folder: Path) -> Iterator[dict[str, str]]:
+    # Brings numpy, which a table does not need.
+    from openloopy.media.picture_file import PICTURE_ENDINGS
+
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    pictures = [path for path in files if path.suffix.lower() in PICTURE_ENDINGS]
     sounds = {}
     for path in files:
-        if path.suffix.lower() not in PICTURES and path.suffix.lower() not in (".json", ".csv", ".txt"):
+        if path.suffix.lower() not in PICTURE_ENDINGS and path.suffix.lower() not in (
+            ".json",
+            ".csv",
+            ".txt",
+        ):
             if path.stem in sounds:
                 raise ValueError(
                     f"{folder} has two sounds {path.stem!r}: {sounds[path.stem].name} and {path.name}"
@@ -145,18 +172,14 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _table_rows(path: Path) -> Iterator[dict[str, str]]:
-    text = require_file(path, "a table").read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".csv":
-        for row in csv.DictReader(text.splitlines()):
-            if None in row or None in row.values():
-                raise ValueError(f"{path}: a row has more or fewer values than there are columns: {row}")
-            yield row
+        yield from read_table(path, "a table with the columns portrait and audio")
     elif path.suffix.lower() == ".jsonl":
-        for line in filter(str.strip, text.splitlines()):
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}: expected one object on each line, got {line[:80]!r}")
-            yield {name: "" if value is None else str(value) for name, value in row.items()}
+        for number, line in enumerate(read_text(path, ROW_EXPECTED).splitlines(), 1):
+            if line.strip():
+                with expected(f"{path}, line {number}", ROW_EXPECTED):
+                    row = dict(json.loads(line))
+                yield {name: "" if value is None else str(value) for name, value in row.items()}
     else:
         raise ValueError(f"{path}: expected a folder, a .csv or a .jsonl")
 
@@ -164,8 +187,11 @@ def _table_rows(path: Path) -> Iterator[dict[str, str]]:
 def _check_names(requests: list[GenerateRequest]) -> None:
     if not requests:
         raise ValueError("there is nothing to make: the table has no rows")
-    name, count = Counter(request.out for request in requests).most_common(1)[0]
+    # By their sidecars: a.mp4 and a.MP4 would share one. As files, since ./a.mp4 is a.mp4.
+    places = Counter(os.path.realpath(request.sidecar) for request in requests)
+    place, count = places.most_common(1)[0]
     if count > 1:
+        name = next(request.out for request in requests if os.path.realpath(request.sidecar) == place)
         raise ValueError(
             f"{count} rows would be written to {name}; use {{portrait}}, {{audio}} or {{number}} in -o"
         )
@@ -174,11 +200,11 @@ def _check_names(requests: list[GenerateRequest]) -> None:
 def _make(
     request: GenerateRequest, studio: Studio, say: Say, watch: Callable[[Progress], None] | None
 ) -> dict[str, Any]:
-    if request.out.exists() and request.sidecar.exists():
-        return {"status": "kept", "message": "it was there already"}
     begun_s, notes = time.perf_counter(), []
     try:
         request.out.parent.mkdir(parents=True, exist_ok=True)
+        if require_folder_of(request.out).exists() and request.sidecar.exists():
+            return {"status": "kept", "message": "it was there already"}
         # One without the other is left of something that was moved: it is not ours to overwrite.
         report = studio.make(request, say=notes.append, watch=watch)
     except (ValueError, MediaError, OSError) as error:
@@ -193,7 +219,9 @@ def _row(request: GenerateRequest) -> dict[str, Any]:
 
 
 def _write_report(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    # Names of files may be no text.
+    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_write(path) as partial, open(partial, "w", **text) as file:
         writer = csv.DictWriter(file, REPORT_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -10,7 +10,7 @@ import av
 
 from openloopy.media import credentials
 from openloopy.media.credentials import Credentials
-from openloopy.media.files import require_file
+from openloopy.media.files import ffmpeg_url, require_file
 from openloopy.media.mark import MarkFinding, find_mark
 
 TAG_WORDS = "AI-generated"
@@ -77,7 +77,7 @@ def _says_generated(found: Credentials | None) -> bool:
 
 def _tag(path: Path) -> str | None:
     try:
-        with av.open(str(path)) as container:
+        with av.open(ffmpeg_url(path), metadata_errors="replace") as container:
             comment = container.metadata.get("comment", "")
     except (av.error.FFmpegError, ValueError):
         return None  # what it is after all is told by whoever reads its pictures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import torch
 from openloopy import __version__
 from openloopy.face.networks import WEIGHTS_NAME, shipped_folder
 from openloopy.inference.memory import counts_of, needed_bytes, pick_tier
+from openloopy.media.machine import cpu_cores, cpu_quota, memory_limit, total_memory_bytes
 from openloopy.models.folder import EMBEDDED_MINI, load_config
 from openloopy.models.loopy import LoopyConfig, LoopyModel
-from openloopy.models.precision import computes_in_bf16, has_cpu_bf16
-from openloopy.rig.drawing import cpu_cores
+from openloopy.models.precision import computes_in_bf16, has_cpu_bf16, lacks_cpu_bf16
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,7 +55,13 @@ class Examination:
 
     versions: dict[str, str]
     cpu_cores: int
-    memory_gb: float
+    """That this process may use: by affinity, and by its container's share."""
+    cpu_quota: float | None
+    """Cores' worth of time that a container or service allows; None: no limit."""
+    memory_gb: float | None
+    """Of the machine; None where nobody says."""
+    memory_limit_gb: float | None
+    """What a container or service allows; None: no limit."""
     has_cpu_bf16: bool
     devices: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -80,7 +85,9 @@ def examine() -> Examination:
     return Examination(
         versions=versions(),
         cpu_cores=cpu_cores(),
-        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        cpu_quota=cpu_quota(),
+        memory_gb=_gb(total_memory_bytes()),
+        memory_limit_gb=_gb(limit.most if (limit := memory_limit()) else None),
         has_cpu_bf16=has_cpu_bf16(),
         devices=_devices(),
         parts=(
@@ -107,7 +114,12 @@ def choose(device: str, dtype: str, config: LoopyConfig | None = None) -> Choice
         raise ValueError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     chosen = _choose_device(device)
     if dtype == "float16" and chosen.type == "cpu":
-        raise ValueError("float16 is unusably slow on a CPU; use --dtype bfloat16 or float32")
+        raise ValueError("float16 is unusably slow on a CPU; use --dtype float32")
+    if dtype == "bfloat16" and chosen.type == "cpu" and lacks_cpu_bf16():
+        # Measured: ten to thirty times as long, docs/log.md, "bfloat16 where the CPU lacks it".
+        raise ValueError(
+            "this CPU has no arithmetic in bfloat16 and would take ten times as long as in float32; use --dtype float32"
+        )
     return Choice(chosen, _fast_dtype(chosen, config) if dtype == "auto" else DTYPES[dtype])
 
 
@@ -135,6 +147,10 @@ def _fast_dtype(device: torch.device, config: LoopyConfig | None) -> torch.dtype
     if computes_in_bf16(device):
         return torch.bfloat16
     return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _gb(size: int | None) -> float | None:
+    return None if size is None else round(size / 2**30, 1)
 
 
 def _devices() -> tuple[str, ...]:

@@ -1,17 +1,15 @@
 """One command for the paper's tables: every metric on folders of videos, as JSON, Markdown, CSV and a page.
 
-Each video is measured once and its numbers are kept in OUT/videos, so that an interrupted run goes on, and so that no
-more than one video's landmarks are in memory. Metrics that need weights from outside are computed where the weights
-are, and otherwise say how to get them; they are never guessed.
+Each video is measured once and its numbers are kept in OUT/videos (`evaluation_videos`). Metrics that need weights
+from outside are computed where the weights are, and otherwise say how to get them (`evaluation_sets`); they are never
+guessed. A video that a number cannot be had of is left out of its mean, counted and named (`evaluation_notes`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,11 @@ import numpy as np
 from rich.progress import track as with_progress
 
 from openloopy import __version__
+from openloopy.apps.evaluation_notes import Facts, LeftOut, mismatches
+from openloopy.apps.evaluation_page import evaluation_page
+from openloopy.apps.evaluation_sets import outside_measures, set_distances
+from openloopy.apps.evaluation_tables import markdown, means_csv, videos_csv
+from openloopy.apps.evaluation_videos import EvaluatedVideo, load_measured, read_steady, save_measured
 from openloopy.apps.protocols import (
     Case,
     Cases,
@@ -34,38 +37,23 @@ from openloopy.apps.protocols import (
     sample,
     with_generated,
 )
-from openloopy.data.footage import SteadyReader, sound_start
+from openloopy.data.footage import SteadyReader
 from openloopy.face.landmarks import NetworkLandmarker
-from openloopy.measures.behaviour import bilabial_spans, interval_distance, lip_closures, read_grid_words
-from openloopy.measures.deep3d import expression_coefficients, published_deep3d
-from openloopy.measures.expression import e_fid, landmark_expression_distance
-from openloopy.measures.fid_fvd import fid, fvd_inc, fvd_res
-from openloopy.measures.iqa import image_quality
-from openloopy.measures.outside_weights import WeightsMissing, weights_path
-from openloopy.measures.smoothness import motion_smoothness
-from openloopy.measures.syncnet import load_syncnet, syncnet_crop, syncnet_score
-from openloopy.measures.video_numbers import FPS, NUMBERS, Measured, measure_pair, measure_video
-from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_waveform
-from openloopy.media.files import MediaError, atomic_write, sha256_file
+from openloopy.measures.video_numbers import (
+    NUMBERS,
+    Found,
+    Measured,
+    measure_closures,
+    measure_pair,
+    measure_video,
+)
+from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_sound
+from openloopy.media.files import MediaError, atomic_write, only_run_in, remove_partial_files, sha256_file
 from openloopy.media.video import probe_video
 
-VERSION = 2
+VERSION = 3
 """Of the per-video numbers; those of another version are measured again."""
 BOOTSTRAP, SEED = 1000, 0
-IQA_EVERY = 10
-OUTSIDE = {
-    "Sync-C": "higher",
-    "Sync-D": "lower",
-    "IQA": "higher",
-    "Smooth": "truth",
-    "FID": "lower",
-    "FVD-Res": "lower",
-    "FVD-Inc": "lower",
-    "E-FID": "lower",
-}
-"""Metrics of the paper that need weights from outside, and what is better."""
-SETS = {"landmark expression distance": "lower", "blink interval distance, s": "lower"}
-"""Distances between the two sets that need none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +70,17 @@ class EvaluateConfig:
     """Folder of word times in GRID's form, `<case>.align`: lips are asked to close in words with b, m, p."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Video:
-    """A measured file, and where what was measured lies."""
+@dataclass(kw_only=True)
+class _Evaluation:
+    """What has been measured so far, and what is to be said about it."""
 
-    path: Path
-    stored: Path
-
-    @property
-    def measured(self) -> Measured:
-        with np.load(self.stored) as arrays:
-            numbers = json.loads(str(arrays["numbers"]))
-            return Measured(numbers, arrays["points"], arrays["intervals"], arrays["descriptors"])
+    config: EvaluateConfig
+    landmarker: NetworkLandmarker
+    videos: dict[str, list[EvaluatedVideo]] = field(default_factory=lambda: {"generated": [], "real": []})
+    facts: dict[str, dict[str, Facts]] = field(default_factory=lambda: {"generated": {}, "real": {}})
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    notes: list[str] = field(default_factory=list)
 
 
 def cases_of(
@@ -137,131 +124,162 @@ def _with_videos(cases: Cases, generated: Path, method: str) -> Cases:
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measure everything, write `report.json`, `report.md`, `report.csv` and `report.html`, and return the report.
+    """Measure everything, write `report.json`, .md, .csv and .html and `means.csv`, and return the report.
 
     Raises:
         ValueError: there is no generated video, or none could be read.
     """
-    from openloopy.apps.evaluation_page import evaluation_page
-
     (config.out / "videos").mkdir(parents=True, exist_ok=True)
+    with only_run_in(config.out):
+        remove_partial_files(config.out / "videos")
+        return _evaluated(config)
+
+
+def _evaluated(config: EvaluateConfig) -> dict[str, Any]:
     cases = [case for case in config.cases.cases if case.generated is not None]
     if not cases:
         raise ValueError(
             f"there is no generated video among {len(config.cases.cases)} cases; nothing to evaluate"
         )
-    landmarker, rows, notes = NetworkLandmarker(), [], list(config.cases.notes)
-    videos: dict[str, list[_Video]] = {"generated": [], "real": []}
+    evaluation = _Evaluation(config=config, landmarker=NetworkLandmarker(), notes=list(config.cases.notes))
     for case in with_progress(cases, description="videos"):
-        row = _measure_case(config, case, landmarker, videos, notes)
-        if row is not None:
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"none of {len(cases)} videos could be measured; the first reason: {notes[-1]}")
-    report = {
+        _measure_case(evaluation, case)
+    if not evaluation.rows:
+        raise ValueError(
+            f"none of {len(cases)} videos could be measured; the first reason: "
+            f"{evaluation.notes[len(config.cases.notes)]}"
+        )
+    report = _report(evaluation, cases)
+    # A number that is none would make the file no JSON: each was looked at when it was measured.
+    _write(config.out / "report.json", json.dumps(report, indent=1, allow_nan=False))
+    _write(config.out / "report.md", markdown(report))
+    _write(config.out / "report.csv", videos_csv(report["videos"]))
+    _write(config.out / "means.csv", means_csv(report))
+    _write(config.out / "report.html", evaluation_page(report))
+    return report
+
+
+def _report(evaluation: _Evaluation, cases: Sequence[Case]) -> dict[str, Any]:
+    config, left_out = evaluation.config, evaluation.left_out
+    num_real = sum(case.truth is not None for case in cases)
+    counts = {"generated": len(cases), "real": num_real, "pair": num_real}
+    sets = set_distances(evaluation.videos, left_out)
+    outside = outside_measures(evaluation.videos, config.device, left_out)
+    return {
         "version": VERSION,
         "openloopy": __version__,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "name": config.name,
         "protocol": {"counts": config.cases.counts, "seed": config.cases.seed},
-        "notes": notes,
-        "numbers": _summary(rows),
-        "sets": _set_distances(videos),
-        "outside": _outside(config, cases, videos),
-        "videos": rows,
+        "notes": [*evaluation.notes, *mismatches(evaluation.facts), *left_out.notes()],
+        "cases": counts,
+        "numbers": _summary(evaluation.rows),
+        "sets": sets.values,
+        "outside": outside.values,
+        "used": sets.used | outside.used,
+        "left_out": left_out.reasons,
+        "videos": evaluation.rows,
     }
-    _write(config.out / "report.json", json.dumps(report, indent=1))
-    _write(config.out / "report.md", markdown(report))
-    _write(config.out / "report.csv", as_csv(rows))
-    _write(config.out / "report.html", evaluation_page(report))
-    return report
 
 
-def _measure_case(
-    config: EvaluateConfig,
-    case: Case,
-    landmarker: NetworkLandmarker,
-    videos: dict[str, list[_Video]],
-    notes: list[str],
-) -> dict[str, Any] | None:
-    """A row of the report; None, and a note, where the generated video cannot be read."""
-    found: dict[str, _Video] = {}
-    for kind, path in (("generated", case.generated), ("real", case.truth)):
+def _measure_case(evaluation: _Evaluation, case: Case) -> None:
+    """A row of the report; a note, and none, where the generated video cannot be read."""
+    found: dict[str, EvaluatedVideo] = {}
+    for side, path in (("generated", case.generated), ("real", case.truth)):
         if path is None:
             continue
         try:
-            found[kind] = _Video(path, _stored(config.out, path, case.audio or path, landmarker))
+            found[side] = _measured_file(evaluation, case, side, path)
         except (MediaError, ValueError) as error:
-            notes.append(f"{case.name}, {kind}: {error}")
+            evaluation.notes.append(f"{case.name}, {side}: {error}")
     if "generated" not in found:
-        return None
-    for kind, video in found.items():
-        videos[kind].append(video)
-        fps = probe_video(video.path).fps
-        if abs(fps - FPS) > 0.1:
-            notes.append(f"{case.name}, {kind}: {fps:.2f} frames per second, read at {FPS}")
-    measured = {kind: video.measured for kind, video in found.items()}
-    row = {"name": case.name, "category": case.category, "generated": measured["generated"].numbers}
-    if "real" in measured:
-        frames = tuple(partial(_frames, found[kind].path) for kind in ("generated", "real"))
-        pair = measure_pair(measured["generated"], measured["real"], frames)
-        pair |= _closures(config.align, case.name, measured)
-        row |= {"real": measured["real"].numbers, "pair": pair}
-    return row
+        evaluation.facts["real"].pop(case.name, None)
+        return
+    measured = {side: video.measured for side, video in found.items()}
+    row: dict[str, Any] = {"name": case.name, "category": case.category, "files": {}}
+    for side, video in found.items():
+        evaluation.videos[side].append(video)
+        row["files"][side] = evaluation.facts[side][case.name].key
+        row[side] = _told(evaluation, case, side, Found(measured[side].numbers, measured[side].left_out))
+    if "real" in found:
+        row["pair"] = _told(evaluation, case, "pair", _pair(evaluation.config.align, case, found, measured))
+    evaluation.rows.append(row)
 
 
-def _closures(align: Path | None, name: str, measured: dict[str, Measured]) -> dict[str, float]:
-    """Share of the words with b, m, p in which our lips close as the real ones do; nothing where none is asked for."""
-    path = None if align is None else align / f"{name}.align"
-    if path is None or not path.exists():
-        return {}
-    tracks = [measured[kind].points for kind in ("generated", "real")]
-    length = min(map(len, tracks))
-    spans = bilabial_spans(read_grid_words(path))
-    spans = spans[spans[:, 1] * FPS <= length]
-    found = lip_closures(*(track[:length] for track in tracks), spans, FPS)
-    return {"closures": found.num_closed / found.num_intervals} if found.num_intervals else {}
+def _measured_file(evaluation: _Evaluation, case: Case, side: str, path: Path) -> EvaluatedVideo:
+    """A file of a case, measured."""
+    sound = case.audio or path
+    stored = _stored(evaluation, path, sound)
+    evaluation.notes += [f"{case.name}, {side}: {note}" for note in _sound_notes(sound)]
+    fps = probe_video(path).fps
+    key = stored.stem.removesuffix(f"-v{VERSION}")
+    evaluation.facts[side][case.name] = Facts.of(load_measured(stored), fps, key)
+    return EvaluatedVideo(case.name, path, stored, partial(_sound_of, path, sound))
 
 
-def _stored(out: Path, path: Path, sound: Path, landmarker: NetworkLandmarker) -> Path:
+def _told(evaluation: _Evaluation, case: Case, side: str, found: Found) -> dict[str, float]:
+    """The numbers; what is missing among them goes to the notes."""
+    for name, reason in found.left_out.items():
+        evaluation.left_out.add(name, side, case.name, reason)
+    return found.numbers
+
+
+def _pair(
+    align: Path | None, case: Case, videos: Mapping[str, EvaluatedVideo], measured: Mapping[str, Measured]
+) -> Found:
+    """Numbers of the generated video beside the real one; closures where word times are asked for."""
+    generated, real = measured["generated"], measured["real"]
+    found = measure_pair(generated, real, (videos["generated"].frames, videos["real"].frames))
+    if align is None:
+        return found
+    path = align / f"{case.name}.align"
+    if not path.is_file():
+        found.leave_out(["closures"], f"no word times (NAME.align) in {align}")
+        return found
+    closed = measure_closures(generated, real, path)
+    return Found(found.numbers | closed.numbers, found.left_out | closed.left_out)
+
+
+def _stored(evaluation: _Evaluation, path: Path, sound: Path) -> Path:
     """What was measured of this file with this sound, in OUT/videos; measured now where it is not there."""
     key = f"{sha256_file(path)[:16]}-{sha256_file(sound)[:8]}-v{VERSION}"
-    stored = out / "videos" / f"{key}.npz"
-    if not stored.exists():
+    stored = evaluation.config.out / "videos" / f"{key}.npz"
+    if stored.exists():
         try:
-            waveform = _sound_of(path, sound)
-        except AudioError:
-            waveform = None
-        found = measure_video(partial(_frames, path), waveform, landmarker)
-        with atomic_write(stored) as partial_path, open(partial_path, "wb") as file:
-            np.savez(
-                file,
-                numbers=json.dumps(found.numbers),
-                points=found.points,
-                intervals=found.blink_intervals_s,
-                descriptors=found.descriptors,
-            )
+            load_measured(stored)
+            return stored
+        except ValueError as error:
+            evaluation.notes.append(f"{path.name} is measured again: {error}")
+    save_measured(_measure_file(path, sound, evaluation.landmarker), stored)
     return stored
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
-    """At 25 fps, whatever rate the file has: the picture that is nearest in time."""
-    return (frame.rgb for frame in SteadyReader(path))
+def _measure_file(path: Path, sound: Path, landmarker: NetworkLandmarker) -> Measured:
+    try:
+        waveform = _sound_of(path, sound)
+    except AudioError as error:
+        waveform = f"sound: {str(error).removeprefix(f'{path} ')}"
+    return measure_video(partial(read_steady, path), waveform, landmarker)
+
+
+def _sound_notes(sound: Path) -> list[str]:
+    """What is to be known of a sound, such as where it is damaged; where there is none, the numbers say so."""
+    try:
+        return [note.replace(f"{sound}", sound.name) for note in open_sound(sound).notes]
+    except AudioError:
+        return []
 
 
 def _sound_of(path: Path, sound: Path) -> np.ndarray:
     """The sound from the first picture on where it lies in the video itself, whose tracks may begin apart."""
-    waveform = open_waveform(sound)
+    opened = open_sound(sound)
+    waveform = opened.waveform.whole()
     if sound != path:
         return waveform
     reader = SteadyReader(path)
     next(iter(reader))
-    late = round((sound_start(path) - reader.info.first_time_s) * SAMPLE_RATE_HZ)
+    late = round((opened.start_s - reader.info.first_time_s) * SAMPLE_RATE_HZ)
     return np.pad(waveform, (late, 0)) if late > 0 else waveform[-late:]
-
-
-def _all_frames(paths: Sequence[Path]) -> Iterator[Iterator[np.ndarray]]:
-    return map(_frames, paths)
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -290,121 +308,6 @@ def interval(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _set_distances(videos: dict[str, list[_Video]]) -> dict[str, Any]:
-    """Distances of the generated and the real set; a text where one cannot be had."""
-    sides = [videos[kind] for kind in ("generated", "real")]
-    if not sides[1]:
-        return dict.fromkeys(SETS, "needs real videos (--truth)")
-    points = [(video.measured.points for video in side) for side in sides]
-    intervals = [np.concatenate([video.measured.blink_intervals_s for video in side]) for side in sides]
-    measures: dict[str, Callable[[], float]] = {
-        "landmark expression distance": lambda: landmark_expression_distance(*points),
-        "blink interval distance, s": lambda: interval_distance(*intervals),
-    }
-    return {name: _value_or_text(measure) for name, measure in measures.items()}
-
-
-def _outside(
-    config: EvaluateConfig, cases: Sequence[Case], videos: dict[str, list[_Video]]
-) -> dict[str, Any]:
-    """The paper's metrics that need weights from outside: values, or what is missing."""
-    ours, real = videos["generated"], videos["real"]
-    paths = [[video.path for video in side] for side in (ours, real)]
-    sounds = {case.generated: case.audio or case.generated for case in cases}
-    single = {
-        "Sync-C": lambda: _syncnet(ours, sounds, "confidence"),
-        "Sync-D": lambda: _syncnet(ours, sounds, "distance"),
-        "IQA": lambda: _mean(partial(image_quality, every=IQA_EVERY, device=config.device), paths[0]),
-        "Smooth": lambda: _mean(partial(motion_smoothness, device=config.device), paths[0]),
-    }
-    pairs = {
-        "FID": lambda: fid(*map(_all_frames, paths)).distance,
-        "FVD-Res": lambda: fvd_res(*map(_all_frames, paths)).distance,
-        "FVD-Inc": lambda: fvd_inc(*map(_all_frames, paths)).distance,
-        "E-FID": lambda: e_fid(*(_coefficients(side) for side in (ours, real))),
-    }
-    found = {name: _value_or_text(measure) for name, measure in single.items()}
-    for name, measure in pairs.items():
-        found[name] = _value_or_text(measure) if real else "needs real videos (--truth)"
-    return found
-
-
-def _value_or_text(measure: Callable[[], float]) -> float | str:
-    try:
-        return float(measure())
-    except (WeightsMissing, ValueError) as error:
-        return str(error)
-
-
-def _mean(measure: Callable[[Iterator[np.ndarray]], float], paths: Sequence[Path]) -> float:
-    return float(np.mean([measure(_frames(path)) for path in paths]))
-
-
-def _syncnet(videos: Sequence[_Video], sounds: dict[Path, Path], field: str) -> float:
-    network = load_syncnet(weights_path("syncnet"))
-    scores = []
-    for video in videos:
-        crops = syncnet_crop(_frames(video.path), video.measured.points)
-        waveform = _sound_of(video.path, sounds[video.path])
-        scores.append(getattr(syncnet_score(network, crops, waveform), field))
-    return float(np.mean(scores))
-
-
-def _coefficients(videos: Sequence[_Video]) -> Iterator[np.ndarray]:
-    network = published_deep3d()
-    for video in videos:
-        yield expression_coefficients(_frames(video.path), video.measured.points, network=network)
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a Markdown page."""
-    counts = [row["num_videos"] for number in report["numbers"].values() for row in number.values()]
-    lines = [f"# {report['name']}", "", f"{len(report['videos'])} videos, {report['date']}.", ""]
-    lines += ["| measure | generated | real | better | unit |", "|---|---|---|---|---|"]
-    for name, sides in report["numbers"].items():
-        number = NUMBERS[name]
-        cells = [_cell(sides.get(side)) for side in ("generated", "real")]
-        cells[0] = _cell(sides["pair"]) if "pair" in sides else cells[0]
-        lines.append(f"| {number.title} | {cells[0]} | {cells[1]} | {number.better} | {number.unit} |")
-    for title, values, better in (
-        ("Between the sets", report["sets"], SETS),
-        ("Networks from outside", report["outside"], OUTSIDE),
-    ):
-        lines += ["", f"## {title}", "", "| measure | value | better |", "|---|---|---|"]
-        lines += [f"| {name} | {_value(value)} | {better[name]} |" for name, value in values.items()]
-    lines += [
-        "",
-        f"Means over videos (at most {max(counts, default=0)}) with 95 % bootstrap intervals over videos.",
-    ]
-    lines += ["", *(f"- {note}" for note in report["notes"])]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line per video and side."""
-    text = io.StringIO()
-    names = list(NUMBERS)
-    writer = csv.writer(text)
-    writer.writerow(["name", "category", "side", *names])
-    for row in rows:
-        for side in ("generated", "real", "pair"):
-            if side in row:
-                writer.writerow(
-                    [row["name"], row["category"], side, *(row[side].get(name, "") for name in names)]
-                )
-    return text.getvalue()
-
-
-def _cell(summary: dict[str, float] | None) -> str:
-    if summary is None:
-        return ""
-    return f"{summary['mean']:.4g} [{summary['low']:.4g}, {summary['high']:.4g}]"
-
-
-def _value(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as partial_path:
-        partial_path.write_text(text, "utf-8")
+        partial_path.write_text(text, "utf-8", newline="")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from openloopy.apps.evaluation_tables import N_MEANS, num_videos_text, used_of_number, used_of_set
 from openloopy.data.plots import histogram, number
 from openloopy.data.report import histogram_of
 from openloopy.data.report_page import POLICY, STYLE, plain
@@ -16,11 +17,11 @@ from openloopy.measures.video_numbers import NUMBERS
 def evaluation_page(report: dict[str, Any]) -> str:
     """The page for the report of `apps.evaluate.evaluate`; it needs nothing but itself."""
     sections = [
-        f"<h1>{_html(report['name'])}</h1><p>{len(report['videos'])} videos, {_html(report['date'])}, "
+        f"<h1>{_html(report['name'])}</h1><p>{num_videos_text(report)}, {_html(report['date'])}, "
         f"OpenLoopy {_html(report['openloopy'])}</p>",
         _section("Numbers", _numbers(report)),
-        _section("Between the sets", _values(report["sets"])),
-        _section("Networks from outside", _values(report["outside"])),
+        _section("Between the sets", _values("sets", report)),
+        _section("Networks from outside", _values("outside", report)),
         _section("Video by video", _plots(report)),
         _section("What the paper reports", "".join(_paper(name) for name in TABLES)),
         _section("Notes", "".join(f"<p>{_html(note)}</p>" for note in report["notes"]) or "<p>none</p>"),
@@ -42,11 +43,13 @@ def _numbers(report: dict[str, Any]) -> str:
             NUMBERS[name].title,
             _mean(ours),
             _mean(sides.get("real")),
+            used_of_number(name, report),
             NUMBERS[name].better,
             NUMBERS[name].unit,
         ]
         rows.append(cells)
-    return _table(["measure", "generated", "real", "better", "unit"], rows)
+    table = _table(["measure", "generated", "real", "n", "better", "unit"], rows)
+    return f"{table}<p>{_html(N_MEANS)}</p>"
 
 
 def _mean(summary: dict[str, float] | None) -> str:
@@ -55,9 +58,12 @@ def _mean(summary: dict[str, float] | None) -> str:
     return f"{number(summary['mean'])} ({number(summary['low'])} to {number(summary['high'])})"
 
 
-def _values(values: dict[str, float | str]) -> str:
-    rows = [[name, number(v) if isinstance(v, float) else v] for name, v in values.items()]
-    return _table(["measure", "value"], rows)
+def _values(part: str, report: dict[str, Any]) -> str:
+    rows = [
+        [name, number(value) if isinstance(value, float) else value, used_of_set(name, report)]
+        for name, value in report[part].items()
+    ]
+    return _table(["measure", "value", "n"], rows)
 
 
 def _plots(report: dict[str, Any]) -> str:
@@ -96,8 +102,15 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_html(title)}</th>" for title in titles)
-    body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    """The column n stays on one line, in however narrow a window."""
+    kinds = [' class="num"' if title == "n" else "" for title in titles]
+    head = "".join(f"<th{kind}>{_html(title)}</th>" for kind, title in zip(kinds, titles, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{kind}>{_html(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -12,6 +12,8 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
+import math
 import os
 import re
 import secrets
@@ -25,11 +27,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openloopy.apps.generate import GenerateRequest, Progress, Studio
+from openloopy.apps.request import check_inputs
 from openloopy.apps.settings import VideoSettings
-from openloopy.media.audio import AudioError, read_blocks
-from openloopy.media.files import atomic_write
+from openloopy.media.audio import AudioError
+from openloopy.media.duration import in_words
+from openloopy.media.files import BusyError, MediaError, atomic_write, only_run_in
 from openloopy.media.image import as_rgb
+from openloopy.media.sound_file import SoundReader
+from openloopy.media.text_file import expected, made_of, read_json
 
+log = logging.getLogger(__name__)
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED = frozenset({"done", "failed", "cancelled"})
 MAX_ATTEMPTS = 2
@@ -39,6 +46,7 @@ FIRST_GUESS = 0.6
 HOUSEKEEPING_S = 5.0
 TAIL_WAIT_S = 0.05
 TAIL_BLOCK_BYTES = 1 << 16
+JOB_EXPECTED = "a job of this service"
 ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -68,6 +76,11 @@ class Limits:
     """After which a finished job is deleted."""
     idle_s: float = 300.0
     """After which the model's memory is given back, until the next job."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number that is not negative, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +182,7 @@ class JobQueue:
             QueueFullError: too many are waiting.
             ValueError: what was uploaded is no picture or no sound, or too long.
         """
+        check_inputs(folder / "image", folder / "audio", ("the image", "the audio"))
         as_rgb(folder / "image")
         audio_s = self.audio_s(folder / "audio")
         with self._changed:
@@ -267,12 +281,12 @@ class JobQueue:
             AudioError: no sound, or too long.
         """
         num_samples = 0
-        for block in read_blocks(path):
+        for block in SoundReader(path):
             num_samples += block.samples.shape[1]
             if num_samples > self.limits.max_audio_s * block.sample_rate_hz:
                 raise AudioError(
-                    f"the sound is longer than {self.limits.max_audio_s:g} s; cut it into several, or run a service "
-                    "with a higher --max-audio-s"
+                    f"the sound is longer than {in_words(self.limits.max_audio_s)}; cut it into several, or run a "
+                    "service with a higher --max-audio-s"
                 )
         return num_samples / block.sample_rate_hz
 
@@ -376,7 +390,7 @@ class JobQueue:
                 raise StoppedError(stop or "closed")
             if time.monotonic() - begun_s > self.limits.max_job_s:
                 raise StoppedError(
-                    f"it took longer than {self.limits.max_job_s:g} s, the most that this service gives"
+                    f"it took longer than {in_words(self.limits.max_job_s)}, the most that this service gives"
                 )
 
         try:
@@ -405,7 +419,10 @@ class JobQueue:
 
     def _set(self, job: Job) -> Job:
         self._jobs[job.id] = job
-        _write(self.folder / job.id, job)
+        try:
+            _write(self.folder / job.id, job)
+        except OSError as error:  # of a full disk; the queue goes on with what it knows
+            log.error("%s; after a restart video %s is as it was before", error, job.id)
         return job
 
     def _finish(self, job: Job) -> None:
@@ -430,36 +447,36 @@ class JobQueue:
             self.forget(id)
 
 
-def _lock(folder: Path) -> Any:
+def _lock(folder: Path) -> contextlib.ExitStack:
     """Held as long as the queue lives: two of them would make the same jobs."""
-    file = open(folder / ".lock", "w")
+    lock = contextlib.ExitStack()
     try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows has no such locks
-        pass
-    except OSError as error:
-        file.close()
+        lock.enter_context(only_run_in(folder))
+    except BusyError as error:
         raise ValueError(f"another service uses {folder}; stop it, or give another --folder") from error
-    return file
+    return lock
 
 
 def _write(folder: Path, job: Job) -> None:
     facts = asdict(job) | {"settings": job.settings.as_text()}
     with atomic_write(folder / "job.json") as partial:
-        partial.write_text(json.dumps(facts, indent=1))
+        partial.write_text(json.dumps(facts, indent=1, allow_nan=False))
 
 
 def _read(folder: Path) -> Job | None:
-    """The job of a folder; None if there is no sound one."""
+    """The job of a folder; None if there is no sound one, which is told and left as it is."""
+    path = folder / "job.json"
     try:
-        facts = json.loads((folder / "job.json").read_text())
-        settings = VideoSettings.from_text(facts.pop("settings"))
-        job = Job(**facts | {"settings": settings, "notes": tuple(facts["notes"])})
-    except (ValueError, TypeError, KeyError, OSError):
+        facts = read_json(path, JOB_EXPECTED)
+        with expected(path, JOB_EXPECTED):
+            settings = VideoSettings.from_text(facts["settings"])
+            job = made_of(Job, facts | {"settings": settings, "notes": tuple(facts["notes"])})
+            if job.id != folder.name or not ID_PATTERN.fullmatch(job.id):
+                raise ValueError(f"it calls itself {job.id!r}")
+    except (MediaError, OSError) as error:
+        log.warning("%s; it is left out", error)
         return None
-    return job if job.id == folder.name and ID_PATTERN.fullmatch(job.id) else None
+    return job
 
 
 def _plain(texts: list[str], folder: Path) -> tuple[str, ...]:

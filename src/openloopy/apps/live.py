@@ -14,49 +14,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from openloopy.apps.generate import AI_TAG, MINI, ModelChoice, Studio, finished
-from openloopy.apps.settings import VideoSettings
+from openloopy.apps.generate import AI_TAG, MINI, Studio, finished
+from openloopy.apps.live_request import LiveRequest, check_live, check_live_output
+from openloopy.apps.request import ModelChoice
 from openloopy.inference.memory import tier_options
-from openloopy.inference.scene import Say
+from openloopy.inference.options import Say
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.media.files import MediaError, require_folder_of
+from openloopy.media.files import MediaError
 from openloopy.media.image import as_rgb
-from openloopy.media.live_sound import SOURCES, LiveSound, is_live_source, open_live
+from openloopy.media.live_sound import LiveSound, open_live
 from openloopy.media.video import FPS, StreamWriter, to_yuv420
 
-STANDARD_OUTPUT = "-"
-RAW = "y4m:"
 STEP_S, NUM_STEPS = 0.01, 6_000
 """Of measured delays."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveRequest:
-    """What to make of a sound that comes."""
-
-    portrait: Any
-    """A picture: path, PIL image or array."""
-    audio: str
-    """ "-", "pcm:RATE" or "mic[:DEVICE]" (`media.live_sound.open_live`)."""
-    out: str
-    """ "-", "y4m:-", "y4m:PATH" or PATH."""
-    settings: VideoSettings = VideoSettings()
-
-    def __post_init__(self) -> None:
-        if not is_live_source(self.audio):
-            raise ValueError(
-                f"with --live the sound is {SOURCES}, got {self.audio!r}; leave --live out for a file"
-            )
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether raw frames are wanted."""
-        return self.out.startswith(RAW)
 
 
 @dataclass(frozen=True)
@@ -70,13 +44,16 @@ class LiveReport:
     worst_delay_s: float
     dropped_s: float
     """Of sound that came faster than it could be used."""
+    lost_s: float = 0.0
+    """Of sound that was damaged; it is silent there."""
 
     def __str__(self) -> str:
         dropped = f"; {self.dropped_s:.2f} s of sound were left out, since this machine is too slow for them"
+        lost = f"; {self.lost_s:.2f} s of sound were damaged, it is silent there"
         return (
             f"{self.num_frames} frames ({self.num_frames / FPS:.2f} s); the first came {self.first_frame_s:.2f} s "
             f"after the sound began, half of them within {self.median_delay_s:.2f} s of their sound, all within "
-            f"{self.worst_delay_s:.2f} s{dropped if self.dropped_s else ''}"
+            f"{self.worst_delay_s:.2f} s{dropped if self.dropped_s else ''}{lost if self.lost_s else ''}"
         )
 
 
@@ -94,8 +71,11 @@ def generate_live(
         say: called with things a user should know.
         sound, sink: in place of those that the request names.
     """
+    if sink is None:
+        check_live(request)
     studio = Studio(choice, say=say)
-    scene = studio.scene(as_rgb(request.portrait), request.settings, say=say, name=str(request.portrait))
+    rgb = as_rgb(request.portrait, say)
+    scene = studio.scene(rgb, request.settings, say=say, name=str(request.portrait))
     options = tier_options(request.settings.options, studio.tier.tier)
     with contextlib.ExitStack() as stack:
         sink = sink or stack.enter_context(_sink(request.out))
@@ -129,7 +109,7 @@ class _Ear:
 
     def listen(self) -> LiveSound:
         self._say(f"listening to {self._source}")
-        self.sound = self.sound or open_live(self._source)
+        self.sound = self.sound or open_live(self._source, say=self._say)
         return self.sound
 
     def close(self) -> None:
@@ -201,23 +181,21 @@ class DelayMeter:
         """Of all frames so far."""
         total = int(self._counts.sum())
         median_s = STEP_S * int(np.searchsorted(self._counts.cumsum(), total / 2))
-        return LiveReport(total, self._first_s, median_s, self._worst_s, self._sound.dropped_s)
+        sound = self._sound
+        return LiveReport(total, self._first_s, median_s, self._worst_s, sound.dropped_s, sound.losses.lost_s)
 
 
 @contextlib.contextmanager
 def _sink(out: str) -> Iterator[BinaryIO]:
     """Where the video goes; nothing else may be printed there."""
-    path = out.removeprefix(RAW)
-    if path == STANDARD_OUTPUT:
-        if sys.stdout.isatty():
-            raise ValueError(
-                "the video would go to the terminal; pipe it to a player (`| mpv -`), or give -o FILE"
-            )
+    if (path := check_live_output(out)) is None:
         with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as stream:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
             yield stream
         return
-    if Path(path).is_file():
-        raise MediaError(f"{path} exists already; choose another name")
-    with open(require_folder_of(path), "wb") as stream:
-        yield stream
+    try:
+        with open(path, "wb") as stream:
+            yield stream
+    finally:
+        if path.is_file() and path.stat().st_size == 0:  # nothing was made: nothing stays
+            path.unlink()

@@ -7,9 +7,7 @@ is known of each published layout stands beside the code that reads it.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -20,12 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openloopy.data.sources import VIDEO_SUFFIXES
+from openloopy.media.picture_file import PICTURE_ENDINGS
+from openloopy.media.text_file import read_json, read_table
 
 Kind = Literal["video", "sound", "picture"]
 SUFFIXES: dict[Kind, frozenset[str]] = {
     "video": VIDEO_SUFFIXES,
     "sound": frozenset({".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus"}),
-    "picture": frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}),
+    "picture": PICTURE_ENDINGS,
 }
 
 # CelebV-HQ/CelebV-HQ, README and download_and_process.py: a clip is called after its key in celebvhq_info.json, the
@@ -399,7 +399,7 @@ def _celebv_hq_emotions(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        clips = json.loads(path.read_text("utf-8"))["clips"]
+        clips = read_json(path, "CelebV-HQ's list")["clips"]
         labels = {key: clip["attributes"]["emotion"]["labels"] for key, clip in clips.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -464,11 +464,8 @@ def _category_list(path: Path, kind: Kind) -> list[tuple[Path, str]]:
         raise ValueError(
             f"{path} does not exist; expected a .csv with the columns file, category, or a folder"
         )
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream, skipinitialspace=True)
-        if not {"file", "category"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} starts with the columns {rows.fieldnames}; expected file, category")
-        listed = [(path.parent / (row["file"] or ""), (row["category"] or "").strip()) for row in rows]
+    rows = read_table(path, "a list of files", ("file", "category"))
+    listed = [(path.parent / row["file"], row["category"].strip()) for row in rows]
     for file, category in listed:
         if not file.is_file() or file.suffix.lower() not in SUFFIXES[kind] or not category:
             raise ValueError(f"{path} lists {file} as {category!r}; expected a {kind} file and its category")

@@ -33,6 +33,7 @@ from openloopy import __version__
 from openloopy.apps.generate import Studio
 from openloopy.apps.jobs import ID_PATTERN, TAIL_WAIT_S, JobQueue, Limits, QueueFullError, Standing
 from openloopy.apps.settings import VideoSettings, setting_kinds
+from openloopy.media.files import WriteError, write_errors_named
 from openloopy.media.video import FPS
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
@@ -149,6 +150,7 @@ ASKED = {
     413: Problem | {"description": "A file is too large"},
     422: Problem | {"description": "A picture, a sound or a setting that does not work"},
     429: Problem | {"description": "Too many are waiting; see Retry-After"},
+    507: Problem | {"description": "The service's disk is full"},
 }
 
 
@@ -379,6 +381,10 @@ def _accepter(queue: JobQueue, config: ServiceConfig) -> Callable[[Any], Awaitab
             raise HTTPException(429, str(error), {"Retry-After": str(error.retry_after_s)}) from error
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
+        except WriteError as error:
+            # Where files lie is not the client's business.
+            logging.getLogger("uvicorn.error").error("%s", error)
+            raise HTTPException(507, "the service has no room to store it; try again later") from error
 
     return accept
 
@@ -389,7 +395,7 @@ def _take(queue: JobQueue, limits: Limits, form: Any, settings: VideoSettings) -
             upload: UploadFile = getattr(form, name)
             if upload.size is None or upload.size > most:
                 raise HTTPException(413, f"{name} may have at most {most} bytes, got {upload.size}")
-            with open(folder / name, "wb") as file:
+            with write_errors_named(folder / name), open(folder / name, "wb") as file:
                 shutil.copyfileobj(upload.file, file)
         try:
             job = queue.add(folder, settings)

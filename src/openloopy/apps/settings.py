@@ -1,20 +1,20 @@
-"""What a user may choose of one video, the same everywhere: command line, list of a batch, service, page, node."""
+"""What a user may choose of one video, the same everywhere: command line, list of a batch, service, page, node.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-import numbers
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from openloopy.inference.pipeline import GenerationOptions
-from openloopy.inference.scene import FrameKind, check_frame_kind
-from openloopy.media.video import CRF
+from openloopy.inference.options import FrameKind, GenerationOptions, check_frame_kind, is_whole
+from openloopy.media.video_format import CRF, MAX_CRF
 
 NONE_WORDS = frozenset({"", "none", "null", "auto"})
 TRUE_WORDS, FALSE_WORDS = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +45,14 @@ class VideoSettings:
     def __post_init__(self) -> None:
         _ = self.options
         check_frame_kind(self.frame)
-        if self.seed > MAX_SEED:
-            raise ValueError(f"seed must be below 2**63, got {self.seed}")
         if self.frame == "full" and self.size is not None:
             raise ValueError(
                 "a size goes with frame crop; with frame full the video has the portrait's own size"
             )
-        if self.face is not None and not (isinstance(self.face, numbers.Integral) and self.face >= 0):
+        if self.face is not None and not (is_whole(self.face) and self.face >= 0):
             raise ValueError(f"face must be 0 (the largest) or more, got {self.face!r}")
-        if not (isinstance(self.crf, numbers.Integral) and 0 <= self.crf <= 51):
-            raise ValueError(f"crf must lie in 0 (lossless) to 51, got {self.crf!r}")
+        if not (is_whole(self.crf) and 0 <= self.crf <= MAX_CRF):
+            raise ValueError(f"crf must lie in 0 (lossless) to {MAX_CRF}, got {self.crf!r}")
         if not isinstance(self.label, bool):
             raise ValueError(f"label must be True or False, got {self.label!r}")
 

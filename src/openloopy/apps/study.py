@@ -8,7 +8,6 @@ rater, and neither a method's nor a file's name reaches the browser.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from openloopy.apps.study_page import results_page
 from openloopy.apps.study_server import VIDEO_TYPES, Refusal, StudyServer
 from openloopy.measures.votes import (
     DIMENSIONS,
+    STUDY_EXPECTED,
     STUDY_FILE,
     VOTES_FILE,
     StudyVotes,
@@ -35,7 +35,9 @@ from openloopy.measures.votes import (
     read_votes,
     study_table,
 )
-from openloopy.media.files import atomic_write, require_file, sha256_file
+from openloopy.media.files import atomic_write, ffmpeg_url, only_run_in, require_file, sha256_file
+from openloopy.media.screen import film_of
+from openloopy.media.text_file import expected, read_json, read_table
 
 DEFAULT_PORT = 8350
 MAX_NAMED = 10
@@ -218,11 +220,13 @@ def serve_study(config: StudyConfig, port: int = DEFAULT_PORT) -> StudyServer:
 
 def run_study(config: StudyConfig, port: int = DEFAULT_PORT, say: Callable[[str], None] = print) -> None:
     """Serve a study until Ctrl-C, then write the results."""
-    booth = open_booth(config)
-    with contextlib.suppress(KeyboardInterrupt), StudyServer(booth, port) as server:
-        for line in _opening(booth, server.address):
-            say(line)
-        server.wait()
+    # A refused study leaves no folder; in one that is there, nothing is read or mended beside another run.
+    with only_run_in(config.out) if config.out.is_dir() else contextlib.nullcontext():
+        booth = open_booth(config)
+        with contextlib.suppress(KeyboardInterrupt), StudyServer(booth, port) as server:
+            for line in _opening(booth, server.address):
+                say(line)
+            server.wait()
     votes = read_study(config.out)
     if votes.votes:
         say(f"wrote {write_results(config.out, votes)}")
@@ -234,7 +238,7 @@ def write_results(out: Path, votes: StudyVotes) -> Path:
     """Write results.html, results.md and results.json to a folder; returns the page."""
     markdown, facts = study_table(votes)
     texts = {
-        "results.json": json.dumps(facts, indent=2, ensure_ascii=False) + "\n",
+        "results.json": json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "results.md": markdown,
         "results.html": results_page(facts),
     }
@@ -284,12 +288,8 @@ def _videos_of(folder: Path) -> dict[str, Path]:
 def _categories(config: StudyConfig, cases: Sequence[str]) -> dict[str, str]:
     if config.categories is None:
         return {case: case.rpartition("/")[0] for case in cases}
-    rows = csv.DictReader(
-        require_file(config.categories, "a CSV").read_text(encoding="utf-8-sig").splitlines()
-    )
-    if not {"case", "category"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"{config.categories} must begin with the line case,category; got {rows.fieldnames}")
-    category = {row["case"].strip(): (row["category"] or "").strip() for row in rows}
+    rows = read_table(config.categories, "a list of categories", ("case", "category"))
+    category = {row["case"].strip(): row["category"].strip() for row in rows}
     missing = [case for case in cases if not category.get(case)]
     if missing:
         raise ValueError(f"{config.categories} gives no category for {_named(missing)}; add them")
@@ -308,8 +308,9 @@ def _require_playable(paths: Sequence[Path]) -> None:
 
 def _codec(path: Path) -> str:
     try:
-        with av.open(str(path)) as container:
-            return container.streams.video[0].codec_context.name if container.streams.video else "no picture"
+        with av.open(ffmpeg_url(path), metadata_errors="replace") as container:
+            film = film_of(container)
+            return film.codec_context.name if film else "no picture"
     except (av.error.FFmpegError, ValueError):
         return "not a video"
 
@@ -334,8 +335,10 @@ def _begin_or_compare(path: Path, facts: dict[str, Any]) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    before["methods"], same_order = sorted(before["methods"]), {**facts, "methods": sorted(facts["methods"])}
+    before = read_json(path, STUDY_EXPECTED)
+    same_order = {**facts, "methods": sorted(facts["methods"])}
+    with expected(path, STUDY_EXPECTED):
+        before = before | {"methods": sorted(before["methods"])}
     changed = [key for key, value in same_order.items() if before.get(key) != value]
     if changed:
         raise ValueError(

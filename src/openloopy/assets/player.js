@@ -431,5 +431,15 @@ function aacOf(view, at, end) {
   return object;
 }
 
+/** Pictures whose ending a system does not know have no type there, and Gradio refuses those before we see them. */
+const { get: typeOf } = Object.getOwnPropertyDescriptor(Blob.prototype, "type");
+Object.defineProperty(File.prototype, "type", {
+  configurable: true,
+  get() {
+    const [, ending] = this.name.toLowerCase().match(/\.(heic|heif|hif|avif|jxl|jp2|qoi|psd|tiff?)$/) ?? [];
+    return typeOf.call(this) || (ending ? `image/${ending}` : "");
+  },
+});
+
 if (!customElements.get("talking-video")) customElements.define("talking-video", TalkingVideo);
 })();

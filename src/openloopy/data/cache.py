@@ -7,6 +7,7 @@ off. `cache.json` is written last, so a cache that opens is complete.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +24,12 @@ from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
 from openloopy.data.shards import INDEX_NAME, Sample, read_index, read_shards
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.media.files import atomic_write, sha256_file
+from openloopy.media.files import atomic_write, only_run_in, sha256_file
+from openloopy.media.text_file import expected, made_of, read_json
 
 CACHE_NAME = "cache.json"
 PROGRESS_NAME = "progress.json"
+CACHE_EXPECTED = "a cache that OpenLoopy made of these shards; delete the folder, and it is made again"
 CACHE_VERSION = 2
 """2: audio features reach beyond the clip."""
 AUDIO_MARGIN = 4
@@ -99,6 +103,10 @@ class GrowingNpy:
         shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
         self._row = (dtype, shape[1:])
         size = self._file.tell() + self.num_rows * dtype.itemsize * int(np.prod(shape[1:]))
+        if self.path.stat().st_size < size:
+            raise ValueError(
+                f"{self.path} holds fewer than the {self.num_rows} rows that are listed; expected {CACHE_EXPECTED}"
+            )
         self._file.truncate(size)
         self._write_header()
 
@@ -114,18 +122,22 @@ class CacheWriter:
         if (self.folder / CACHE_NAME).exists():
             raise ValueError(f"{folder} is a complete cache; open it, or delete the folder to build it again")
         self.folder.mkdir(parents=True, exist_ok=True)
-        progress = self._read_progress()
-        self._lines: list[str] = progress["records"]
-        self.records: list[ClipRecord] = [from_json(line) for line in self._lines]
-        self._rows: dict[str, list[int]] = progress["rows"]
-        self._files = {name: self._open(name, sum(rows)) for name, rows in self._rows.items()}
+        with contextlib.ExitStack() as alone:
+            alone.enter_context(only_run_in(self.folder))
+            progress = self._read_progress()
+            self._lines: list[str] = progress["records"]
+            self.records: list[ClipRecord] = [from_json(line) for line in self._lines]
+            self._rows: dict[str, list[int]] = progress["rows"]
+            self._files = {name: self._open(name, sum(rows)) for name, rows in self._rows.items()}
+            self._alone = alone.pop_all()
 
     def __enter__(self) -> CacheWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._complete()
+        with self._alone:
+            if kind is None:
+                self._complete()
 
     def add_clip(self, record: ClipRecord, arrays: Mapping[str, np.ndarray]) -> None:
         """Arrays `rows ...` of one clip; the same names in every call."""
@@ -172,10 +184,10 @@ class CacheWriter:
         path = self.folder / PROGRESS_NAME
         if not path.exists():
             return {"records": [], "rows": {}}
-        progress = json.loads(path.read_text("utf-8"))
-        if progress["info"] != asdict(self.info):
+        progress = _read_progress(self.folder)
+        if progress.get("info") != asdict(self.info):
             raise ValueError(
-                f"{self.folder} was begun as {progress['info']}, now {asdict(self.info)} is asked for; "
+                f"{self.folder} was begun as {progress.get('info')}, now {asdict(self.info)} is asked for; "
                 "delete the folder or choose another one"
             )
         return progress
@@ -189,10 +201,14 @@ class ClipCache:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.info = _read_info(self.folder, self.kind)
-        progress = json.loads((self.folder / PROGRESS_NAME).read_text("utf-8"))
-        self.records = [from_json(line) for line in progress["records"]]
-        self.offsets = {name: np.cumsum([0, *rows]) for name, rows in progress["rows"].items()}
-        self.arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in self.offsets}
+        progress = _read_progress(self.folder)
+        with expected(self.folder, CACHE_EXPECTED):
+            self.records = [from_json(line) for line in progress["records"]]
+            self.offsets = {name: np.cumsum([0, *rows]) for name, rows in progress["rows"].items()}
+            self.arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in self.offsets}
+            for name, offsets in self.offsets.items():
+                if len(offsets) != len(self.records) + 1 or offsets[-1] != len(self.arrays[name]):
+                    raise ValueError(f"{name} has {len(self.arrays[name])} rows, {offsets[-1]} are listed")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -400,17 +416,33 @@ def _index_sha256(folder: Path) -> str:
     return sha256_file(path)
 
 
+def _read_progress(folder: Path) -> dict[str, Any]:
+    """The records of a cache, as lines, and of each array the rows of each clip."""
+    path = folder / PROGRESS_NAME
+    progress = read_json(path, CACHE_EXPECTED)
+    with expected(path, CACHE_EXPECTED):
+        made_of(_Progress, {name: progress[name] for name in ("records", "rows")})
+    return progress
+
+
+@dataclass(frozen=True)
+class _Progress:
+    records: list[str]
+    rows: dict[str, list[int]]
+
+
 def _read_info(folder: Path, kind: str) -> CacheInfo:
     path = folder / CACHE_NAME
     if not path.exists():
         raise ValueError(
             f"{folder} is not a complete cache ({CACHE_NAME} is absent); run its build to finish it"
         )
-    content = json.loads(path.read_text("utf-8"))
-    info = CacheInfo(**content["info"])
-    if content["version"] != CACHE_VERSION or info.kind != kind:
+    content = read_json(path, CACHE_EXPECTED)
+    with expected(path, CACHE_EXPECTED):
+        info = made_of(CacheInfo, content["info"])
+        version = content["version"]
+    if version != CACHE_VERSION or info.kind != kind:
         raise ValueError(
-            f"{folder} is a {info.kind} cache of version {content['version']}, "
-            f"expected {kind}, version {CACHE_VERSION}"
+            f"{folder} is a {info.kind} cache of version {version}, expected {kind}, version {CACHE_VERSION}"
         )
     return info

@@ -84,6 +84,7 @@ def sync_measures(found: LipSync | None) -> dict[str, float]:
         return {}
     return {
         "sync_score": found.score,
+        "sync_strength": found.strength,
         "sync_offset": found.offset_frames,
         "sync_error": found.offset_error,
         "sync_height": found.height,

@@ -1,13 +1,14 @@
 """Running one function over many videos: in this process, in several, or through Ray. Results lie on the disk.
 
 A task that kills its process (a decoder that crashes, the system that runs out of memory) never ends the job: the
-tasks that were running are run again one at a time, and what kills its process twice is handed back as failed.
+tasks that were running are run again one at a time, and what kills its process twice is handed back with how it ended.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,28 +20,30 @@ from openloopy.data.tasks import without_main
 
 Task = TypeVar("Task")
 Engine = Literal["local", "ray"]
+Outcome = Literal["done", "crashed", "killed"]
+"""Killed: by a signal that no program sends itself, as systems do that have no memory left."""
 
 
-def run_here(function: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[Task, bool]]:
-    """Each task in this process; True always, as a crash would end us too."""
+def run_here(function: Callable[[Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
+    """Each task in this process; always done, as a crash would end us too."""
     for task in tasks:
         function(task)
-        yield task, True
+        yield task, "done"
 
 
 def run_local(
     function: Callable[[Task], Any], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[Task, bool]]:
-    """Each task as it is done, and whether it was; False: its process died, twice. `function` must be picklable."""
+) -> Iterator[tuple[Task, Outcome]]:
+    """Each task as it is done, or as its process has died twice. `function` must be picklable."""
     waiting, suspects = list(tasks), []
     while waiting or suspects:
         alone, suspects = suspects, []
         for task in alone:
-            yield task, not _dies(function, task)
+            yield task, _run_alone(function, task)
         done, suspects = set(), []
         for i, task in _in_pool(function, waiting, workers, suspects):
             done.add(i)
-            yield task, True
+            yield task, "done"
         crashed = {i for i, _ in suspects}
         waiting = [task for i, task in enumerate(waiting) if i not in done and i not in crashed]
         suspects = [task for _, task in suspects]
@@ -48,7 +51,7 @@ def run_local(
 
 def run_ray(
     function: Callable[[Task], Any], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[Task, bool]]:
+) -> Iterator[tuple[Task, Outcome]]:
     """The same through Ray Data; what Ray gives up on is run again by `run_local`."""
     try:
         import ray
@@ -61,7 +64,7 @@ def run_ray(
         done = set()
         for i in _through_ray(ray, function, tasks, workers):
             done.add(i)
-            yield tasks[i], True
+            yield tasks[i], "done"
     finally:
         if is_ours:
             ray.shutdown()
@@ -113,17 +116,34 @@ def _in_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _dies(function: Callable[[Task], Any], task: Task) -> bool:
-    """Runs a task in a process of its own; whether that process died."""
+def _run_alone(function: Callable[[Task], Any], task: Task) -> Outcome:
+    """Runs a task in a process of its own; its error is raised here."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=_end_with_parent) as pool:
-        try:
-            with without_main():
-                future = pool.submit(function, task)
-            future.result()
-        except BrokenProcessPool:
-            return True
-    return False
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(theirs, function, task))
+    with without_main():
+        process.start()
+    theirs.close()
+    try:
+        error = ours.recv()
+    except EOFError:
+        process.join()
+        return "killed" if process.exitcode == -getattr(signal, "SIGKILL", 9) else "crashed"
+    process.join()
+    if error is not None:
+        raise error
+    return "done"
+
+
+def _report(parent: connection.Connection, function: Callable[[Task], Any], task: Task) -> None:
+    """In a process of its own: the task's error, or None."""
+    _end_with_parent()
+    try:
+        function(task)
+    except Exception as error:
+        parent.send(error)
+    else:
+        parent.send(None)
 
 
 def _end_with_parent() -> None:

@@ -22,8 +22,10 @@ import numpy as np
 from openloopy.data.cache import CacheInfo
 from openloopy.data.records import ClipRecord, from_json, to_json
 from openloopy.media.files import atomic_write
+from openloopy.media.text_file import expected, made_of, read_json
 
 INDEX_NAME = "features.json"
+INDEX_EXPECTED = "an index of features; make them again"
 VERSION = 2
 """2: audio features reach beyond the clip."""
 ARRAYS = ("latents", "audio", "points68")
@@ -62,22 +64,23 @@ class FeatureShards:
         path = self.folder / INDEX_NAME
         if not path.exists():
             raise ValueError(f"{folder} holds no finished features ({INDEX_NAME} is absent); make them first")
-        content = json.loads(path.read_text("utf-8"))
-        if content["version"] != VERSION:
-            raise ValueError(f"{path}: version {content['version']}, expected {VERSION}; make them again")
-        self.info = CacheInfo(**content["info"])
+        content = read_json(path, INDEX_EXPECTED)
         self.records: list[ClipRecord] = []
         self._places: list[tuple[str, dict[str, Place]]] = []
-        for name, clips in content["shards"].items():
-            for clip in clips:
-                record = from_json(clip["record"])
-                if split in (None, record.split):
-                    self.records.append(record)
-                    self._places.append((name, clip["arrays"]))
+        with expected(path, INDEX_EXPECTED):
+            if content["version"] != VERSION:
+                raise ValueError(f"version {content['version']}, expected {VERSION}")
+            self.info = made_of(CacheInfo, content["info"])
+            for name, clips in content["shards"].items():
+                for clip in clips:
+                    record = from_json(clip["record"])
+                    if split in (None, record.split):
+                        self.records.append(record)
+                        self._places.append((name, clip["arrays"]))
+            lengths = [places["latents"][2][0] for _, places in self._places]
+            self.offsets = {"latents": np.cumsum([0, *lengths])}
         if not self.records:
             raise ValueError(f"{folder} holds no clips of split {split}")
-        lengths = [places["latents"][2][0] for _, places in self._places]
-        self.offsets = {"latents": np.cumsum([0, *lengths])}
         self._map = lru_cache(maxsize=MAX_OPEN)(_map)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ or `max_` and the measure's name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -40,6 +41,8 @@ class Thresholds:
     max_repeated: float | None = 0.5
     """Share of frames that repeat the picture before."""
     max_sound_missing_s: float | None = 0.5
+    max_sound_lost_s: float | None = 0.0
+    """Silence in place of sound that is damaged in the file."""
     min_rms_db: float | None = -45.0
     min_speech_share: float | None = 0.25
     max_clipping_share: float | None = 0.005
@@ -50,8 +53,11 @@ class Thresholds:
     """Off: it cannot be told well (docs/data.md)."""
     max_sync_offset: float | None = 2.0
     """Frames by which the sound is late or early (absolute), where that was not corrected."""
-    min_sync_score: float | None = 3.0
-    """Of the clip's sound with its lips; see `measures.lip_sync`."""
+    min_sync_strength: float | None = 3.75
+    """Agreement of the clip's sound with its lips, in units of what chance gives clips of its length; see
+    `measures.lip_sync`, and docs/data.md for how many that keeps."""
+    min_sync_score: float | None = None
+    """The same agreement as it is. Off: what it means depends on the clip's length."""
     min_sync_c: float | None = None
     """SyncNet's confidence, where its weights are given."""
 
@@ -70,6 +76,8 @@ def thresholds_from(settings: Mapping[str, str]) -> Thresholds:
             values[name] = None if text.lower() in ("none", "null", "off") else float(text)
         except ValueError:
             raise ValueError(f"{name} needs a number or none, got {text!r}") from None
+        if values[name] is not None and not math.isfinite(values[name]):
+            raise ValueError(f"{name} needs a finite number or none, got {text!r}")
     return Thresholds(**values)
 
 
@@ -88,6 +96,7 @@ NAMES = {
     "movement": "still picture",
     "repeated": "repeated frames",
     "sound_missing_s": "no sound",
+    "sound_lost_s": "damaged sound",
     "rms_db": "no sound",
     "speech_share": "no speech",
     "clipping_share": "clipped sound",
@@ -95,6 +104,7 @@ NAMES = {
     "music_score": "music",
     "several_speakers": "several speakers",
     "sync_offset": OUT_OF_STEP,
+    "sync_strength": "low lip sync",
     "sync_score": "low lip sync",
     "sync_c": "low lip sync",
 }
@@ -116,6 +126,7 @@ DESCRIPTIONS = {
     "repeated": "share of frames that repeat the one before",
     "others": "share of frames in which others are seen too",
     "sound_missing_s": "picture without sound, s",
+    "sound_lost_s": "sound that is damaged, s",
     "peak": "loudest sample, full scale 1",
     "rms_db": "loudness, dB of full scale",
     "speech_share": "share of the time with speech",
@@ -127,6 +138,7 @@ DESCRIPTIONS = {
     "sync_error": "standard error of that, frames",
     "sync_height": "agreement of lips and sound above that three or more frames off",
     "sound_was_late": "sound was late by, frames, before it was moved",
+    "sync_strength": "agreement of lips and sound, in units of chance (our network)",
     "sync_score": "agreement of lips and sound (our network)",
     "sync_c": "confidence of SyncNet (Sync-C)",
     "sync_d": "distance of SyncNet (Sync-D)",

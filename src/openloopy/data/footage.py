@@ -1,12 +1,15 @@
 """Reading raw footage: the pictures of any file at a steady 25 fps, and what is to be known about the file.
 
-Source: ours. At each instant of the steady rate the picture of the file that is nearest in time is shown. Pictures are
-upright and not interlaced. What cannot be decoded is skipped and counted; it leaves a hole in the numbers.
+Source: ours. At each instant of the steady rate the picture of the file that is nearest in time is shown. Pictures
+are sRGB, upright, not interlaced, and have square pixels (`media.screen`). What cannot be decoded is skipped and
+counted; it leaves a hole in the numbers.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +18,10 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from openloopy.media.audio import MATROSKA_FORMAT, MP4_FORMAT, AudioError
-from openloopy.media.files import require_file
-from openloopy.media.video import FPS, VideoError, upright
+from openloopy.media.files import ffmpeg_url, require_file
+from openloopy.media.screen import Look, StreamLook, film_of, shown, shown_size
+from openloopy.media.sound_headers import MATROSKA_FORMAT, MP4_FORMAT
+from openloopy.media.video import FPS, VideoError
 
 MAX_GAP_S = 0.5
 """Where the next picture comes later than this, there is a hole."""
@@ -25,6 +29,19 @@ VARIABLE_SHARE = 0.05
 """A rate is variable if more of the steps between pictures than this are off the usual step by a tenth."""
 DEFAULT_STEP_S = 1 / FPS
 EPSILON_S = 1e-6
+AVI_FORMAT = "avi"
+"""Its frames carry the times at which they are decoded, not shown."""
+REORDERED_FRAMES = 8
+"""Frames within which H.264 may be decoded in another order than shown, where the file does not tell the latter."""
+
+
+class _Picture(NamedTuple):
+    """One picture of the file."""
+
+    time_s: float
+    """From the first one on."""
+    frame: av.VideoFrame
+    look: Look
 
 
 class SteadyFrame(NamedTuple):
@@ -44,8 +61,12 @@ class FootageInfo:
 
     width: int = 0
     height: int = 0
-    """Upright."""
+    """As shown: upright, with square pixels."""
     rotation_deg: int = 0
+    pixel_aspect: str = "1"
+    """Width of a stored pixel over its height."""
+    colours: str = ""
+    """High dynamic range and wide primaries that became sRGB; empty: usual ones."""
     codec: str = ""
     fps: float = 0.0
     """From the usual step between pictures."""
@@ -55,6 +76,8 @@ class FootageInfo:
     num_sound_tracks: int = 0
     num_undecodable: int = 0
     """Packets that could not be decoded."""
+    num_misplaced: int = 0
+    """Pictures whose time stamps go back to what was shown already; they are left out."""
     first_time_s: float = 0.0
     promised_s: float | None = None
     """The pictures' length by the header, where the format states it."""
@@ -74,14 +97,14 @@ class SteadyReader:
         """Raises VideoError where there is no picture to show."""
         self.info = FootageInfo()
         clock = _Clock()
-        before: tuple[float, av.VideoFrame] | None = None
-        for time_s, frame in self._timed_frames():
+        before: _Picture | None = None
+        for picture in self._pictures():
             if before is not None:
-                yield from _shown(before[1], clock.until(before[0], time_s))
-            before = time_s, frame
+                yield from _shown(before, clock.until(before.time_s, picture.time_s))
+            before = picture
         if before is None:
-            raise VideoError(f"{self.path} holds no pictures that can be decoded")
-        yield from _shown(before[1], clock.to_end(before[0]))
+            raise VideoError(f"{self.path} holds no pictures that can be decoded and say when they are shown")
+        yield from _shown(before, clock.to_end(before.time_s))
         self._finish(clock)
 
     @property
@@ -89,20 +112,24 @@ class SteadyReader:
         """Frames that the header promises; 0 where it says nothing."""
         return round((self.info.promised_s or 0) * FPS)
 
-    def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+    def _pictures(self) -> Iterator[_Picture]:
         """Decoded pictures with their rising times from the first one."""
         last_s = -math.inf
         with open_footage(self.path) as container:
-            stream = container.streams.video[0]
-            self._note_streams(container)
-            for frame in self._deinterlaced(self._decoded(container, stream)):
-                if frame.time is None or frame.time <= last_s:
+            stream = film_of(container)
+            self._note_streams(container, stream)
+            look = StreamLook(stream)
+            frames = self._deinterlaced(self._decoded(container, stream))
+            is_avi = container.format.name == AVI_FORMAT
+            for time_s, frame in _in_order(frames) if is_avi else _timed(frames):
+                if time_s <= last_s:
+                    self.info.num_misplaced += time_s < last_s - MAX_GAP_S
                     continue
                 if self.info.num_pictures == 0:
-                    self._note_first(frame)
-                last_s = frame.time
+                    self._note_first(time_s, frame, look.now())
+                last_s = time_s
                 self.info.num_pictures += 1
-                yield frame.time - self.info.first_time_s, frame
+                yield _Picture(time_s - self.info.first_time_s, frame, look.now())
 
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream
@@ -123,35 +150,22 @@ class SteadyReader:
                     return
 
     def _deinterlaced(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        first = next(frames, None)
-        if first is None:
-            return
-        if not first.interlaced_frame:
-            yield first
-            yield from frames
-            return
-        self.info.is_interlaced = True
-        graph = _deinterlacer(first)
-        graph.push(first)
+        deinterlacer = _Deinterlacer()
         for frame in frames:
-            graph.push(frame)
-            yield from _pulled(graph)
-        graph.push(None)
-        yield from _pulled(graph)
+            yield from deinterlacer.push(frame)
+            self.info.is_interlaced = deinterlacer.is_at_work
+        yield from deinterlacer.finish()
 
-    def _note_streams(self, container: av.container.InputContainer) -> None:
-        stream = container.streams.video[0]
+    def _note_streams(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self.info.codec = stream.codec_context.name
         self.info.num_sound_tracks = len(container.streams.audio)
         self.info.promised_s = _promised_s(container, stream)
 
-    def _note_first(self, frame: av.VideoFrame) -> None:
+    def _note_first(self, time_s: float, frame: av.VideoFrame, look: Look) -> None:
         self.info.rotation_deg = frame.rotation
-        sideways = frame.rotation % 180 != 0
-        self.info.width, self.info.height = (
-            (frame.height, frame.width) if sideways else (frame.width, frame.height)
-        )
-        self.info.first_time_s = frame.time
+        self.info.width, self.info.height = shown_size(frame, look)
+        self.info.pixel_aspect, self.info.colours = str(look.pixel_aspect), look.colours
+        self.info.first_time_s = time_s
 
     def _finish(self, clock: _Clock) -> None:
         steps = np.array(clock.steps_s or [DEFAULT_STEP_S])
@@ -194,44 +208,76 @@ class _Clock:
         return instants
 
 
-def sound_start(path: Path) -> float:
-    """When the sound of a file begins, seconds on its clock; an AudioError where there is none."""
-    with open_footage(path) as container:
-        if not container.streams.audio:
-            raise AudioError(f"{path} has no sound in it")
-        stream = container.streams.best("audio") or container.streams.audio[0]
-        try:
-            first = next((frame for frame in container.decode(stream) if frame.time is not None), None)
-        except av.error.FFmpegError as error:
-            raise AudioError(f"the sound of {path} cannot be decoded ({error})") from error
-    if first is None:
-        raise AudioError(f"{path} holds no samples of sound, or does not say when they begin")
-    return float(first.time)
-
-
 def open_footage(path: Path) -> av.container.InputContainer:
     """An open container with pictures in it."""
     path = require_file(path, "a video")
     try:
-        container = av.open(str(path))
+        container = av.open(ffmpeg_url(path), metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
         raise VideoError(f"{path} is damaged or no video ({error})") from error
-    if not container.streams.video:
+    if film_of(container) is None:
         container.close()
-        raise VideoError(f"{path} has no pictures in it")
+        raise VideoError(f"{path} has no pictures in it (a cover is none)")
     return container
 
 
-def _shown(frame: av.VideoFrame, instants: range) -> Iterator[SteadyFrame]:
+def _timed(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Frames that say when they are shown, on the clock of the file."""
+    return ((frame.time, frame) for frame in frames if frame.time is not None)
+
+
+def _in_order(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Frames as they are shown, with all times that they brought in order: the decoder sorts frames, not times."""
+    waiting: deque[av.VideoFrame] = deque()
+    times_s: list[float] = []
+    for time_s, frame in _timed(frames):
+        waiting.append(frame)
+        heapq.heappush(times_s, time_s)
+        if len(waiting) > REORDERED_FRAMES:
+            yield heapq.heappop(times_s), waiting.popleft()
+    while waiting:
+        yield heapq.heappop(times_s), waiting.popleft()
+
+
+def _shown(picture: _Picture, instants: range) -> Iterator[SteadyFrame]:
     """The picture at these instants; it is converted only if there is one."""
     if len(instants):
-        rgb = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        rgb = shown(picture.frame, picture.look)
         for number in instants:
             yield SteadyFrame(number, rgb, number > instants.start)
 
 
-def _deinterlacer(like: av.VideoFrame) -> av.filter.Graph:
-    """Lines of the other field are drawn anew in frames that are marked as interlaced."""
+class _Deinterlacer:
+    """Draws the lines of the other field anew in frames that are marked as interlaced, from the first such frame on."""
+
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._form: tuple[int, int, str] | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        return self._graph is not None
+
+    def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """What is ready when this frame has come."""
+        if self._graph is None and not frame.interlaced_frame:
+            yield frame
+            return
+        form = (frame.width, frame.height, frame.format.name)
+        if form != self._form:
+            yield from self.finish()
+            self._graph, self._form = _deinterlacing_graph(frame), form
+        self._graph.push(frame)
+        yield from _pulled(self._graph)
+
+    def finish(self) -> Iterator[av.VideoFrame]:
+        """What is left when no more frames of this form come."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from _pulled(self._graph)
+
+
+def _deinterlacing_graph(like: av.VideoFrame) -> av.filter.Graph:
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=like.width, height=like.height, format=like.format.name, time_base=like.time_base

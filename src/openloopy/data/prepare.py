@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from openloopy.data.engines import Engine, run_here, run_local, run_ray
+from openloopy.data.engines import Engine, Outcome, run_here, run_local, run_ray
 from openloopy.data.filters import Thresholds
 from openloopy.data.prepare_video import (
     STRIPS,
     VIDEOS,
     VideoConfig,
+    check_tools,
     failed_record,
+    failure_path,
+    note_failure,
     prepare_video,
     record_path,
     remove_unfinished,
@@ -45,15 +48,22 @@ from openloopy.data.shards import (
     ShardIndex,
     read_index,
     read_shard,
-    shard_name,
     write_index,
     write_shard,
 )
 from openloopy.data.sources import Footage, check_pattern, list_footage
-from openloopy.data.verdicts import VideoRecord, from_line, hours, to_line, total
-from openloopy.media.files import atomic_write
+from openloopy.data.verdicts import RECORD_EXPECTED, VideoRecord, from_line, hours, to_line, total
+from openloopy.media.files import atomic_write, only_run_in
+from openloopy.media.text_file import expected, read_json, read_text
 
-CONFIG_NAME, RECORDS_NAME, LOCK_NAME = "prepare.json", "records.jsonl", ".lock"
+CONFIG_NAME, RECORDS_NAME = "prepare.json", "records.jsonl"
+CONFIG_EXPECTED = "the settings of `openloopy prepare`; give another OUT folder"
+NO_VERDICT = "error"
+"""Reason under which earlier versions stored faults of their own as if they were the video's."""
+MAX_TOLD = 5
+"""Failures that an error names one by one."""
+Done = list[tuple[Footage, VideoRecord]]
+"""The videos that there is a record of, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +94,8 @@ class PrepareConfig:
             raise ValueError(f"size_px must be even and at least 32 (H.264), got {self.size_px}")
         if self.workers < 0 or self.clips_per_shard < 1:
             raise ValueError(f"expected workers of at least 0 and clips_per_shard of at least 1, got {self}")
-        if self.max_clip_s < 1:
-            raise ValueError(f"max_clip_s must be at least 1, got {self.max_clip_s}")
+        if not 1 <= self.max_clip_s < math.inf:
+            raise ValueError(f"max_clip_s must be a number, at least 1, got {self.max_clip_s}")
         check_pattern(self.person_pattern)
 
     @property
@@ -129,27 +139,44 @@ class PrepareReport:
         return hours(self.num_frames_in)
 
 
+class IncompleteError(RuntimeError):
+    """Some videos could not be prepared, through no fault of theirs. What the others came to is in `report`."""
+
+    def __init__(self, message: str, report: PrepareReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 def prepare_footage(config: PrepareConfig) -> PrepareReport:
     """Writes the shards of raw footage; the same call finishes an interrupted one.
 
     Raises:
         ValueError: there is no footage, the folder was begun with other settings, or nothing was kept (the report is
             written all the same).
+        ValueError, FileNotFoundError, ImportError: weights that were asked for cannot be used; nothing was written.
+        IncompleteError: videos failed for reasons that are not theirs. All else is finished; the same call tries them
+            again.
         OSError: the disk is full; nothing half-written is left under a final name.
     """
     begun_s = time.monotonic()
     footage = list_footage(str(config.raw), person_pattern=config.person_pattern, held_out=config.held_out)
+    check_tools(config.video)
     for folder in (config.out, config.out / VIDEOS, config.out / STRIPS):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(config.out):
+    with only_run_in(config.out):  # two runs would delete each other's unfinished work
         _remember(config, footage)
+        _forget_faults(config.out, footage)
         remove_unfinished(config.out, [item.video_id for item in footage])
         _prepare_videos(config, footage)
-        records = [_read_record(config.out, item) for item in footage]
-        _write_shards(config, footage, records)
+        failures = {item.name: text for item in footage if (text := _failure(config.out, item))}
+        done = [(item, _read_record(config.out, item)) for item in footage if item.name not in failures]
+        records = [record for _, record in done]
+        _write_shards(config, done)
         _write_lines(config.out / RECORDS_NAME, records)
         _write_reports(config, records)
-    report = _summary(footage, records, seconds=round(time.monotonic() - begun_s, 1))
+    report = _summary(done, seconds=round(time.monotonic() - begun_s, 1))
+    if failures:
+        raise IncompleteError(_incomplete(config.out, failures, len(footage)), report)
     if report.num_clips == 0:
         raise ValueError(
             f"nothing of the {len(footage)} videos of {config.raw} became a clip; frames by reason: {report.frames} "
@@ -163,29 +190,27 @@ def explain_clip(out: Path, name: str) -> str:
 
     name: a clip's id, a video's id, or a video's name as in the report.
     """
-    settings = json.loads((out / CONFIG_NAME).read_text("utf-8")) if (out / CONFIG_NAME).exists() else {}
+    settings = read_json(out / CONFIG_NAME, CONFIG_EXPECTED) if (out / CONFIG_NAME).exists() else {}
+    with expected(out / CONFIG_NAME, CONFIG_EXPECTED):
+        thresholds = dict(settings.get("thresholds", {}))
     if not (out / RECORDS_NAME).exists():
         raise ValueError(f"{out} holds no {RECORDS_NAME}; run `openloopy prepare RAW {out}` to the end first")
-    with open(out / RECORDS_NAME, encoding="utf-8") as lines:
-        for record in map(from_line, lines):
+    path = out / RECORDS_NAME
+    with expected(path, RECORD_EXPECTED), open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            record = from_line(line, f"{path}, line {number}")
             ids = {span.clip_id for span in record.spans}
             if name in ids or name in (record.name, Path(record.name).stem):
-                return explain(record, name if name in ids else None, settings.get("thresholds", {}))
+                return explain(record, name if name in ids else None, thresholds)
     raise ValueError(f"{out} knows neither a clip nor a video {name!r}; {RECORDS_NAME} lists them")
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two runs in one folder would delete each other's unfinished work."""
-    lock = FileLock(out / LOCK_NAME, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"another run is at work in {out}; wait for it, or choose another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _forget_faults(out: Path, footage: Sequence[Footage]) -> None:
+    """Earlier versions wrote a record of a video even where the fault was not the video's: it is looked at again."""
+    for item in footage:
+        path = record_path(out, item.video_id)
+        if path.exists() and [reason.name for reason in _read_record(out, item).reasons] == [NO_VERDICT]:
+            path.unlink()
 
 
 def _prepare_videos(config: PrepareConfig, footage: Sequence[Footage]) -> None:
@@ -195,14 +220,34 @@ def _prepare_videos(config: PrepareConfig, footage: Sequence[Footage]) -> None:
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         bar = progress.add_task("videos", total=len(todo))
-        for item, is_done in _engine(config, work, todo):
-            if not is_done:
-                detail = "the process that read it died (a crash of a decoder, or no memory left)"
+        for item, outcome in _engine(config, work, todo):
+            if outcome == "crashed":
+                detail = "the process that read it died twice (a crash of a decoder)"
                 _write_record(config.out, item, failed_record(item, detail, "crash"))
+            elif outcome == "killed":
+                note_failure(config.out, item, "the process that read it was killed twice (no memory left?)")
             progress.advance(bar)
 
 
-def _engine(config: PrepareConfig, work: Any, todo: Sequence[Footage]) -> Iterator[tuple[Footage, bool]]:
+def _failure(out: Path, footage: Footage) -> str:
+    """Why there is no record of a video, in short; empty where there is one."""
+    if record_path(out, footage.video_id).exists():
+        return ""
+    path = failure_path(out, footage.video_id)
+    return path.read_text("utf-8").splitlines()[-1] if path.exists() else "nobody knows why"
+
+
+def _incomplete(out: Path, failures: Mapping[str, str], num_videos: int) -> str:
+    """What an IncompleteError says."""
+    told = "; ".join(f"{name}: {text}" for name, text in list(failures.items())[:MAX_TOLD])
+    more = f"; and {len(failures) - MAX_TOLD} more" if len(failures) > MAX_TOLD else ""
+    return (
+        f"{len(failures)} of {num_videos} videos could not be prepared, through no fault of theirs: {told}{more}. "
+        f"Put that right and give the same command, which reads them again (details: {out / VIDEOS}/*.failed)"
+    )
+
+
+def _engine(config: PrepareConfig, work: Any, todo: Sequence[Footage]) -> Iterator[tuple[Footage, Outcome]]:
     if config.engine == "ray":
         return run_ray(work, todo, max(config.workers, 1))
     return run_local(work, todo, config.workers) if config.workers else run_here(work, todo)
@@ -214,20 +259,20 @@ def _write_record(out: Path, footage: Footage, record: VideoRecord) -> None:
 
 
 def _read_record(out: Path, footage: Footage) -> VideoRecord:
-    return from_line(record_path(out, footage.video_id).read_text("utf-8"))
+    path = record_path(out, footage.video_id)
+    return from_line(read_text(path, RECORD_EXPECTED), str(path))
 
 
-def _write_shards(config: PrepareConfig, footage: Sequence[Footage], records: Sequence[VideoRecord]) -> None:
+def _write_shards(config: PrepareConfig, done: Done) -> None:
     """Kept clips into shards, val first; a video's own file goes when its clips are in finished shards."""
     index = read_index(config.out)
-    for number, part in enumerate(_plan_shards(footage, records, config.clips_per_shard)):
-        if shard_name(number) not in index.shards:
-            entry = write_shard(config.out, number, _samples(config.out, part))
-            index = index.with_shard(entry)
-            write_index(config.out, index)
-        _remove_used(config.out, footage, records, index)
-    _remove_used(config.out, footage, records, index)
-    dropped = _dropped(records)
+    for part in _plan_shards(done, index, config.clips_per_shard):
+        entry = write_shard(config.out, len(index.shards), _samples(config.out, part))
+        index = index.with_shard(entry)
+        write_index(config.out, index)
+        _remove_used(config.out, done, index)
+    _remove_used(config.out, done, index)
+    dropped = _dropped(record for _, record in done)
     if index.shards:
         first = next(iter(index.shards))
         entries = {
@@ -236,20 +281,24 @@ def _write_shards(config: PrepareConfig, footage: Sequence[Footage], records: Se
         write_index(config.out, ShardIndex(shards=entries))
 
 
-def _plan_shards(
-    footage: Sequence[Footage], records: Sequence[VideoRecord], clips_per_shard: int
-) -> list[list[tuple[str, str]]]:
-    """Video and clip of every sample of every shard; no shard mixes splits."""
+def _plan_shards(done: Done, index: ShardIndex, clips_per_shard: int) -> list[list[tuple[str, str]]]:
+    """Video and clip of every sample of every shard that is still to be written; no shard mixes splits."""
+    stored = _stored_clips(index)
     shards = []
     for split in ("val", "train"):
         own = [
             (item.video_id, clip)
-            for item, record in zip(footage, records, strict=True)
+            for item, record in done
             if item.split == split
             for clip in _kept_clips(record)
+            if clip not in stored
         ]
         shards += [own[i : i + clips_per_shard] for i in range(0, len(own), clips_per_shard)]
     return shards
+
+
+def _stored_clips(index: ShardIndex) -> set[str]:
+    return {clip for entry in index.shards.values() for clip in entry.clips}
 
 
 def _kept_clips(record: VideoRecord) -> list[str]:
@@ -266,11 +315,9 @@ def _samples(out: Path, clips: Iterable[tuple[str, str]]) -> Iterator[Sample]:
         yield next(sample for sample in samples if sample.record.clip_id == clip)
 
 
-def _remove_used(
-    out: Path, footage: Sequence[Footage], records: Sequence[VideoRecord], index: ShardIndex
-) -> None:
-    stored = {clip for entry in index.shards.values() for clip in entry.clips}
-    for item, record in zip(footage, records, strict=True):
+def _remove_used(out: Path, done: Done, index: ShardIndex) -> None:
+    stored = _stored_clips(index)
+    for item, record in done:
         if stored.issuperset(_kept_clips(record)):
             with contextlib.suppress(FileNotFoundError):
                 samples_path(out, item.video_id).unlink()
@@ -310,10 +357,11 @@ def _remember(config: PrepareConfig, footage: Sequence[Footage]) -> None:
         with atomic_write(path) as partial_path:
             partial_path.write_text(json.dumps(content, indent=1), "utf-8")
         return
-    stored = json.loads(path.read_text("utf-8"))
-    changed = sorted(
-        k for k in {*stored, *content} if stored.get(k) != json.loads(json.dumps(content)).get(k)
-    )
+    stored = read_json(path, CONFIG_EXPECTED)
+    with expected(path, CONFIG_EXPECTED):
+        changed = sorted(
+            k for k in {*stored, *content} if stored.get(k) != json.loads(json.dumps(content)).get(k)
+        )
     if changed:
         what = " and ".join("other files" if name == "files" else f"another {name}" for name in changed)
         raise ValueError(
@@ -339,10 +387,11 @@ def _write_reports(config: PrepareConfig, records: Sequence[VideoRecord]) -> Non
     write_report(config.out, report, strip)
 
 
-def _summary(footage: Sequence[Footage], records: Sequence[VideoRecord], *, seconds: float) -> PrepareReport:
+def _summary(done: Done, *, seconds: float) -> PrepareReport:
     clips: Counter[Split] = Counter()
     people: dict[Split, set[str]] = {}
-    for item, record in zip(footage, records, strict=True):
+    records = [record for _, record in done]
+    for item, record in done:
         if kept := len(_kept_clips(record)):
             clips[item.split] += kept
             people.setdefault(item.split, set()).add(item.person_id)

@@ -4,6 +4,8 @@
     kept clips -> crops -> samples                                  (second pass)
 
 A video's results appear under their final names only when they are complete; `<video>.json` comes last and says so.
+Where it is not the video that is at fault (weights, disks, memory, mistakes of ours), there is a `<video>.failed`
+instead, which the next run takes away.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import errno
 import shutil
 import tarfile
 import tempfile
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
 
@@ -33,21 +37,23 @@ from openloopy.data.describe import (
     describe_track,
     sync_measures,
 )
-from openloopy.data.filters import OUT_OF_STEP, Thresholds, another_speaks, judge
-from openloopy.data.footage import SteadyReader, sound_start
+from openloopy.data.filters import Thresholds, another_speaks, judge
+from openloopy.data.footage import SteadyReader
+from openloopy.data.in_step import Heard, put_in_step
 from openloopy.data.records import ClipRecord
 from openloopy.data.shards import Sample, add_sample
 from openloopy.data.sources import Footage, local_copy
 from openloopy.data.tracks import Empty, PeopleLandmarker, PeopleTracker, Track
-from openloopy.data.verdicts import Reason, Span, VideoRecord, from_line, to_line
+from openloopy.data.verdicts import RECORD_EXPECTED, Reason, Span, VideoRecord, from_line, to_line
 from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.dwpose import DWPoseLandmarker
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.movement import eye_opening, lip_gap
-from openloopy.measures.lip_sync import LipSync
+from openloopy.measures.lip_sync import shipped_lip_sync
 from openloopy.measures.syncnet import load_syncnet, syncnet_crop, syncnet_score
-from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform, salvage_waveform
+from openloopy.media.audio import SAMPLE_RATE_HZ, SpooledWaveform, open_sound
 from openloopy.media.files import MediaError, atomic_write
+from openloopy.media.text_file import read_text
 from openloopy.media.video import FPS
 
 VIDEOS, STRIPS = "videos", "strips"
@@ -63,6 +69,13 @@ BLACK_LEVEL = 24.0
 STRIP_PICTURES = 5
 MIN_SYNCNET_FRAMES = 21
 """SyncNet tries shifts of 15 frames."""
+VIDEO_ERRORS = (
+    MediaError,
+    av.error.InvalidDataError,
+    av.error.PatchWelcomeError,
+    av.error.NotImplementedError,
+)
+"""What a damaged or unusual file raises; FFmpeg's others speak of memory, disks and missing parts."""
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
@@ -93,19 +106,6 @@ class _Sound(NamedTuple):
     damage: str
 
 
-class _Heard(NamedTuple):
-    """A track's sound, all measures, and the verdict."""
-
-    sound: np.ndarray
-    sync: LipSync | None
-    measures: dict[str, float]
-    reasons: tuple[Reason, ...]
-
-    @property
-    def is_out_of_step(self) -> bool:
-        return any(reason.name == OUT_OF_STEP for reason in self.reasons)
-
-
 @dataclass(kw_only=True)
 class _Clip:
     """A clip that will be kept, between the two passes; its sound and landmarks wait on the disk."""
@@ -115,28 +115,51 @@ class _Clip:
     waiting: Path
 
 
-def prepare_video(config: VideoConfig, footage: Footage) -> VideoRecord:
+def check_tools(config: VideoConfig) -> None:
+    """Load every network that videos are judged with, so that a mistyped path is an error before anything is written.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: a file is missing or another one, or a package is.
+    """
+    _landmarker()
+    shipped_lip_sync()
+    if config.syncnet is not None:
+        _syncnet(config.syncnet)
+    if config.dwpose is not None:
+        _dwpose(config.dwpose)
+
+
+def prepare_video(config: VideoConfig, footage: Footage) -> VideoRecord | None:
     """Look at one video, write its samples, strips and record; read the record back where it is written already.
 
-    Whatever is wrong with the video becomes a reason in its record; a full disk is an OSError.
+    Whatever is wrong with the video becomes a reason in its record. What else goes wrong is no verdict on the video: it
+    is noted for whoever runs this, and None comes back. A full disk is an OSError.
     """
     done = record_path(config.out, footage.video_id)
     if done.exists():
-        return from_line(done.read_text("utf-8"))
+        return from_line(read_text(done, RECORD_EXPECTED), str(done))
     cv2.setNumThreads(1)
     try:
         with tempfile.TemporaryDirectory(prefix=".work-", dir=config.out / VIDEOS) as work:
             record = _Preparation(config, footage, Path(work)).run()
-    except (Exception, MemoryError) as error:
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             raise
-        record = failed_record(footage, f"{type(error).__name__}: {error}")
+        in_short = " ".join(f"{type(error).__name__}: {error}".split())
+        note_failure(config.out, footage, f"{traceback.format_exc()}\n{in_short}")
+        return None
     with atomic_write(done) as partial_path:
         partial_path.write_text(to_line(record), "utf-8")
     return record
 
 
-def failed_record(footage: Footage, detail: str, name: str = "error") -> VideoRecord:
+def note_failure(out: Path, footage: Footage, text: str) -> None:
+    """Keep what went wrong, whose last line says it in short, until the next run."""
+    with atomic_write(failure_path(out, footage.video_id)) as partial_path:
+        partial_path.write_text(text.replace(footage.address, footage.name), "utf-8")
+
+
+def failed_record(footage: Footage, detail: str, name: str) -> VideoRecord:
     """The record of a video that came to nothing."""
     detail = detail.replace(footage.address, footage.name)  # where the footage lay is nobody's business
     return VideoRecord(
@@ -150,6 +173,10 @@ def failed_record(footage: Footage, detail: str, name: str = "error") -> VideoRe
 
 def record_path(out: Path, video: str) -> Path:
     return out / VIDEOS / f"{video}.json"
+
+
+def failure_path(out: Path, video: str) -> Path:
+    return out / VIDEOS / f"{video}.failed"
 
 
 def samples_path(out: Path, video: str) -> Path:
@@ -170,6 +197,7 @@ class _Preparation:
 
     def run(self) -> VideoRecord:
         with local_copy(self.footage, self.work) as path:
+            _require_access(path)
             reader = SteadyReader(path)
             try:
                 sound = _read_sound(path)
@@ -177,7 +205,7 @@ class _Preparation:
                 return self._without_sound(reader, error)
             try:
                 spans = list(self._spans(reader, sound))
-            except MediaError as error:
+            except VIDEO_ERRORS as error:
                 return failed_record(self.footage, str(error), "unreadable")
             spans = another_speaks(spans)
             kept = {span.clip_id for span in spans if span.is_kept}
@@ -190,16 +218,17 @@ class _Preparation:
         try:
             for frame in reader:
                 stop = frame.number + 1
-        except MediaError as unreadable:
+        except VIDEO_ERRORS as unreadable:
             return failed_record(self.footage, str(unreadable), "unreadable")
         reason = failed_record(self.footage, str(error), "no sound").reasons
         return replace(self._record(reader, [Span(start=0, stop=stop)], None), reasons=reason, spans=())
 
     def _record(self, reader: SteadyReader, spans: list[Span], sound: _Sound | None) -> VideoRecord:
-        """Spans and what they leave out: holes, and what the header promises beyond."""
+        """Spans and what they leave out: holes, pictures without a place, and what the header promises beyond."""
         decoded = max(span.stop for span in spans)
-        missing_tail = reader.num_promised > decoded + MISSING_TAIL_FRAMES
-        num_frames = reader.num_promised if missing_tail else decoded
+        num_frames = decoded + round(reader.info.num_misplaced / reader.info.fps * FPS)
+        if reader.num_promised > num_frames + MISSING_TAIL_FRAMES:
+            num_frames = reader.num_promised
         spans = sorted([*spans, *_holes(spans, num_frames, reader)], key=lambda span: (span.start, span.stop))
         info = reader.info.to_json() | {"size_bytes": self.footage.size_bytes}
         if sound is not None:
@@ -231,7 +260,9 @@ class _Preparation:
         first, length = track.start * SAMPLES_PER_FRAME - lead, len(track.faces) * SAMPLES_PER_FRAME
         heard, notes = self._heard(described, waveform, first, length), (track.ending,)
         if self.config.corrects_sound:
-            heard, told = self._in_step(described, waveform, first, heard)
+            heard, told = put_in_step(
+                heard, lambda late: self._heard(described, waveform, first + late, length)
+            )
             notes += told
         span = Span(
             start=track.start,
@@ -245,33 +276,13 @@ class _Preparation:
             self._keep(span, described, heard.sound)
         return span
 
-    def _in_step(
-        self, described: Described, waveform: SpooledWaveform, first: int, heard: _Heard
-    ) -> tuple[_Heard, tuple[str, ...]]:
-        """The sound cut anew where its lips say that it belongs, to the sample; and what was done, in words.
-
-        It stays where it is if that is not sure, or if lips and sound do not agree better after the move.
-        """
-        if heard.sync is None or heard.reasons and not heard.is_out_of_step:
-            return heard, ()
-        if not heard.is_out_of_step and not heard.sync.is_off:
-            return heard, () if heard.sync.is_sure else (_unsure(heard.sync),)
-        late = round(heard.sync.offset_frames * SAMPLES_PER_FRAME)
-        move = f"moved by {-late / SAMPLES_PER_FRAME:.2f} frames"
-        moved = self._heard(described, waveform, first + late, len(heard.sound))
-        if moved.reasons:
-            return heard, (f"sound left as it is: {move} the clip has {moved.reasons[0].name}",)
-        if moved.sync is None or moved.sync.in_step < heard.sync.in_step:
-            return heard, (f"sound left as it is: {move} it fits worse",)
-        moved.measures["sound_was_late"] = late / SAMPLES_PER_FRAME
-        return moved, (f"sound {move}",)
-
-    def _heard(self, described: Described, waveform: SpooledWaveform, first: int, length: int) -> _Heard:
+    def _heard(self, described: Described, waveform: SpooledWaveform, first: int, length: int) -> Heard:
         """A track with the sound from this sample on."""
         sound, missing = cut_sound(waveform, first, length)
         sync = describe_sync(described.points, sound)
         measures = described.measures | describe_clip_sound(sound, missing) | sync_measures(sync)
-        return _Heard(sound, sync, measures, judge(measures, self.config.thresholds))
+        measures["sound_lost_s"] = waveform.num_lost(first, length) / SAMPLE_RATE_HZ
+        return Heard(sound, sync, measures, judge(measures, self.config.thresholds))
 
     def _keep(self, span: Span, described: Described, sound: np.ndarray) -> None:
         waiting = self.work / f"{span.clip_id}.npz"
@@ -374,15 +385,16 @@ class _Preparation:
             partial_path.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes())
 
 
-def _unsure(sync: LipSync) -> str:
-    late = f"{sync.offset_frames:.2f} +- {sync.offset_error:.2f} frames"
-    return f"sound left as it is: it is not sure by how much it is late ({late})"
+def _require_access(path: Path) -> None:
+    """An OSError where the file is gone or locked: nothing that could be said about the video."""
+    with open(path, "rb"):
+        pass
 
 
 def _read_sound(path: Path) -> _Sound:
-    start_s = sound_start(path)
-    waveform, damage = salvage_waveform(path)
-    return _Sound(waveform, start_s, "" if damage is None else str(damage).replace(str(path), path.name))
+    sound = open_sound(path)
+    notes = "; ".join(sound.notes).replace(str(path), path.name)
+    return _Sound(sound.waveform, sound.start_s, notes)
 
 
 def _holes(spans: list[Span], num_frames: int, reader: SteadyReader) -> Iterator[Span]:
@@ -393,7 +405,12 @@ def _holes(spans: list[Span], num_frames: int, reader: SteadyReader) -> Iterator
     edges = np.flatnonzero(np.diff(np.concatenate([[True], is_covered[:num_frames], [True]]).astype(int)))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         detail = f"no picture for {(stop - start) / FPS:.2f} s from {start / FPS:.2f} s on"
-        if stop == num_frames and reader.num_promised == num_frames:
+        if stop == num_frames and reader.info.num_misplaced:
+            detail = (
+                f"the times of {reader.info.num_misplaced} pictures go back to what was shown already: two recordings "
+                "in one file? Write them to files of their own"
+            )
+        elif stop == num_frames and reader.num_promised == num_frames:
             detail = (
                 f"the pictures end after {start / FPS:.2f} s, the header promises {num_frames / FPS:.2f} s"
             )
@@ -442,9 +459,9 @@ def _syncnet(path: Path):
 
 
 def remove_unfinished(out: Path, videos: list[str]) -> None:
-    """What an interrupted run left behind: working folders, and samples whose record was not written."""
+    """What an interrupted run left behind: working folders, failures, and samples whose record was not written."""
     for place in (out, out / VIDEOS, out / STRIPS):
-        for left_over in [*place.glob(".*.partial*"), *place.glob(".work-*")]:
+        for left_over in [*place.glob(".*.partial*"), *place.glob(".work-*"), *place.glob("*.failed")]:
             if left_over.is_dir():
                 shutil.rmtree(left_over)
             else:

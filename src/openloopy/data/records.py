@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NamedTuple, get_args
 
+from openloopy.media.text_file import expected, made_of
+
 Split = Literal["train", "val"]
 
 
@@ -69,11 +71,12 @@ def to_json(record: ClipRecord) -> str:
 
 def from_json(text: str | bytes) -> ClipRecord:
     """The inverse of `to_json`; unknown or missing keys are an error."""
-    values = json.loads(text)
-    known = {f.name for f in fields(ClipRecord)}
-    if set(values) != known:
-        raise ValueError(
-            f"clip record {values.get('clip_id', '?')!r}: missing keys {sorted(known - set(values))}, "
-            f"unknown keys {sorted(set(values) - known)}; it was written by another version, write it again"
-        )
-    return ClipRecord(**values)
+    with expected("clip record", "one that OpenLoopy wrote; write it again"):
+        values = json.loads(text)
+        known = {f.name for f in fields(ClipRecord)}
+        if set(values) != known:
+            raise ValueError(
+                f"clip record {values.get('clip_id', '?')!r}: missing keys {sorted(known - set(values))}, "
+                f"unknown keys {sorted(set(values) - known)}; it was written by another version"
+            )
+        return made_of(ClipRecord, values)

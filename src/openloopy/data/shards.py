@@ -12,18 +12,25 @@ import io
 import json
 import re
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
 from openloopy.media.files import atomic_write, sha256_file
+from openloopy.media.text_file import expected, made_of, read_json
 from openloopy.rig.state import STATE_VERSION
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
+INDEX_EXPECTED = "an index of shards; write the shards again"
+CLIP_EXPECTED = "a clip that OpenLoopy wrote; write the shard again"
+SHARD_NAME = re.compile(r"shard-\d{5,}\.tar")
 LAST_KIND = "json"
 """Of a sample's members: with it the sample is whole."""
 ARRAY_SHAPES = {
@@ -103,13 +110,20 @@ def read_index(folder: Path) -> ShardIndex:
     path = Path(folder) / INDEX_NAME
     if not path.exists():
         return ShardIndex()
-    stored = json.loads(path.read_text("utf-8"))
-    if stored.get("version") != INDEX_VERSION:
-        raise ValueError(
-            f"{path}: version {stored.get('version')}, expected {INDEX_VERSION}; write the shards again"
-        )
-    entries = [ShardEntry(**{**e, "dropped": [Dropped(**d) for d in e["dropped"]]}) for e in stored["shards"]]
+    stored = read_json(path, INDEX_EXPECTED)
+    with expected(path, INDEX_EXPECTED):
+        if stored["version"] != INDEX_VERSION:
+            raise ValueError(f"version {stored['version']}, expected {INDEX_VERSION}")
+        entries = [_entry_of(values) for values in stored["shards"]]
     return ShardIndex(shards={entry.name: entry for entry in entries})
+
+
+def _entry_of(values: dict[str, Any]) -> ShardEntry:
+    dropped = [made_of(Dropped, item) for item in values["dropped"]]
+    entry = made_of(ShardEntry, {**values, "dropped": dropped})
+    if not SHARD_NAME.fullmatch(entry.name):
+        raise ValueError(f"{entry.name!r} is no name of a shard")
+    return entry
 
 
 def write_index(folder: Path, index: ShardIndex) -> None:
@@ -121,7 +135,8 @@ def write_index(folder: Path, index: ShardIndex) -> None:
         "shards": [asdict(entry) for entry in index.shards.values()],
     }
     with atomic_write(Path(folder) / INDEX_NAME) as path:
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        path.write_text(text, "utf-8", "backslashreplace")  # names of files may be no text
 
 
 def write_shard(
@@ -208,18 +223,29 @@ def read_shards(folder: Path, split: Split | None = None) -> Iterator[Sample]:
 
 def read_shard(path: Path) -> Iterator[Sample]:
     """The clips of one tar, in the order they were written."""
-    with tarfile.open(path) as tar:
-        members: dict[str, bytes] = {}
-        for member in tar:
-            clip_id, _, kind = member.name.partition(".")
-            members[kind] = tar.extractfile(member).read()
-            if kind == LAST_KIND:
-                yield _to_sample(path, clip_id, members)
-                members = {}
+    members: dict[str, bytes] = {}
+    for name, content in _members(path):
+        clip_id, _, kind = name.partition(".")
+        members[kind] = content
+        if kind == LAST_KIND:
+            yield _to_sample(path, clip_id, members)
+            members = {}
     if members:
         raise ValueError(
             f"{path}: the last clip has only {sorted(members)}: cut short; write the shard again"
         )
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a tar's files."""
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if not member.isreg():
+                    raise ValueError(f"{path}: {member.name} is no file; write the shard again")
+                yield member.name, tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); write the shard again") from error
 
 
 def _next_number(index: ShardIndex) -> int:
@@ -253,9 +279,25 @@ def _checked(sample: Sample) -> dict[str, np.ndarray]:
 def _to_sample(path: Path, clip_id: str, members: dict[str, bytes]) -> Sample:
     if set(members) - {"mp4"} != {"flac", "npz", LAST_KIND}:
         raise ValueError(f"{path}: clip {clip_id} has {sorted(members)}, expected mp4, flac, npz, json")
-    record = from_json(members["json"])
+    place = f"{path}, clip {clip_id}"
+    with expected(place, CLIP_EXPECTED):
+        record = from_json(members["json"])
     if record.clip_id != clip_id:
         raise ValueError(f"{path}: {clip_id} holds the record of {record.clip_id}; write the shard again")
-    with np.load(io.BytesIO(members["npz"])) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    return Sample(record=record, mp4=members.get("mp4"), flac=members["flac"], arrays=arrays)
+    sample = Sample(
+        record=record,
+        mp4=members.get("mp4"),
+        flac=members["flac"],
+        arrays=_arrays(place, members["npz"]),
+    )
+    with expected(place, CLIP_EXPECTED):
+        _checked(sample)
+    return sample
+
+
+def _arrays(place: str, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with expected(place, CLIP_EXPECTED), np.load(io.BytesIO(content)) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{place}: {error}; expected {CLIP_EXPECTED}") from error

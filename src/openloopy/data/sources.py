@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -16,6 +18,8 @@ from openloopy.data.records import Split
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".flv", ".wmv", ".3gp"}
 )
+MAX_ID = 80
+"""Characters of a video's id: with frame and ending it is a name in a tar archive, which has a hundred."""
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 
@@ -46,10 +50,7 @@ def list_footage(raw: str, *, person_pattern: str | None, held_out: Sequence[str
     found = sorted(_list(raw), key=lambda item: item[1])
     if not found:
         raise ValueError(f"no video file in {raw}; looked for {', '.join(sorted(VIDEO_SUFFIXES))}")
-    ids = [video_id(name) for _, name, _ in found]
-    if repeated := [video for video, count in Counter(ids).items() if count > 1]:
-        names = [name for (_, name, _), video in zip(found, ids, strict=True) if video == repeated[0]]
-        raise ValueError(f"{names} would all be called {repeated[0]!r}; rename or remove all but one")
+    ids = _distinct_ids([name for _, name, _ in found])
     people = [_person_id(PurePosixPath(name), person_pattern) for _, name, _ in found]
     val = _held_out_people(held_out, dict(zip(ids, people, strict=True)))
     return [
@@ -66,8 +67,9 @@ def list_footage(raw: str, *, person_pattern: str | None, held_out: Sequence[str
 
 
 def video_id(name: str) -> str:
-    """A file's name as the start of clip names."""
-    return re.sub(r"[^\w-]+", "_", str(PurePosixPath(name).with_suffix("")), flags=re.ASCII)
+    """A file's name as the start of clip names; of a long one the start, and a digest."""
+    plain = re.sub(r"[^\w-]+", "_", str(PurePosixPath(name).with_suffix("")), flags=re.ASCII)
+    return plain if len(plain) <= MAX_ID else f"{plain[: MAX_ID - 9]}-{_digest(name)}"
 
 
 @contextlib.contextmanager
@@ -83,6 +85,20 @@ def local_copy(footage: Footage, folder: Path) -> Iterator[Path]:
         with fsspec.open(footage.address, "rb") as source, open(path, "wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
         yield path
+
+
+def _distinct_ids(names: Sequence[str]) -> list[str]:
+    """An id for each video; names that give the same one (in other scripts than Latin, many do) get a digest."""
+    ids = [video_id(name) for name in names]
+    shared = {each for each, count in Counter(ids).items() if count > 1}
+    return [
+        f"{each[: MAX_ID - 9]}-{_digest(name)}" if each in shared else each
+        for each, name in zip(ids, names, strict=True)
+    ]
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
 def check_pattern(pattern: str | None) -> None:

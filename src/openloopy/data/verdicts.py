@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from openloopy.media.text_file import expected, made_of
 from openloopy.media.video import FPS
 
 KEPT = "kept"
+RECORD_EXPECTED = "the record of a video by `openloopy prepare`; delete it, and the video is read again"
 UNSEEN = "not looked at"
 """Fate of frames that no span covers; there should be none."""
 
@@ -105,18 +107,20 @@ def to_line(record: VideoRecord) -> str:
     return json.dumps(asdict(record))
 
 
-def from_line(line: str) -> VideoRecord:
-    """The inverse of `to_line`."""
-    values = json.loads(line)
-    return VideoRecord(**{**values, "reasons": _reasons(values["reasons"]), "spans": _spans(values["spans"])})
+def from_line(line: str, place: str = "a line") -> VideoRecord:
+    """The inverse of `to_line`; place: where it stands, for the error that says what is wrong with it."""
+    with expected(place, RECORD_EXPECTED):
+        values = json.loads(line)
+        values |= {"reasons": _reasons(values["reasons"]), "spans": _spans(values["spans"])}
+        return made_of(VideoRecord, values)
 
 
 def _spans(values: Sequence[dict[str, Any]]) -> tuple[Span, ...]:
     return tuple(
-        Span(**{**value, "reasons": _reasons(value["reasons"]), "notes": tuple(value["notes"])})
+        made_of(Span, {**value, "reasons": _reasons(value["reasons"]), "notes": tuple(value["notes"])})
         for value in values
     )
 
 
 def _reasons(values: Sequence[dict[str, str]]) -> tuple[Reason, ...]:
-    return tuple(Reason(**value) for value in values)
+    return tuple(made_of(Reason, value) for value in values)

@@ -26,8 +26,12 @@ FACE_CENTRE_Y = 0.49
 """Where the face's centre lies, as a share of the crop's height."""
 MAX_SHIFT = 0.06
 """A crop moves by this share of its side, at most, to stay inside the picture."""
-MIN_INSIDE_FACE_HEIGHTS = 1.25
-"""A crop that stays inside the picture is at least as large: with less around it a face has no room to move."""
+MIN_INSIDE_FACE_HEIGHTS = 0.9
+"""A crop that stays inside the picture is at least as large, so that it shows the whole face."""
+SMOOTHED_SHRINK, REDUCED_SHRINK = 0.6, 0.3
+"""What is drawn smaller than this is smoothed, and before that reduced to means of pixels."""
+BLURS = (0.01, 0.03, 0.08)
+"""Spreads of what lies beyond the picture, in shares of the crop's side; each takes over at twice its distance."""
 MIN_FACE_PX = 40
 MAX_YAW_DEG = 40.0
 
@@ -85,13 +89,66 @@ def apply_crop(rgb: np.ndarray, crop: Crop, size_px: int) -> np.ndarray:
 
 def warp(picture: np.ndarray, linear: np.ndarray, offset: np.ndarray, size_px: int) -> np.ndarray:
     """The picture `H W ...` moved by x -> linear x + offset (px), border repeated, drawn at `size_px size_px ...`."""
+    shrink = float(np.sqrt(abs(np.linalg.det(linear))))
+    if shrink < SMOOTHED_SHRINK:
+        picture, linear, offset = _what_is_drawn(picture, linear, offset, size_px)
+        if shrink < REDUCED_SHRINK:
+            picture, linear = _reduced(picture, linear, int(SMOOTHED_SHRINK / shrink))
+            shrink = float(np.sqrt(abs(np.linalg.det(linear))))
+    if shrink < SMOOTHED_SHRINK:  # else fine detail would alias
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.35 / shrink)
     # OpenCV counts from pixel centres.
     centre = offset + linear @ [0.5, 0.5] - 0.5
-    shrink = float(np.sqrt(abs(np.linalg.det(linear))))
-    if shrink < 0.6:  # else fine detail would alias
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.35 / shrink)
     matrix, size = np.concatenate([linear, centre[:, None]], 1), (size_px, size_px)
     return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _what_is_drawn(
+    picture: np.ndarray, linear: np.ndarray, offset: np.ndarray, size_px: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of a picture that a warp shows, as wide as filters reach: to smooth all of it would take long."""
+    corners = np.array([[0, 0], [size_px, 0], [0, size_px], [size_px, size_px]])
+    seen = (corners - offset) @ np.linalg.inv(linear).T
+    margin = 4 / float(np.sqrt(abs(np.linalg.det(linear))))
+    length = np.array(picture.shape[1::-1])
+    first = np.clip(np.floor(seen.min(0) - margin), 0, length - 1).astype(int)
+    last = np.clip(np.ceil(seen.max(0) + margin), first + 1, length).astype(int)
+    part = np.ascontiguousarray(picture[first[1] : last[1], first[0] : last[0]])
+    return part, linear, offset + linear @ first
+
+
+def _reduced(picture: np.ndarray, linear: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of means over squares of `factor` px, and the map that draws it in the same place."""
+    height, width = (-(-side // factor) for side in picture.shape[:2])
+    bottom, right = height * factor - picture.shape[0], width * factor - picture.shape[1]
+    if bottom or right:
+        picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), linear * factor
+
+
+def soften_outside(square: np.ndarray, outside: tuple[float, float, float, float]) -> np.ndarray:
+    """A drawn crop whose parts beyond the picture fade into a blur: a border that is repeated makes streaks.
+
+    Args:
+        square: `S S 3` uint8.
+        outside: shares of its side that lie beyond the picture (`Crop.outside`).
+    """
+    if not any(outside):
+        return square
+    side = len(square)
+    left, top, right, bottom = (side * share for share in outside)
+    at = np.arange(side, dtype=np.float32) + 0.5
+    x, y = (
+        np.maximum(np.maximum(first - at, at - (side - last)), 0)
+        for first, last in ((left, right), (top, bottom))
+    )
+    away = np.hypot(x[None], y[:, None])[..., None] / side
+    soft, blurred = square.astype(np.float32), square
+    for sigma in BLURS:
+        blurred = cv2.GaussianBlur(blurred, (0, 0), sigma * side, borderType=cv2.BORDER_REPLICATE)
+        share = np.clip(away / (2 * sigma), 0, 1)
+        soft += share * (blurred - soft)
+    return np.round(soft).astype(np.uint8)
 
 
 def portrait_crop(face: Face, image_size: tuple[int, int], *, stays_inside: bool = False) -> Crop:

@@ -19,6 +19,7 @@ from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS, MESH_TO_68, Pose, canonical_mesh, pose_of
 from openloopy.face.networks import (
     FINDER_PX,
+    MESH_PX,
     VIEW_FACE_HEIGHTS,
     FaceNetworks,
     find_peaks,
@@ -29,7 +30,9 @@ from openloopy.face.parts import refine_parts
 from openloopy.face.square import FaceSquare
 
 SEARCH_PX = 2048
-"""Larger pictures are searched in a copy of this longest side; landmarks always come from the original."""
+"""Larger pictures are searched in a copy of this longest side; landmarks come from it too where it is fine enough."""
+FINE_VIEW_PX = 3 * MESH_PX
+"""Of a view's side: parts of it are enlarged."""
 TILE_LEVELS = (2, 4)
 """Where no face is seen in the whole picture, tiles of 1/2 and then 1/4 of its longer side are searched."""
 MIN_HEAT = 0.3
@@ -65,6 +68,10 @@ class Face:
         mesh = np.asarray(mesh, dtype=np.float32)
         box = np.concatenate([mesh[:, :2].min(0), mesh[:, :2].max(0)])
         return cls(box=box, mesh=mesh, score=float(score))
+
+    def scaled(self, factor: float) -> Face:
+        """The face in a picture that is larger by a factor."""
+        return Face.from_mesh(self.mesh * np.float32(factor), self.score)
 
     @property
     def points68(self) -> np.ndarray:
@@ -157,9 +164,12 @@ class NetworkLandmarker:
         scale = max(1.0, max(rgb.shape[:2]) / SEARCH_PX)
         searched = rgb if scale == 1 else shrink(rgb, scale)
         for proposals in islice(self._searches(searched), max_searches):
-            squares = [FaceSquare(s.centre * scale, s.side * scale, s.roll) for s in proposals]
+            squares = [square.scaled(scale) for square in proposals]
             squares = [square for square in squares if not any(_is_about(square, face) for face in known)]
-            faces = drop_doubles(self._refine(rgb, squares)) if squares else []
+            fine = [square.scaled(1 / scale) for square in squares if square.side >= FINE_VIEW_PX * scale]
+            coarse = [square for square in squares if square.side < FINE_VIEW_PX * scale]
+            faces = [face.scaled(scale) for face in self._refine(searched, fine)] + self._refine(rgb, coarse)
+            faces = drop_doubles(faces)
             if faces:
                 return sorted(faces, key=lambda face: -face.height_px)[: self.max_faces]
         return []
@@ -190,7 +200,7 @@ class NetworkLandmarker:
 
     def _refine(self, rgb: np.ndarray, squares: list[FaceSquare]) -> list[Face]:
         """The proposals that are faces, each from the mean of several views."""
-        for _ in range(REFINEMENTS):
+        for _ in range(REFINEMENTS if squares else 0):
             fitted = self.fit([rgb] * len(squares), squares)
             squares = [FaceSquare.about(mesh) for mesh, _ in fitted]
             squares = [square for square in squares if square.side > 1]

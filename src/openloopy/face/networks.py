@@ -28,6 +28,8 @@ VIEW_FACE_HEIGHTS = 1.6
 PART_PX = 48
 EYE_SIDE, MOUTH_SIDE = 0.35, 0.55
 """Sides of the part networks' views, in face heights."""
+COVER_SIDE = 0.8
+"""Of the view that tells whether the mouth is covered, in face heights."""
 EYE_CORNERS, MOUTH_ANCHORS = (33, 133), (61, 291, 0, 17)
 """Mesh points whose mean is the centre of such a view."""
 WEIGHTS_NAME = "face.safetensors"
@@ -195,6 +197,26 @@ def _points_near(anchors: tuple[int, ...], reach_cm: tuple[float, float]) -> np.
     return np.flatnonzero((offset**2).sum(1) < 1)
 
 
+class CoverNet(nn.Sequential):
+    """Views `n 3 48 48` about a mouth -> logit that something covers it, `n`."""
+
+    def __init__(self, channels: tuple[int, int, int, int] = (12, 24, 40, 56), width: int = 48):
+        c2, c4, c8, c16 = channels
+        super().__init__(
+            ConvNorm(3, c2, 2),
+            ConvNorm(c2, c4, 2),
+            Residual(c4),
+            ConvNorm(c4, c8, 2),
+            Residual(c8),
+            ConvNorm(c8, c16, 2),
+            nn.Flatten(),
+            nn.Linear(c16 * (PART_PX // 16) ** 2, width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, 1),
+            nn.Flatten(0),
+        )
+
+
 class PersonMaskNet(nn.Module):
     """Pictures `n 3 192 192` -> logits that a pixel belongs to the person, `n 1 192 192`."""
 
@@ -226,6 +248,8 @@ class FaceNetworks(nn.Module):
         super().__init__()
         self.finder, self.mesh, self.parts = FaceFinder(), MeshNet(), FaceParts()
         self.mask = PersonMaskNet()
+        self.cover: CoverNet | None = CoverNet()
+        """None in networks that were trained before there was one."""
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         """Slope and offset put on the mesh network's logit (Platt 1999)."""
 
@@ -275,6 +299,13 @@ def load_step(network: nn.Module, path: Path) -> None:
     network.load_state_dict(load_file(path))
 
 
+def load_unfolded(folder: Path) -> FaceNetworks:
+    """The networks of a folder as they were trained, to go on from; what an older folder lacks is new."""
+    networks = FaceNetworks()
+    networks.load_state_dict(networks.state_dict() | load_file(folder / WEIGHTS_NAME))
+    return networks
+
+
 def load_face_networks(folder: Path | None = None, dtype: torch.dtype = torch.float32) -> FaceNetworks:
     """The networks of a folder (default: those that come with the package), ready for use: norms folded, frozen."""
     folder = shipped_folder() if folder is None else Path(folder)
@@ -286,6 +317,8 @@ def load_face_networks(folder: Path | None = None, dtype: torch.dtype = torch.fl
         raise ValueError(
             f"{path} cannot be read ({error}); install the package again, or copy it again"
         ) from error
+    if not any(name.startswith("cover.") for name in state):
+        networks.cover = None  # as before version 0.3
     try:
         networks.load_state_dict(state)
     except RuntimeError as error:

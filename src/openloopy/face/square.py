@@ -60,6 +60,10 @@ class FaceSquare:
         """The inverse of `points_to_picture`."""
         return (points - self.centre) @ self._turn.T / self.side
 
+    def scaled(self, factor: float) -> FaceSquare:
+        """The same square of a picture that is larger by a factor."""
+        return FaceSquare(self.centre * factor, self.side * factor, self.roll, self.is_mirrored)
+
     def varied(self, zoom: float, is_mirrored: bool) -> FaceSquare:
         """The same place at another size, or seen in a mirror."""
         return FaceSquare(self.centre, self.side * zoom, self.roll, is_mirrored)

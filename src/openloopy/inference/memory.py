@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from openloopy.inference.pipeline import GenerationOptions, LoopyPipeline, batched_bytes, one_branch_bytes
+from openloopy.inference.options import GenerationOptions
+from openloopy.inference.pipeline import LoopyPipeline, batched_bytes, one_branch_bytes
+from openloopy.media.machine import cpu_cores, cpu_quota, free_memory_bytes
 from openloopy.models.attention import GatedLinear
 from openloopy.models.codec import KLCodec
 from openloopy.models.folder import (
@@ -34,6 +36,7 @@ from openloopy.models.folder import (
     load_model,
 )
 from openloopy.models.loopy import LoopyConfig
+from openloopy.models.weight_files import tensor_shapes
 
 Tier = Literal["full", "slim", "int8", "offload"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -129,14 +132,10 @@ def keys_bytes(config: LoopyConfig, element_size: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on the device; None where nobody says."""
+    """Memory that is free on the device, within what a container allows; None where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if device.type != "cpu" or not meminfo.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    return free_memory_bytes() if device.type == "cpu" else None
 
 
 def open_pipeline(
@@ -145,6 +144,7 @@ def open_pipeline(
     """A pipeline whose weights lie as the tier says."""
     if reason := _why_not(tier, device):
         raise ValueError(f"memory tier {tier} is not possible here: {reason}")
+    _fit_threads()
     home = "cpu" if tier in ("int8", "offload") else device
     model = load_model(folder, device=home, dtype=dtype)
     if tier == "int8":
@@ -157,6 +157,12 @@ def open_pipeline(
         model.codec.vae.enable_slicing()
         model.codec.vae.enable_tiling()
     return LoopyPipeline(_moved(model, device, tier), decoded_at_once=4 if tier == "full" else 1)
+
+
+def _fit_threads() -> None:
+    """No more threads than a container's share of time: they would only wait for one another."""
+    if cpu_quota() is not None:
+        torch.set_num_threads(min(torch.get_num_threads(), cpu_cores()))
 
 
 def tier_options(options: GenerationOptions, tier: Tier) -> GenerationOptions:
@@ -274,6 +280,4 @@ def _why_not(tier: str, device: torch.device) -> str:
 
 def _count(path: Path) -> int:
     """Numbers in a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
-    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+    return sum(math.prod(shape) for shape in tensor_shapes(path).values())

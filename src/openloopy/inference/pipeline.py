@@ -6,13 +6,12 @@ frames; three-branch guidance; DDIM. Latents are carried over as latents, never 
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from openloopy.diffusion.sampler import SamplerConfig, sample
 from openloopy.face.landmarks import FaceLandmarker, NetworkLandmarker
 from openloopy.inference.hub import HubPipeline
 from openloopy.inference.live import LiveFeatureReader, live_windows
-from openloopy.inference.scene import FrameKind, Layout, Say, Scene, check_frame_kind, choose_face
+from openloopy.inference.options import OWN_DEFAULTS, FrameKind, GenerationOptions, Say, check_frame_kind
+from openloopy.inference.scene import Layout, Scene, choose_face
 from openloopy.inference.windows import ClipWindow, clip_windows, num_frames
 from openloopy.media.audio import SAMPLE_RATE_HZ, as_waveform
 from openloopy.media.live_sound import LiveSound
@@ -38,7 +38,6 @@ from openloopy.models.loopy import LoopyConfig
 from openloopy.models.rig_codec import Portrait
 
 T = TypeVar("T")
-BranchOrder = Literal["auto", "batched", "in_turn"]
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """x_t `1 f c h w` and t `1` -> guided prediction `1 f c h w`."""
 DECODED_AT_ONCE = 4
@@ -47,47 +46,8 @@ MAPS_ALIVE = 64
 """Feature maps of the first level that one branch holds at its peak, roughly; decides "auto"."""
 BATCHED_SHARE = 0.25
 """Share of a GPU's memory that batched branches may fill; the rest is for weights and other programs."""
-MIN_SIZE_PX = 64
-MOST = 100
-"""Of guidance and temperature: far beyond what makes sense, far below what is no longer a number."""
 BATCHED_BYTES_ELSEWHERE = 2**30
 """What they may fill of a memory that is shared with everything else."""
-
-
-def _is_whole(value: Any) -> bool:
-    """numpy's whole numbers are some too; True is none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationOptions:
-    """How to generate; None means the model's own default."""
-
-    seed: int = 0
-    steps: int | None = None
-    audio_guidance: float | None = None
-    reference_guidance: float | None = None
-    temperature: float | None = None
-    """How lively: 0 always moves alike, below the model's own is calmer, above it livelier."""
-    size_px: int | None = None
-    """Side of the pictures; only a model whose portrait itself moves makes others than its own."""
-    branches: BranchOrder = "auto"
-    """Guidance branches as one batch (faster), in turn (a third of the memory), or whichever fits."""
-
-    def __post_init__(self) -> None:
-        if not _is_whole(self.seed) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number and not negative, got {self.seed!r}")
-        if self.steps is not None and (not _is_whole(self.steps) or self.steps < 1):
-            raise ValueError(f"steps must be a whole number, at least 1, got {self.steps!r}")
-        for name in ("audio_guidance", "reference_guidance", "temperature"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, numbers.Real) and 0 <= value <= MOST):
-                raise ValueError(f"{name} must lie in 0 to {MOST}, got {value!r}")
-        is_size = self.size_px is None or _is_whole(self.size_px)
-        if not is_size or (self.size_px is not None and (self.size_px < MIN_SIZE_PX or self.size_px % 2)):
-            raise ValueError(f"size must be even and at least {MIN_SIZE_PX} px, got {self.size_px!r}")
-        if self.branches not in get_args(BranchOrder):
-            raise ValueError(f"branches must be one of {get_args(BranchOrder)}, got {self.branches!r}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +157,7 @@ class LoopyPipeline(HubPipeline):
             f"{self.model.config.name} makes pictures of {own} px, not of {options.size_px}; leave the size out"
         )
 
-    def source_px(self, options: GenerationOptions = GenerationOptions()) -> int:
+    def source_px(self, options: GenerationOptions = OWN_DEFAULTS) -> int:
         """Side of the portrait that is wanted (see `face.crop.apply_crop`)."""
         return self.model.codec.source_px(self.output_px(options))
 
@@ -209,7 +169,7 @@ class LoopyPipeline(HubPipeline):
         self,
         portrait: Any,
         *,
-        options: GenerationOptions = GenerationOptions(),
+        options: GenerationOptions = OWN_DEFAULTS,
         face: int | None = None,
         frame: FrameKind = "crop",
         say: Say | None = None,
@@ -252,7 +212,7 @@ class LoopyPipeline(HubPipeline):
         portrait: Any,
         audio: Any,
         *,
-        options: GenerationOptions = GenerationOptions(),
+        options: GenerationOptions = OWN_DEFAULTS,
         face: int | None = None,
         frame: FrameKind = "crop",
         say: Say | None = None,
@@ -263,12 +223,12 @@ class LoopyPipeline(HubPipeline):
             portrait: what `open_scene` takes, or gives.
             audio: a sound's path, or `(samples, rate)` of numpy or torch (`media.audio.as_sound`).
             face, frame: as for `open_scene`.
-            say: called with what a user should know of this portrait, such as that its eyes are shut.
+            say: called with what a user should know of this portrait and sound, such as that its eyes are shut.
 
         Raises:
             ValueError: at once, not at the first frame: an input or an option that does not work.
         """
-        waveform = as_waveform(audio)
+        waveform = as_waveform(audio, say)
         num_frames = self.num_frames(waveform)
         scene = self._scene(portrait, options, face, frame, say)
         plan = plan_clips(self.model.config, options, self.model.device)
@@ -280,7 +240,7 @@ class LoopyPipeline(HubPipeline):
         portrait: Any,
         listen: Callable[[], LiveSound],
         *,
-        options: GenerationOptions = GenerationOptions(),
+        options: GenerationOptions = OWN_DEFAULTS,
         face: int | None = None,
         frame: FrameKind = "crop",
         say: Say | None = None,
@@ -310,7 +270,11 @@ class LoopyPipeline(HubPipeline):
     def clips(
         self, prepared: Prepared, waveform: np.ndarray, num_frames: int, plan: ClipPlan
     ) -> Iterator[Tensor]:
-        """The latents of one clip after the other, `f c h w`, num_frames in all: motion alone, nothing is drawn."""
+        """The latents of one clip after the other, `f c h w`, num_frames in all: motion alone, nothing is drawn.
+
+        waveform: `(samples,)`, floats in [-1, 1] at 16 kHz; checked.
+        """
+        waveform = as_waveform((waveform, SAMPLE_RATE_HZ))
         windows = clip_windows(num_frames, clip_frames=self.model.config.clip_frames)
         return self._clips(prepared, AudioFeatureReader(self.model.audio_encoder, waveform), windows, plan)
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face
+from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face, soften_outside
 from openloopy.face.landmarks import Face, FaceLandmarker
+from openloopy.face.upright import TURNS, find_upright
 from openloopy.inference.full_frame import FullFrame
+from openloopy.inference.options import Say
 from openloopy.media.image import as_rgb
 from openloopy.models.codec import Prepared
 from openloopy.models.rig_codec import Portrait
 
-FrameKind = Literal["crop", "full"]
-"""crop: the square about the face; full: the whole picture at its own resolution, in which the head moves."""
-Say = Callable[[str], None]
+NEAR_EDGE = 0.04
+"""In face heights: a face this near to the picture's edge can hardly move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class ChosenFace:
     rgb: np.ndarray
     face: Face
     num_faces: int
+    quarter_turns: int = 0
+    """By which the picture was turned, counter-clockwise: without a tag it lay on its side or stood on its head."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -66,10 +69,11 @@ class Layout:
             stays_inside: see `portrait_crop`.
         """
         crop = portrait_crop(chosen.face, chosen.image_size, stays_inside=stays_inside)
+        outside = crop.outside(chosen.image_size)
         portrait = Portrait(
-            apply_crop(chosen.rgb, crop, source_px),
+            soften_outside(apply_crop(chosen.rgb, crop, source_px), outside),
             crop.to_crop(chosen.face.mesh, source_px),
-            outside=crop.outside(chosen.image_size),
+            outside=outside,
         )
         return Layout(portrait, square_px, (square_px, square_px), crop=crop)
 
@@ -120,24 +124,46 @@ def choose_face(
     Raises:
         ValueError: no face, or none that can be animated; the message names the picture.
     """
-    rgb = as_rgb(picture)
     is_path = isinstance(picture, str) or hasattr(picture, "__fspath__")
     name = name or (str(picture) if is_path else "the portrait")
-    faces = landmarker.detect(rgb)
+    found = find_upright(as_rgb(picture, say), landmarker)
     try:
-        face = select_face(faces, (rgb.shape[1], rgb.shape[0]), index)
+        face = select_face(found.faces, (found.rgb.shape[1], found.rgb.shape[0]), index)
     except ValueError as error:
         raise type(error)(f"{name}: {error}") from error
-    if len(faces) > 1 and index is None and say:
-        x, y = face.mesh[:, :2].mean(axis=0)
-        say(
-            f"{name} shows {len(faces)} faces: using the largest, around x={x:.0f} y={y:.0f}; "
-            f"face 0 to {len(faces) - 1} chooses (0 is the largest)"
+    chosen = ChosenFace(found.rgb, face, len(found.faces), found.quarter_turns)
+    for note in _notes(chosen, index is not None) if say else ():
+        say(f"{name} {note}")
+    return chosen
+
+
+def _notes(chosen: ChosenFace, was_asked_for: bool) -> list[str]:
+    """What a user should know of the choice, as ends of sentences about the picture."""
+    notes = []
+    if chosen.quarter_turns:
+        notes.append(f"is turned {TURNS[chosen.quarter_turns]}, so that the face stands upright")
+    if chosen.num_faces > 1 and not was_asked_for:
+        x, y = chosen.face.mesh[:, :2].mean(axis=0)
+        notes.append(
+            f"shows {chosen.num_faces} faces: using the largest, around x={x:.0f} y={y:.0f}; "
+            f"face 0 to {chosen.num_faces - 1} chooses (0 is the largest)"
         )
-    return ChosenFace(rgb, face, len(faces))
+    if sides := _near_sides(chosen):
+        notes.append(
+            f"ends so close to the face ({', '.join(sides)}) that there is little room for it to move; "
+            "one with hair, neck and some room around it moves more freely"
+        )
+    return notes
 
 
-def check_frame_kind(frame: str) -> None:
-    """Refuse what is no `FrameKind`."""
-    if frame not in get_args(FrameKind):
-        raise ValueError(f"frame must be one of {', '.join(get_args(FrameKind))}, got {frame!r}")
+def _near_sides(chosen: ChosenFace) -> list[str]:
+    """At which sides the picture cuts the face, or nearly does."""
+    room, (width, height) = NEAR_EDGE * chosen.face.height_px, chosen.image_size
+    left, top, right, bottom = chosen.face.box
+    near = {
+        "left": left < room,
+        "top": top < room,
+        "right": right > width - room,
+        "bottom": bottom > height - room,
+    }
+    return [side for side, is_near in near.items() if is_near]

@@ -58,7 +58,7 @@ def landmark_expression_distance(generated: Iterable[np.ndarray], real: Iterable
             person; of a person with several, give one array with all of them.
 
     Raises:
-        ValueError: another shape, a video without a face, or a set of fewer than 87 frames with one.
+        ValueError: another shape, a video with fewer than two frames with a face, or a set of fewer than 87.
     """
     sets = (map(expression_descriptors, generated), map(expression_descriptors, real))
     stats = [
@@ -80,7 +80,7 @@ def expression_descriptors(points68: np.ndarray) -> np.ndarray:
         `n 86`, hundredths of the distance of the outer eye corners; the n frames in which the face was found.
 
     Raises:
-        ValueError: another shape, or the face was found in no frame.
+        ValueError: another shape, or the face was found in fewer than two frames.
     """
     if points68.ndim != 3 or points68.shape[1:] != (68, 2):
         raise ValueError(f"expected landmarks of shape (frames, 68, 2), got {points68.shape}")
@@ -88,6 +88,10 @@ def expression_descriptors(points68: np.ndarray) -> np.ndarray:
     if not len(known):
         raise ValueError(
             f"no face was found in any of {len(points68)} frames; leave this video out and say so"
+        )
+    if len(known) < 2:
+        raise ValueError(
+            f"a face was found in 1 of {len(points68)} frames, which is its own mean; leave this video out and say so"
         )
     points = in_head_frame(known)[:, EXPRESSION_POINTS]
     return DESCRIPTOR_SCALE * (points - points.mean(0)).reshape(len(points), DESCRIPTOR_WIDTH)

@@ -52,6 +52,11 @@ STRETCH_FRAMES = 15
 """Stretches of about this length are left out in turn to find the error of the peak; three at least."""
 FAR_FRAMES = 3
 """From here on a shift is another one than the peak's: the peak itself is as wide as that."""
+CHANCE_LAGS = 2
+"""Frames over which neighbours say the same, when it is asked what chance gives."""
+MIN_CHANCE = 3.0
+"""Standard error of one frame's product by chance, at least: below lie lips that hardly move (1 % of filmed clips of
+3 s are below 3.8), whose evidence would count for more the less they show."""
 SURE_SCORE, SURE_HEIGHT, SURE_ERROR_FRAMES = 3.0, 1.0, 0.6
 """What a peak needs so that its place can be trusted; see docs/data.md for where they come from."""
 SIGNIFICANT = 2.0
@@ -73,6 +78,18 @@ class LipSync(NamedTuple):
     """Evidence of the best shift above that of every shift FAR_FRAMES or more away."""
     in_step: float
     """Evidence above the median as things are: at no shift at all, between the two shifts that were tried."""
+    chance: float
+    """Standard error that evidence has where lips and sound have nothing in common: short clips have a large one."""
+
+    @property
+    def strength(self) -> float:
+        """The score in units of what chance gives, which means the same for clips of any length."""
+        return self.score / self.chance
+
+    @property
+    def best_strength(self) -> float:
+        """As `strength`, at the shift that is best of all."""
+        return self.best_score / self.chance
 
     @property
     def is_sure(self) -> bool:
@@ -126,9 +143,15 @@ class LipSyncNetwork(nn.Module):
 
     def forward(self, lips: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """lips `b f 50`, mel `b 4g 40` -> vectors `b f 64` and `b g 64`."""
-        seen = self.lips(lips.transpose(1, 2)).transpose(1, 2)
-        heard = self.sound(mel.transpose(1, 2)).transpose(1, 2)
-        return seen, heard
+        return self.see(lips), self.hear(mel)
+
+    def see(self, lips: Tensor) -> Tensor:
+        """lips `b f 50` -> vectors `b f 64`."""
+        return self.lips(lips.transpose(1, 2)).transpose(1, 2)
+
+    def hear(self, mel: Tensor) -> Tensor:
+        """mel `b 4g 40` -> vectors `b g 64`."""
+        return self.sound(mel.transpose(1, 2)).transpose(1, 2)
 
 
 def lip_features(points: np.ndarray) -> np.ndarray:
@@ -200,12 +223,28 @@ def lip_sync(
             f"{len(points)} frames are too few to judge synchrony; at least {MIN_FRAMES} are needed"
         )
     network = network or shipped_lip_sync()
+    return agreement(
+        lip_vectors(points, network), sound_vectors(_fitted(waveform, len(points)), network), max_shift
+    )
+
+
+def lip_vectors(points: np.ndarray, network: LipSyncNetwork) -> np.ndarray:
+    """What the network makes of lips: landmarks `f 68 2` -> `f 64` float64."""
     with torch.inference_mode():
-        seen, heard = network(
-            torch.from_numpy(lip_features(points))[None],
-            torch.from_numpy(log_mel(_fitted(waveform, len(points))))[None],
-        )
-    products = shift_products(seen[0].double().numpy(), heard[0].double().numpy(), max_shift)
+        lips = torch.from_numpy(lip_features(points))[None]
+        return network.see(lips)[0].double().numpy()
+
+
+def sound_vectors(waveform: np.ndarray, network: LipSyncNetwork) -> np.ndarray:
+    """What it makes of a sound: `f*640` -> `f 64` float64."""
+    with torch.inference_mode():
+        mel = torch.from_numpy(log_mel(waveform))[None]
+        return network.hear(mel)[0].double().numpy()
+
+
+def agreement(seen: np.ndarray, heard: np.ndarray, max_shift: int = MAX_SHIFT_FRAMES) -> LipSync:
+    """How vectors of lips and sound agree, `f 64` each."""
+    products = shift_products(seen, heard, max_shift)
     curve = mean_curve(products)
     best, median = int(curve.argmax()), float(np.median(curve))
     shifts = np.arange(-max_shift, max_shift + 1)
@@ -217,6 +256,7 @@ def lip_sync(
         offset_error=float(np.hypot(peak_error(products), PEOPLE_FRAMES)),
         height=float(curve[best] - far.max(initial=curve.min())),
         in_step=float(np.interp(ZERO_FRAMES, shifts, curve) - median),
+        chance=chance_error(seen, heard),
     )
 
 
@@ -287,6 +327,23 @@ def peak_error(products: np.ndarray) -> float:
     stretches = np.array_split(np.arange(len(products)), max(round(len(products) / STRETCH_FRAMES), 3))
     places = [peak_of(mean_curve(np.delete(products, stretch, 0)), best) for stretch in stretches]
     return float(np.std(places) * np.sqrt(len(places) - 1))
+
+
+def chance_error(seen: np.ndarray, heard: np.ndarray) -> float:
+    """Standard error of the mean product of vectors `f d`, `f d` that have nothing to do with one another.
+
+    The variance of a mean of products of two independent series is the sum, over lags, of the products of their
+    autocovariances (Bartlett 1935), here with the weights of Newey & West (1987).
+    """
+    frames = len(seen)
+    seen, heard = seen - seen.mean(0), heard - heard.mean(0)
+    variance = 0.0
+    for lag in range(CHANCE_LAGS + 1):
+        ours = seen[: frames - lag].T @ seen[lag:] / frames
+        theirs = heard[: frames - lag].T @ heard[lag:] / frames
+        weight = 1 if lag == 0 else 2 * (1 - lag / (CHANCE_LAGS + 1))
+        variance += weight * float((ours * theirs).sum())
+    return float(np.sqrt(max(variance, MIN_CHANCE**2) / frames))
 
 
 def save_lip_sync(network: LipSyncNetwork, path: Path) -> None:

@@ -74,8 +74,16 @@ def exp(points: np.ndarray) -> float:
 
 
 def head_speed(points: np.ndarray, fps: float) -> float:
-    """Mean speed of the nose tip over a track `f 68 2` px, in inter-ocular distances per second."""
+    """Mean speed of the nose tip over a track `f 68 2` px, in inter-ocular distances per second.
+
+    Raises:
+        ValueError: nowhere a face in two frames in a row.
+    """
     steps = np.linalg.norm(np.diff(points[:, NOSE_TIP], axis=0), axis=-1)
+    if not np.isfinite(steps).any():
+        raise ValueError(
+            f"no face was found in two frames in a row of {len(points)}; there is no speed to measure"
+        )
     return float(np.nanmean(steps) * fps / np.nanmean(eye_distance(points)))
 
 

@@ -17,6 +17,8 @@ FACE_PX = 192
 """Face boxes are brought to this side before sharpness is measured, so that framing does not matter."""
 FLOW_BLUR_PX = 1.5
 """Blur before the flow is estimated: it shall follow the head, not explain shimmering texture away."""
+MIN_FLOW_PX = 12
+"""Sides of pictures from which OpenCV finds a flow."""
 FLOW_CONSISTENCY_PX = 1.0
 """A pixel whose forward and backward flow disagree by more than this is hidden in one frame: left out."""
 
@@ -67,15 +69,20 @@ def flicker(frames: Iterable[np.ndarray]) -> float:
         Mean absolute luma difference (0..255) between each frame and the one before, moved along the optical
         flow; pixels hidden in one of the two are left out. Where moving does not help, it is the plain
         difference.
+
+    Raises:
+        ValueError: fewer than two frames, or frames smaller than `MIN_FLOW_PX`.
     """
-    differences = [_warping_error(a, b) for a, b in pairwise(_luma(frame) for frame in frames)]
-    return float(np.mean(differences)) if differences else 0.0
+    return _mean_change(_warping_error(a, b) for a, b in pairwise(_luma(frame) for frame in frames))
 
 
 def frame_difference(frames: Iterable[np.ndarray]) -> float:
-    """Mean absolute luma difference (0..255) of consecutive frames `H W 3` uint8: motion and flicker."""
-    differences = [np.abs(b - a).mean() for a, b in pairwise(_luma(frame) for frame in frames)]
-    return float(np.mean(differences)) if differences else 0.0
+    """Mean absolute luma difference (0..255) of consecutive frames `H W 3` uint8: motion and flicker.
+
+    Raises:
+        ValueError: fewer than two frames.
+    """
+    return _mean_change(np.abs(b - a).mean() for a, b in pairwise(_luma(frame) for frame in frames))
 
 
 def cut_box(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -93,6 +100,14 @@ def _luma(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
+def _mean_change(changes: Iterable[float]) -> float:
+    """Their mean; a single frame does not change, which is not the same as a change of 0."""
+    found = list(changes)
+    if not found:
+        raise ValueError("a change from frame to frame needs at least 2 frames; give a longer video")
+    return float(np.mean(found))
+
+
 def _warping_error(before: np.ndarray, after: np.ndarray) -> float:
     forward, backward = _flow(after, before), _flow(before, after)
     grid = np.stack(np.meshgrid(np.arange(after.shape[1]), np.arange(after.shape[0])), -1).astype(np.float32)
@@ -106,5 +121,10 @@ def _warping_error(before: np.ndarray, after: np.ndarray) -> float:
 
 def _flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Optical flow `H W 2` px: where each pixel of `start` lies in `end`."""
+    if min(start.shape) < MIN_FLOW_PX:
+        height, width = start.shape
+        raise ValueError(
+            f"frames of {width}x{height} px are too small for optical flow; give {MIN_FLOW_PX} px or more"
+        )
     smooth = [cv2.GaussianBlur(x, (0, 0), FLOW_BLUR_PX).clip(0, 255).astype(np.uint8) for x in (start, end)]
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(smooth[0], smooth[1], None)

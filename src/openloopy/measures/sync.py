@@ -47,11 +47,13 @@ def lip_gap_correlation(generated: np.ndarray, true: np.ndarray, max_lag: int = 
 
     Returns:
         The correlation in step, the best shift, and the correlation there. A mouth that never moves
-        correlates 0 with anything.
+        correlates 0 with anything, and so does one that is seen in too few frames: ask for these before. A shift
+        that leaves fewer than `MIN_OVERLAP_FRAMES` frames with both faces is never the best one.
     """
     _check_tracks(generated, true, max_lag)
     by_lag = {lag: _correlation_at(generated, true, lag) for lag in _lags(max_lag)}
-    best_lag = max(by_lag, key=lambda lag: by_lag[lag])
+    tried = [lag for lag in by_lag if _num_shared(generated, true, lag) >= MIN_OVERLAP_FRAMES]
+    best_lag = max(tried or [0], key=lambda lag: by_lag[lag])
     return LagCorrelation(by_lag[0], best_lag, by_lag[best_lag])
 
 
@@ -117,9 +119,19 @@ def _lags(max_lag: int) -> list[int]:
 
 
 def _correlation_at(generated: np.ndarray, true: np.ndarray, lag: int) -> float:
+    return pearson(*_shifted(generated, true, lag))
+
+
+def _num_shared(generated: np.ndarray, true: np.ndarray, lag: int) -> int:
+    """In how many frames both are known at this shift."""
+    return int(np.isfinite(np.add(*_shifted(generated, true, lag))).sum())
+
+
+def _shifted(generated: np.ndarray, true: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of both tracks at this shift."""
     if lag >= 0:
-        return pearson(generated[lag:], true[: len(true) - lag])
-    return pearson(generated[:lag], true[-lag:])
+        return generated[lag:], true[: len(true) - lag]
+    return generated[:lag], true[-lag:]
 
 
 def _check_tracks(generated: np.ndarray, true: np.ndarray, max_lag: int) -> None:

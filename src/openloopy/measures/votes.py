@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from openloopy.media.text_file import expected, made_of, read_json
+
 DIMENSIONS = {
     "identity": "Identity consistency",
     "quality": "Video quality",
@@ -26,6 +28,7 @@ DIMENSIONS = {
 }
 """The paper's six, in its order; key in files -> what it is called."""
 STUDY_FILE, VOTES_FILE = "study.json", "votes.jsonl"
+STUDY_EXPECTED = "a study of `openloopy study`; give another folder"
 NO_VOTE = -1
 """In arrays of choices; others are positions among the options."""
 
@@ -83,9 +86,11 @@ def read_study(folder: Path | str) -> StudyVotes:
     path = Path(folder) / STUDY_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no {STUDY_FILE}; expected the OUT folder of `openloopy study`")
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_json(path, STUDY_EXPECTED)
     votes = read_votes(Path(folder) / VOTES_FILE)
-    return StudyVotes(methods=tuple(facts["methods"]), categories=facts["categories"], votes=tuple(votes))
+    with expected(path, STUDY_EXPECTED):
+        about = {"methods": tuple(facts["methods"]), "categories": facts["categories"]}
+        return made_of(StudyVotes, about | {"votes": tuple(votes)})
 
 
 def read_votes(path: Path) -> list[Vote]:
@@ -194,7 +199,7 @@ def fleiss_kappa(counts: np.ndarray) -> float | None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -202,8 +207,8 @@ def _is_json(line: bytes) -> bool:
 def _parsed(line: bytes, where: str) -> Vote:
     try:
         facts = json.loads(line)
-        return Vote(**facts | {"shown": tuple(facts["shown"])})
-    except (ValueError, TypeError, KeyError) as error:
+        return made_of(Vote, facts | {"shown": tuple(facts["shown"])})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{where} is not a vote ({error}): {line[:200]!r}; correct or remove it") from error
 
 

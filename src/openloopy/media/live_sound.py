@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import av
 import numpy as np
 import soxr
 
-from openloopy.media.audio import MIN_DURATION_S, SAMPLE_RATE_HZ, AudioError, SoundBlock, decode_blocks
+from openloopy.media.audio import SAMPLE_RATE_HZ, cancelled
+from openloopy.media.channels import ChannelPowers, one_channel
+from openloopy.media.sound_clock import SoundLoss
+from openloopy.media.sound_file import MIN_DURATION_S, AudioError, SoundBlock, decode_blocks, told
 
 MAX_AHEAD_S = 2.0
 """Sound that is taken before it is used."""
@@ -36,13 +39,44 @@ PROBED_BYTES = 1 << 15
 """Of a pipe, before it is known what comes: FFmpeg's own 5 MB would be heard minutes late."""
 
 
+CHANNELS_MEMORY_S = 10.0
+"""Whether the channels cancel each other is judged by so much of the past."""
+Say = Callable[[str], None]
+
+
+class LiveLosses:
+    """What a sound that is still coming has lost: the first time is told, all is counted."""
+
+    def __init__(self, name: str = "the sound", say: Say | None = None) -> None:
+        self._name, self._say = name, say
+        self.lost_s = 0.0
+
+    def add(self, loss: SoundLoss) -> None:
+        """Counts a loss."""
+        if self._say and self.lost_s == 0:
+            self._say(told([loss], self._name)[0])
+        self.lost_s += loss.lost_s
+
+
 class LiveSound:
     """The sound so far, float32 mono at 16 kHz, and its blocks as they came."""
 
     def __init__(
-        self, blocks: Iterable[SoundBlock], max_ahead_s: float = MAX_AHEAD_S, when_full: WhenFull = "wait"
+        self,
+        blocks: Iterable[SoundBlock],
+        max_ahead_s: float = MAX_AHEAD_S,
+        when_full: WhenFull = "wait",
+        *,
+        losses: LiveLosses | None = None,
+        say: Say | None = None,
     ) -> None:
+        """
+        Args:
+            losses: told of what the blocks have lost.
+            say: called with what a user should know, from another thread.
+        """
         self._blocks, self._max_ahead = blocks, round(max_ahead_s * SAMPLE_RATE_HZ)
+        self.losses, self._say = losses or LiveLosses(), say
         self._when_full = when_full
         self.dropped_s = 0.0
         """Seconds of sound that were left out."""
@@ -120,10 +154,10 @@ class LiveSound:
     def _listen(self) -> None:
         stream = None
         try:
-            for block in self._blocks:
+            for block, mono in self._heard():
                 if stream is None:
                     stream = soxr.ResampleStream(block.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-                if not self._take(block, stream.resample_chunk(block.samples.mean(0, dtype=np.float32))):
+                if not self._take(block, stream.resample_chunk(mono)):
                     return
             if stream is not None:
                 self._take(None, stream.resample_chunk(np.zeros(0, np.float32), last=True))
@@ -135,6 +169,18 @@ class LiveSound:
             with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()
+
+    def _heard(self) -> Iterator[tuple[SoundBlock, np.ndarray]]:
+        """The blocks, and what the model hears of each: the mean of the channels, or the louder one if they cancel."""
+        powers, is_told = None, False
+        for block in self._blocks:
+            powers = powers or ChannelPowers(CHANNELS_MEMORY_S * block.sample_rate_hz)
+            powers.add(block.samples)
+            channel = powers.loudest if powers.cancel else None
+            if channel is not None and self._say and not is_told:
+                self._say(cancelled("this sound", channel))
+                is_told = True
+            yield block, one_channel(block.samples, channel)
 
     def _take(self, block: SoundBlock | None, samples: np.ndarray) -> bool:
         """Whether more is wanted."""
@@ -154,18 +200,28 @@ class LiveSound:
             return not self._is_closed
 
 
-def open_live(source: str, standard_input: Any = None) -> LiveSound:
+def open_live(source: str, standard_input: Any = None, *, say: Say | None = None) -> LiveSound:
     """The sound of a source, such as "-"; see SOURCES.
+
+    Args:
+        say: called with what a user should know, such as that some of the sound is lost; from another thread.
 
     Raises:
         AudioError: no such source, or nothing that can be decoded comes from it.
     """
+    container, when_full = _open_source(source, standard_input)
+    losses = LiveLosses(f"the sound from {source!r}", say)
+    blocks = decode_blocks(container, source, losses.add)
+    return LiveSound(blocks, when_full=when_full, losses=losses, say=say)
+
+
+def _open_source(source: str, standard_input: Any) -> tuple[av.container.InputContainer, WhenFull]:
     if source == PIPE:
-        return LiveSound(decode_blocks(_open(_AsItComes(standard_input), source), source))
+        return _open(_AsItComes(standard_input), source), "wait"
     if source.startswith(RAW):
-        return LiveSound(decode_blocks(_open_raw(source, _AsItComes(standard_input)), source))
+        return _open_raw(source, _AsItComes(standard_input)), "wait"
     if source == MICROPHONE or source.startswith(f"{MICROPHONE}:"):
-        return LiveSound(decode_blocks(_open_microphone(source), source), when_full="drop")
+        return _open_microphone(source), "drop"
     raise AudioError(f"{source!r} is not a live sound; give {SOURCES}")
 
 
@@ -187,7 +243,7 @@ class _AsItComes:
 def _open(file: Any, source: str, **settings: Any) -> av.container.InputContainer:
     options = {"probesize": str(PROBED_BYTES), **settings.pop("options", {})}
     try:
-        return av.open(file, options=options, **settings)
+        return av.open(file, options=options, metadata_errors="replace", **settings)
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
             f"what comes from {source!r} is not a sound that can be decoded ({error})"

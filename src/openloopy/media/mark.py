@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 
 from openloopy.media.image import read_image
+from openloopy.media.picture_file import PICTURE_ENDINGS
 from openloopy.media.video import read_frames
 
 NAME = b"openloopy mark 1"
@@ -43,7 +44,8 @@ THRESHOLD = NormalDist().inv_cdf(1 - FALSE_ALARM_RATE)
 """Least score that counts as marked, 4.75."""
 MAX_FRAMES = 250
 """Read of a video, from its beginning."""
-PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+STILL_ENDINGS = PICTURE_ENDINGS - {".gif"}
+"""GIFs mostly are films, and read as such."""
 
 STRENGTHS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.88)
 """In smooth places, grey levels (root mean square before rounding). Times `PEAK` below 1.5: no pixel of a smooth place
@@ -140,7 +142,7 @@ def find_mark(path: Path | str) -> MarkFinding:
     Raises:
         MediaError: a file that cannot be read.
     """
-    if Path(path).suffix.lower() in PICTURE_ENDINGS:
+    if Path(path).suffix.lower() in STILL_ENDINGS:
         return _finding([read_image(path)])
     return _finding(islice(read_frames(path), MAX_FRAMES))
 

@@ -1,8 +1,8 @@
 """Video in and out: H.264 with the original sound, written frame by frame in bounded memory.
 
-Sound and picture both start at 0. The sound keeps its rate (where AAC has it) and its channels, and all of it
-is written, whatever the number of frames. A file appears when it is whole (`VideoWriter`); a stream can be played
-while it is made (`StreamWriter`).
+Sound and picture both start at 0. The sound keeps its rate (where AAC has it) and its channels (more than eight become
+two), and all of it is written, whatever the number of frames. A file appears when it is whole (`VideoWriter`); a stream
+can be played while it is made (`StreamWriter`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -20,13 +21,13 @@ import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 
-from openloopy.media.audio import AAC_CHANNELS, SAMPLE_RATE_HZ, SoundArray, SoundBlock, read_blocks
-from openloopy.media.files import MediaError, atomic_write, require_file
+from openloopy.media.audio import SAMPLE_RATE_HZ, SoundArray
+from openloopy.media.channels import AAC_CHANNELS, mixed_down, powers_of
+from openloopy.media.files import MediaError, atomic_write, ffmpeg_url, require_file
+from openloopy.media.screen import StreamLook, film_of, shown
+from openloopy.media.sound_file import SoundBlock, SoundReader
+from openloopy.media.video_format import CRF, FPS, PRESET
 
-FPS = 25
-PRESET, CRF = "veryfast", 18
-"""Of x264. "medium" takes 2.5 times as long: a core would work .15 s longer per second of video of 512x512 px, .9 s of
-1920x1080."""
 AAC_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
 KEPT_LAYOUTS = frozenset({*AAC_CHANNELS.values(), "2.1", "quad", "6.0", "hexagonal", "7.0"})
 MAX_BIT_RATE_PER_CHANNEL = 160_000
@@ -105,9 +106,14 @@ class VideoWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_write(self.path))
             options = {"movflags": _movflags("+faststart", self._tags)}
-            container = stack.enter_context(av.open(str(temporary), "w", options=options))
+            blocks = None
+            if self._sound is not None:
+                rate_hz, blocks = _begun(self._sound)
+                # In which an mp4 states where its tracks end: a thousandth of a second would be too coarse for sound.
+                options["movie_timescale"] = str(rate_hz)
+            container = stack.enter_context(av.open(ffmpeg_url(temporary), "w", options=options))
             container.metadata.update(self._tags)
-            self._film = _Film(container, self.size, self.fps, self._sound, x264)
+            self._film = _Film(container, self.size, self.fps, blocks, x264)
             self._stack = stack.pop_all()
         return self
 
@@ -155,7 +161,8 @@ class StreamWriter:
         options = {"movflags": movflags, "frag_duration": str(round(FRAGMENT_S * 1e6)), "flush_packets": "1"}
         self._container = av.open(_OnlyWritten(sink), "w", format="mp4", options=options)
         self._container.metadata.update(tags or {})
-        self._film = _Film(self._container, tuple(size), fps, sound, x264, SOUND_LEAD_S)
+        blocks = None if sound is None else _blocks_of(sound)
+        self._film = _Film(self._container, tuple(size), fps, blocks, x264, SOUND_LEAD_S)
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -199,13 +206,13 @@ class _Film:
         container: av.container.OutputContainer,
         size: tuple[int, int],
         fps: int,
-        sound: Sound | None,
+        blocks: Iterator[SoundBlock] | None,
         x264: dict[str, str],
         sound_lead_s: float = 0.0,
     ) -> None:
         self.size, self.fps, self.num_frames, self._sound_lead_s = size, fps, 0, sound_lead_s
         self._container, self._video = container, _add_x264(container, size, fps, x264)
-        self._track = None if sound is None else _SoundTrack(container, _blocks_of(sound))
+        self._track = None if blocks is None else _SoundTrack(container, blocks)
 
     def write(self, frame: np.ndarray) -> None:
         width, height = self.size
@@ -260,11 +267,13 @@ class _SoundTrack:
 
 
 def read_frames(path: Path | str) -> Iterator[np.ndarray]:
-    """The pictures of a video in order, upright: `H W 3` uint8 RGB each."""
+    """The pictures of a video in order, as a player shows them (`media.screen`): `H W 3` uint8 sRGB each."""
     with _open_video(path) as container:
         try:
-            for frame in container.decode(container.streams.video[0]):
-                yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+            stream = film_of(container)
+            look = StreamLook(stream)
+            for frame in container.decode(stream):
+                yield shown(frame, look.now())
         except av.error.FFmpegError as error:
             raise VideoError(f"{path} is damaged or cut off ({error}); re-export it") from error
 
@@ -275,7 +284,7 @@ def probe_video(path: Path | str) -> VideoInfo:
     if first is None:
         raise VideoError(f"{path} holds no pictures")
     with _open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = film_of(container)
         num_frames = sum(packet.size > 0 for packet in container.demux(stream))
         fps = float(stream.average_rate or stream.guessed_rate)
         has_audio = bool(container.streams.audio)
@@ -344,19 +353,31 @@ def _blocks_of(sound: Sound) -> Iterator[SoundBlock]:
         sound = SoundArray(sound, SAMPLE_RATE_HZ)
     if isinstance(sound, SoundArray):
         return sound.blocks()
-    return read_blocks(sound) if isinstance(sound, Path | str) else sound
+    if not isinstance(sound, Path | str):
+        return mixed_down(sound)
+    reader = SoundReader(sound)
+    is_wide = len(next(iter(reader)).samples) > max(AAC_CHANNELS)
+    return mixed_down(reader, powers_of(reader) if is_wide else None)
+
+
+def _begun(sound: Sound) -> tuple[int, Iterator[SoundBlock]]:
+    """The rate at which a sound will be written, and its blocks."""
+    blocks = _blocks_of(sound)
+    first = next(blocks)
+    return _aac_rate_hz(first.sample_rate_hz), chain([first], blocks)
+
+
+def _aac_rate_hz(sample_rate_hz: int) -> int:
+    """The least that AAC has and that keeps everything."""
+    return min((rate for rate in AAC_RATES_HZ if rate >= sample_rate_hz), default=AAC_RATES_HZ[-1])
 
 
 def _aac_layout(block: SoundBlock) -> str:
-    channels = len(block.samples)
-    if channels not in AAC_CHANNELS:
-        most = max(AAC_CHANNELS)
-        raise VideoError(f"the sound has {channels} channels; at most {most} fit, mix it down first")
-    return block.layout if block.layout in KEPT_LAYOUTS else AAC_CHANNELS[channels]
+    return block.layout if block.layout in KEPT_LAYOUTS else AAC_CHANNELS[len(block.samples)]
 
 
 def _add_aac(container: av.container.OutputContainer, sample_rate_hz: int, layout: str) -> AudioStream:
-    rate_hz = min((rate for rate in AAC_RATES_HZ if rate >= sample_rate_hz), default=AAC_RATES_HZ[-1])
+    rate_hz = _aac_rate_hz(sample_rate_hz)
     stream = container.add_stream("aac", rate=rate_hz, layout=layout)
     bit_rate_per_channel = min(MAX_BIT_RATE_PER_CHANNEL, MAX_BITS_PER_SAMPLE * rate_hz)
     stream.bit_rate = bit_rate_per_channel * stream.codec_context.channels
@@ -367,15 +388,10 @@ def _add_aac(container: av.container.OutputContainer, sample_rate_hz: int, layou
 def _open_video(path: Path | str) -> Iterator[av.container.InputContainer]:
     path = require_file(path, "a video")
     try:
-        container = av.open(str(path))
+        container = av.open(ffmpeg_url(path), metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"{path} is not a video that can be decoded ({error})") from error
     with container:
-        if not container.streams.video:
-            raise VideoError(f"{path} has no pictures in it")
+        if film_of(container) is None:
+            raise VideoError(f"{path} has no pictures in it (a cover is none)")
         yield container
-
-
-def upright(picture: np.ndarray, rotation_degrees: int) -> np.ndarray:
-    """Turn counter-clockwise as the container's display matrix asks (FFmpeg's sign)."""
-    return np.ascontiguousarray(np.rot90(picture, rotation_degrees // 90)) if rotation_degrees else picture

@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from openloopy.models.conformer import MODEL_TYPE as CONFORMER_TYPE
 from openloopy.models.conformer import Conformer, ConformerConfig
 from openloopy.models.foreign_files import read_folder_tensors, read_settings
 from openloopy.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config, from_transformers_names
-from openloopy.models.weight_files import mismatch_report, save_weights
+from openloopy.models.weight_files import buildable, mismatch_report, replacing, save_weights
 
 SAMPLE_RATE_HZ = 16_000
 VIDEO_FPS = 25
@@ -46,16 +46,21 @@ SILENCE_FRAMES = 25
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 LOUDNESS_FILE = "preprocessor_config.json"
+Loudness = Literal["as_is", "normalised", "levelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEncoderConfig:
     """What the encoder hears."""
 
-    loudness: Literal["as_is", "normalised", "levelled"] = "as_is"
+    loudness: Loudness = "as_is"
     """'normalised': zero mean and unit variance over the whole sound, as wav2vec2-base-960h expects; 'levelled': the
     loud parts of the whole sound have LEVEL_RMS, however much silence lies between them (`speech_level`)."""
     network: Wav2Vec2Config | ConformerConfig = Wav2Vec2Config()
+
+    def __post_init__(self) -> None:
+        if self.loudness not in get_args(Loudness):
+            raise ValueError(f"loudness must be one of {get_args(Loudness)}, got {self.loudness!r}")
 
 
 class AudioEncoder(nn.Module):
@@ -199,12 +204,14 @@ def save_audio_encoder(folder: Path, encoder: AudioEncoder) -> None:
     save_weights(encoder.network, folder / WEIGHTS_FILE)
     settings: dict[str, Any] = {"sampling_rate": SAMPLE_RATE_HZ, "loudness": encoder.config.loudness}
     if isinstance(encoder.config.network, ConformerConfig):
-        _write_json(folder / CONFIG_FILE, encoder.config.network.to_json())
+        network = encoder.config.network.to_json()
     else:
-        _write_json(folder / CONFIG_FILE, encoder.config.network.to_transformers())
+        network = encoder.config.network.to_transformers()
         settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
         settings["do_normalize"] = encoder.config.loudness == "normalised"
     _write_json(folder / LOUDNESS_FILE, settings)
+    # Last: without it nothing is read, and without the loudness something else would be heard.
+    _write_json(folder / CONFIG_FILE, network)
 
 
 def load_audio_encoder(folder: Path) -> AudioEncoder:
@@ -218,28 +225,30 @@ def load_audio_encoder(folder: Path) -> AudioEncoder:
     settings = read_settings(folder / CONFIG_FILE)
     loudness = read_settings(folder / LOUDNESS_FILE) if (folder / LOUDNESS_FILE).exists() else {}
     is_conformer = settings.get("model_type") == CONFORMER_TYPE
-    try:
-        read = ConformerConfig.from_json if is_conformer else Wav2Vec2Config.from_transformers
-        network = read(settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     # transformers' folders tell only whether it is normalised, and mean that it is where they do not.
     manner = loudness.get("loudness") or ("normalised" if loudness.get("do_normalize", True) else "as_is")
-    encoder = AudioEncoder(AudioEncoderConfig(loudness=manner, network=network))
+    try:
+        read = ConformerConfig.from_json if is_conformer else Wav2Vec2Config.from_transformers
+        config = AudioEncoderConfig(loudness=manner, network=read(settings))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     stem = "model" if list(folder.glob("model*")) else "pytorch_model"
     tensors = read_folder_tensors(folder, stem)
-    _fill(encoder.network, tensors if is_conformer else from_transformers_names(tensors), folder)
-    return encoder.eval()
+    return _filled(config, tensors if is_conformer else from_transformers_names(tensors), folder).eval()
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+def _filled(config: AudioEncoderConfig, tensors: dict[str, Tensor], folder: Path) -> AudioEncoder:
     """Heads for other tasks, which files for speech recognition have besides, are left out."""
-    wanted = network.state_dict()
+    # Sizes that nobody has are seen before any memory is taken for them.
+    with buildable(folder / CONFIG_FILE), torch.device("meta"):
+        wanted = AudioEncoder(config).network.state_dict()
     found = {name: tensor for name, tensor in tensors.items() if name in wanted}
     report = mismatch_report(_shapes(found), _shapes(wanted))
     if report:
         raise ValueError(f"{folder}: the weights do not fit {CONFIG_FILE}:\n{report}")
-    network.load_state_dict(found)
+    encoder = AudioEncoder(config)
+    encoder.network.load_state_dict(found)
+    return encoder
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -247,4 +256,5 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _write_json(path: Path, settings: dict[str, Any]) -> None:
-    path.write_text(json.dumps(settings, indent=1) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n")

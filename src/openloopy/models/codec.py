@@ -8,6 +8,8 @@ size (Loopy sec. 3.1: Stable Diffusion's autoencoder).
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openloopy.models.foreign_files import read_settings
 from openloopy.models.rig_codec import Portrait, RigCodec
-from openloopy.models.weight_files import load_weights, save_weights
+from openloopy.models.weight_files import load_weights, replacing, save_weights
 
 RIG_CODEC_KIND = "openloopy.RigCodec.1"
 RETIRED_KIND = "openloopy.ReferenceCodec"
-CODEC_WEIGHTS = "model.safetensors"
+CODEC_WEIGHTS, SETTINGS_NAME = "model.safetensors", "config.json"
 
 
 class Prepared(Protocol):
@@ -123,30 +126,48 @@ class KLCodec(nn.Module):
 
 
 def save_codec(folder: Path, codec: KLCodec | RigCodec) -> None:
-    """Write `config.json` and safetensors: diffusers' format, or our own for `RigCodec`."""
+    """Write safetensors and, last, `config.json`: diffusers' format, or our own for `RigCodec`."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(codec, KLCodec):
-        codec.vae.save_pretrained(folder)
+        _save_diffusers(folder, codec)
         return
     save_weights(codec, folder / CODEC_WEIGHTS)
-    (folder / "config.json").write_text(
-        json.dumps({"kind": RIG_CODEC_KIND, **codec.settings()}, indent=1) + "\n"
-    )
+    with replacing(folder / SETTINGS_NAME) as partial:
+        partial.write_text(json.dumps({"kind": RIG_CODEC_KIND, **codec.settings()}, indent=1) + "\n")
 
 
 def load_codec(folder: Path, size_px: int) -> KLCodec | RigCodec:
     """Load what `save_codec` wrote, or a diffusers AutoencoderKL folder; size_px: the pictures' side."""
-    path = folder / "config.json"
+    path = folder / SETTINGS_NAME
     if not path.exists():
-        raise ValueError(f"{folder} holds no codec: config.json is missing")
-    settings = json.loads(path.read_text())
-    kind = settings.pop("kind", "")
+        raise ValueError(f"{folder} holds no codec: {SETTINGS_NAME} is missing")
+    settings = read_settings(path)
+    kind = str(settings.pop("kind", ""))
     if kind.startswith(RETIRED_KIND):
         raise ValueError(
             f"{folder} is the autoencoder of a model made by openloopy 0.1, which this version no longer has; "
             "use openloopy 0.1 with it, or the embedded model"
         )
     if kind != RIG_CODEC_KIND:
-        return KLCodec.from_pretrained(folder, size_px)
+        return _load_diffusers(folder, size_px)
     RigCodec.check_settings(settings, path)
     return load_weights(RigCodec(size_px), folder / CODEC_WEIGHTS).eval()
+
+
+def _save_diffusers(folder: Path, codec: KLCodec) -> None:
+    """diffusers writes its settings first: whoever is killed then would leave a folder that looks whole."""
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    codec.vae.save_pretrained(partial)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == SETTINGS_NAME):
+        os.replace(path, folder / path.name)
+    partial.rmdir()
+
+
+def _load_diffusers(folder: Path, size_px: int) -> KLCodec:
+    try:
+        return KLCodec.from_pretrained(folder, size_px)
+    except Exception as error:  # of every kind, by which setting or file does not fit
+        raise ValueError(
+            f"{folder} holds no autoencoder that can be loaded ({type(error).__name__}: {error}); copy it again"
+        ) from error

@@ -7,12 +7,23 @@ place. A missing setting that has a default takes it, so that folders older than
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 TYPE_KEY = "type"
 """Where a setting may be one of several dataclasses, this key holds the class name."""
+MAX_LAYERS = 256
+"""Of one kind, one after another; more are a mistake."""
+LARGEST_EXACT = 2**53
+"""Whole numbers below it are floats too."""
+
+
+def check_num_layers(count: int) -> None:
+    """Refuse what would take hours and all memory to build."""
+    if not 1 <= count <= MAX_LAYERS:
+        raise ValueError(f"expected 1 to {MAX_LAYERS} layers, got {count}")
 
 
 def to_json_dict(config: Any) -> dict[str, Any]:
@@ -40,7 +51,7 @@ def from_json_dict(kind: type[Config], values: Any, *, place: str = "config") ->
     given = {name: _value_from_json(hints[name], value, f"{place}.{name}") for name, value in values.items()}
     try:
         return kind(**given)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:  # a count of 0 where something is divided by it
         raise ValueError(f"{place}: {error}") from error
 
 
@@ -64,7 +75,7 @@ def _value_from_json(hint: Any, value: Any, place: str) -> Any:
         return from_json_dict(hint, value, place=place)
     if get_origin(hint) is tuple:
         return _tuple_from_json(hint, value, place)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < LARGEST_EXACT:
         return float(value)
     if not _fits(hint, value):
         raise ValueError(f"{place}: expected {_readable(hint)}, got {value!r}")
@@ -78,7 +89,7 @@ def _union_from_json(hint: Any, value: Any, place: str) -> Any:
     kinds = {kind.__name__: kind for kind in _dataclasses_of(hint)}
     if len(kinds) > 1 and isinstance(value, dict):
         name = value.get(TYPE_KEY)
-        if name not in kinds:
+        if not isinstance(name, str) or name not in kinds:
             raise ValueError(f"{place}: expected {TYPE_KEY!r} to be one of {list(kinds)}, got {name!r}")
         return from_json_dict(kinds[name], {k: v for k, v in value.items() if k != TYPE_KEY}, place=place)
     rest = [option for option in options if option is not type(None)]
@@ -105,7 +116,9 @@ def _fits(hint: Any, value: Any) -> bool:
     if hint is Any:
         return True
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return any(type(value) is type(known) and value == known for known in get_args(hint))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     kind = get_origin(hint) or hint
     # bool is an int in Python, but never a size.
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from openloopy.models.config_json import check_num_layers, from_json_dict
+
 MODEL_TYPE = "conformer"
 SAMPLE_RATE_HZ = 16_000
 FFT, HOP = 400, 160
@@ -42,6 +44,7 @@ class ConformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_num_layers(self.num_hidden_layers)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
@@ -57,7 +60,8 @@ class ConformerConfig:
     @staticmethod
     def from_json(settings: dict[str, Any]) -> ConformerConfig:
         names = {field.name for field in fields(ConformerConfig)}
-        return ConformerConfig(**{name: value for name, value in settings.items() if name in names})
+        known = {name: value for name, value in settings.items() if name in names}
+        return from_json_dict(ConformerConfig, known, place=MODEL_TYPE)
 
     def to_json(self) -> dict[str, Any]:
         return {"model_type": MODEL_TYPE, **asdict(self)}

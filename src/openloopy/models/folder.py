@@ -21,9 +21,10 @@ from torch import nn
 
 from openloopy.models.audio_encoder import AudioEncoder, load_audio_encoder, save_audio_encoder
 from openloopy.models.codec import KLCodec, load_codec, save_codec
+from openloopy.models.foreign_files import read_settings
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.rig_codec import RigCodec
-from openloopy.models.weight_files import check_weights, load_weights, replacing, save_weights
+from openloopy.models.weight_files import buildable, check_weights, load_weights, replacing, save_weights
 
 Codec = KLCodec | RigCodec
 Module = TypeVar("Module", bound=nn.Module)
@@ -97,7 +98,7 @@ def load_model(
     """Open a model by name: "mini", a folder, or a hub id such as "owner/model" (see `find_model_folder`)."""
     folder = find_model_folder(name)
     config = load_config(folder)
-    with torch.device("meta"):
+    with buildable(folder / CONFIG_FILE), torch.device("meta"):
         loopy = LoopyModel(config)
     load_weights(loopy, folder / LOOPY_FILE)
     codec = _load_codec(folder / CODEC_FOLDER, config)
@@ -134,8 +135,9 @@ def find_model_folder(name: Path | str, **hub: Any) -> Path:
 def load_config(folder: Path) -> LoopyConfig:
     """The settings of a model folder."""
     path = folder / CONFIG_FILE
+    settings = read_settings(path)
     try:
-        return LoopyConfig.from_dict(json.loads(path.read_text()))
+        return LoopyConfig.from_dict(settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -53,7 +53,7 @@ def read_folder_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
     if whole:
         return read_tensors(whole[0])
     if indices:
-        names = set(json.loads(indices[0].read_text())["weight_map"].values())
+        names = _files_of(indices[0])
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:
             raise ValueError(
@@ -63,14 +63,25 @@ def read_folder_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
     raise ValueError(f"{folder} holds no weights: expected {stem}.safetensors or {stem}.bin")
 
 
+def _files_of(index: Path) -> set[str]:
+    """The files that an index of weights names."""
+    places = read_settings(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError(f"{index} has no weight_map of tensors to files; copy or download it again")
+    return set(places.values())
+
+
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON file of settings."""
+    """A JSON file of settings by name."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        settings = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({_first_line(error)}); copy or download it again"
         ) from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds {type(settings).__name__}, expected settings by name; copy it again")
+    return settings
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

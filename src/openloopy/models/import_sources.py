@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from openloopy.models.audio_encoder import AudioEncoder, load_audio_encoder
 from openloopy.models.codec import KLCodec
 from openloopy.models.foreign_files import read_folder_tensors, read_settings, read_tensors
-from openloopy.models.weight_files import mismatch_report
+from openloopy.models.weight_files import buildable, mismatch_report
 
 Tensors = dict[str, Tensor]
 
@@ -258,7 +258,8 @@ def _read_codec(folder: Path, size_px: int) -> KLCodec:
     from diffusers import AutoencoderKL
 
     settings = read_settings(folder / "config.json")
-    vae = AutoencoderKL.from_config(settings)
+    with buildable(folder / "config.json"):
+        vae = AutoencoderKL.from_config(settings)
     return _filled_codec(vae, folder, _modern(read_folder_tensors(folder, STEM)), size_px)
 
 

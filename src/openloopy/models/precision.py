@@ -16,6 +16,11 @@ def has_cpu_bf16() -> bool:
     return cpuinfo.exists() and not CPU_BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())
 
 
+def lacks_cpu_bf16() -> bool:
+    """Whether the CPU is known not to; where nobody says, it may."""
+    return Path("/proc/cpuinfo").exists() and not has_cpu_bf16()
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is a gain on this device."""
     if device.type == "cuda":

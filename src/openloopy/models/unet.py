@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.models.attention import SpatialTransformer
+from openloopy.models.config_json import check_num_layers
 from openloopy.models.resnet import Downsample, ResnetBlock, Upsample
 from openloopy.models.temporal import TemporalConfig, TemporalLayers
 
@@ -43,6 +44,9 @@ class UNetConfig:
     and lower taps would only ever see padding."""
 
     def __post_init__(self) -> None:
+        check_num_layers(self.layers_per_block)
+        if not self.block_channels or min(self.block_channels) < 1:
+            raise ValueError(f"every level needs channels, and one there must be, got {self.block_channels}")
         if len(self.attention_levels) != len(self.block_channels):
             raise ValueError(
                 "expected one entry of attention_levels per level, "

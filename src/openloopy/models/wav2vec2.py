@@ -16,6 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from openloopy.models.config_json import check_num_layers, from_json_dict
+
 MODEL_TYPE = "wav2vec2"
 
 
@@ -49,6 +51,7 @@ class Wav2Vec2Config:
         lengths = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
         if len(lengths) > 1:
             raise ValueError(f"conv_dim, conv_kernel and conv_stride must be equally long, got {lengths}")
+        check_num_layers(self.num_hidden_layers)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
@@ -72,7 +75,8 @@ class Wav2Vec2Config:
             if settings.get(name, known) != known:
                 raise ValueError(f"{name} is {settings[name]!r}; only {known!r} is built here")
         names = {field.name for field in fields(Wav2Vec2Config)}
-        return Wav2Vec2Config(**{name: value for name, value in settings.items() if name in names})
+        known = {name: value for name, value in settings.items() if name in names}
+        return from_json_dict(Wav2Vec2Config, known, place=MODEL_TYPE)
 
     def to_transformers(self) -> dict[str, Any]:
         """A config.json from which transformers builds the same network."""

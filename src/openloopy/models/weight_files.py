@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 Shapes = dict[str, tuple[int, ...]]
+UNBUILDABLE = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError)
+"""What torch raises, besides ValueError, for sizes that no network has."""
 MAX_REPORTED = 8
 """Tensors named per kind of mismatch; the rest is counted."""
 
@@ -44,14 +46,18 @@ def load_weights(module: Module, path: Path) -> Module:
 def check_weights(module: nn.Module, path: Path) -> None:
     """Raise unless the file holds exactly the parameters and buffers of `module`."""
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
-    report = mismatch_report(found, expected)
+    report = mismatch_report(tensor_shapes(path), expected)
     if report:
         raise ValueError(f"{path} does not fit the settings beside it:\n{report}")
+
+
+def tensor_shapes(path: Path) -> Shapes:
+    """Names and shapes of a file's tensors, which are not read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
 
 
 def mismatch_report(found: Shapes, expected: Shapes) -> str:
@@ -65,6 +71,18 @@ def mismatch_report(found: Shapes, expected: Shapes) -> str:
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
     return "\n".join(_report_kind(kind, names) for kind, names in kinds.items() if names)
+
+
+@contextmanager
+def buildable(place: Path) -> Iterator[None]:
+    """Sizes of which no network can be built are told as the fault of the settings in `place`.
+
+    torch has another class of error for each of them. Only for blocks that build a network and do nothing else.
+    """
+    try:
+        yield
+    except (*UNBUILDABLE, ValueError) as error:
+        raise ValueError(f"{place}: no network can be built of these settings ({error})") from error
 
 
 @contextmanager

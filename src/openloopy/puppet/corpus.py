@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -46,11 +45,12 @@ from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.face.person_mask import PersonSegmenter
-from openloopy.media.files import atomic_write, sha256_file
+from openloopy.media.files import atomic_write, only_run_in, remove_partial_files, sha256_file
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet
 from openloopy.puppet.augment import augment
 from openloopy.puppet.camera import Camera, draw_background
+from openloopy.puppet.corpus_config import CorpusConfig
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.drawn_person import draw_head
 from openloopy.puppet.motion import draw_style, face_states
@@ -89,71 +89,6 @@ GREY_CHROMA = 10.0
 """A picture whose channels differ by less than this on average (of 255) is black and white."""
 CLIPS_PER_DRAWN_PERSON = 2
 SHEET_SHARDS, SHEET_CLIPS, SHEET_COLUMNS = 6, 8, 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusConfig:
-    """What to make. Give `hours` or `num_clips`."""
-
-    out: Path
-    portraits: Path | None = None
-    """A folder of pictures, with or without a manifest; None: drawn faces."""
-    hours: float | None = None
-    num_clips: int | None = None
-    clip_s: float = 8.0
-    more_clip_s: tuple[float, ...] = ()
-    """Further lengths: clips take clip_s and these in turn."""
-    size_px: int = 256
-    content: Literal["pictures", "states"] = "pictures"
-    """"states": sound, face states and landmarks (px of a picture of size_px), and nothing is rendered."""
-    workers: int = 1
-    """Processes; the result does not depend on it."""
-    seed: int = 0
-    name: str = ""
-    """Put before clip ids, so that corpora can be used together."""
-    val_share: float = 0.04
-    """Share of people (where no manifest says) and of clips that is held out."""
-    clips_per_shard: int = 16
-    speech: tuple[Path, ...] = ()
-    """Speech folders (see `openloopy speech`), whose sounds are said besides what espeak-ng and flite say."""
-    speech_share: float = 0.7
-    """Clips in which sounds of the speech folders are said, where there are any."""
-    noise_share: float = 0.0
-    """Clips that are recorded in noise, rooms and by bad microphones (`puppet.augment`)."""
-    quiet_share: float = 0.0
-    """Clips in which nobody speaks."""
-
-    def __post_init__(self) -> None:
-        if (self.hours is None) == (self.num_clips is None):
-            raise ValueError(
-                f"give either hours or num_clips, got hours={self.hours}, num_clips={self.num_clips}"
-            )
-        if self.total_clips < 1 or self.workers < 1 or self.clips_per_shard < 1:
-            raise ValueError(f"expected at least one clip, one worker and one clip per shard, got {self}")
-        if min(self.lengths_s) * FPS < 1:
-            raise ValueError(f"every clip needs at least one frame, got clip_s {self.lengths_s}")
-        if self.size_px < 32 or self.size_px % 2:
-            raise ValueError(f"size_px must be even and at least 32 (H.264), got {self.size_px}")
-        if not 0 <= self.val_share < 1:
-            raise ValueError(f"val_share must be in [0, 1), got {self.val_share}")
-
-        for name in ("speech_share", "noise_share", "quiet_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-
-    @property
-    def lengths_s(self) -> tuple[float, ...]:
-        return (self.clip_s, *self.more_clip_s)
-
-    def num_frames(self, clip: int) -> int:
-        """Frames of the clip with this number."""
-        return round(self.lengths_s[clip % len(self.lengths_s)] * FPS)
-
-    @property
-    def total_clips(self) -> int:
-        if self.hours is None:
-            return self.num_clips
-        return round(self.hours * 3600 * len(self.lengths_s) / sum(self.lengths_s))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +131,14 @@ class Scene:
 
 def write_corpus(config: CorpusConfig) -> CorpusReport:
     """Writes the corpus; the same call finishes an interrupted one."""
-    begun_s = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
-    for left_over in config.out.glob(".*.partial*"):
-        left_over.unlink(missing_ok=True)
+    with only_run_in(config.out):
+        return _written(config)
+
+
+def _written(config: CorpusConfig) -> CorpusReport:
+    begun_s = time.monotonic()
+    remove_partial_files(config.out)
     _remember_config(config)
     people = _gated_portraits(config)
     plans = plan_shards(config, people)
@@ -541,7 +480,9 @@ def _write_missing(config: CorpusConfig, plans: list[list[ClipPlan]], index: Sha
 
 
 def _write_dropped(out: Path, dropped: list[Dropped]) -> None:
-    with atomic_write(out / REFUSED_NAME) as path, open(path, "w", newline="", encoding="utf-8") as file:
+    # Names of files may be no text.
+    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_write(out / REFUSED_NAME) as path, open(path, "w", **text) as file:
         rows = csv.writer(file)
         rows.writerow(["source", "reason"])
         rows.writerows([item.source, item.reason] for item in dropped)
@@ -600,4 +541,5 @@ def _write_sheet(out: Path, index: ShardIndex) -> None:
 
 def _write_json(path: Path, content: dict) -> None:
     with atomic_write(path) as partial_path:
-        partial_path.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), "utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False, default=str, allow_nan=False)
+        partial_path.write_text(text, "utf-8", "backslashreplace")

@@ -7,7 +7,6 @@ hash of the person. Splits are by person, always.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,10 +21,11 @@ from openloopy.face.crop import select_face
 from openloopy.face.landmarks import NetworkLandmarker
 from openloopy.face.mesh import MESH_POINTS
 from openloopy.media.image import read_image
+from openloopy.media.picture_file import PICTURE_ENDINGS
+from openloopy.media.text_file import read_table
 from openloopy.rig.portrait_rig import check_portrait
 
 MANIFEST_NAME = "manifest.csv"
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 UNKNOWN_LICENCE = "unknown"
 
 
@@ -65,11 +65,11 @@ def list_portraits(folder: Path, val_share: float) -> list[Portrait]:
     if manifests:
         portraits = _read_manifest(manifests[0], val_share)
     else:
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS)
         portraits = [Portrait(file=n, person_id=n, split=split_of(n, val_share)) for n in names]
     if not portraits:
         raise ValueError(
-            f"{folder} holds no portraits; expected pictures ending in {sorted(PICTURE_SUFFIXES)}"
+            f"{folder} holds no portraits; expected pictures ending in {', '.join(sorted(PICTURE_ENDINGS))}"
         )
     return portraits
 
@@ -117,10 +117,7 @@ def _landmarker() -> NetworkLandmarker:
 
 
 def _read_manifest(path: Path, val_share: float) -> list[Portrait]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "file" not in rows[0]:
-        raise ValueError(f"{path}: expected a header line with at least the column 'file', got {rows[:1]}")
+    rows = read_table(path, "a list of portraits", ("file",))
     portraits = [_from_row(path, row, val_share) for row in rows]
     splits: dict[str, Split] = {}
     for portrait in portraits:

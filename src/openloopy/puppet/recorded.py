@@ -7,14 +7,15 @@ Source: ours. Who says what is in a manifest (a .csv with a column `file`, and `
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from openloopy.media.text_file import expected, read_json, read_table, read_text
 from openloopy.puppet.sentences import Split
 from openloopy.puppet.utterance import PAUSE_SYMBOL, Alphabet, Phoneme
 
@@ -26,6 +27,7 @@ ALIGN_UNITS_PER_S = 25_000
 SILENCES = frozenset(
     ("", "sil", "<sil>", "sp", "spn", "pau", "silence", "[noise]", "[speech]", "<s>", "</s>", "_")
 )
+TIMES_EXPECTED = "an object with `id` and `words`, each with its start and duration"
 _ARPABET = re.compile(r"[A-Z]{1,3}[0-2]?")
 _PHONE_TIERS, _WORD_TIERS = ("phone", "phones", "phonemes", "segments", "mau"), ("word", "words", "ort")
 
@@ -73,7 +75,7 @@ def read_recordings(folder: Path, *, held_out: Iterable[str] = ()) -> list[Recor
 
 def read_align(path: Path) -> list[Word]:
     """GRID's lines `start end word`, in 1/25000 s."""
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path, "word times").splitlines() if line.strip()]
     try:
         return [Word(int(a) / ALIGN_UNITS_PER_S, int(b) / ALIGN_UNITS_PER_S, text) for a, b, text in rows]
     except ValueError as error:
@@ -133,10 +135,7 @@ def _symbol(label: str, alphabet: Alphabet) -> str:
 
 
 def _from_manifest(folder: Path, manifest: Path) -> list[Recording]:
-    with open(manifest, newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and "file" not in rows[0]:
-        raise ValueError(f"{manifest} has columns {', '.join(rows[0])}; `file` must be one of them")
+    rows = read_table(manifest, "a list of recordings", ("file",))
     return [
         Recording(
             path=folder / row["file"],
@@ -165,7 +164,7 @@ def _speaker_of(path: Path, folder: Path) -> str:
 
 def _text_beside(path: Path) -> str:
     texts = (path.with_suffix(suffix) for suffix in TEXT_SUFFIXES)
-    return next((text.read_text().strip() for text in texts if text.exists()), "")
+    return next((read_text(text, "what is said").strip() for text in texts if text.exists()), "")
 
 
 def _with_times(recording: Recording, folder: Path, rows: dict[str, dict]) -> Recording:
@@ -178,9 +177,10 @@ def _with_times(recording: Recording, folder: Path, rows: dict[str, dict]) -> Re
         words = tuple(read_align(beside))
     row = next((rows[k] for k in (str(path.relative_to(folder)), path.name, path.stem) if k in rows), None)
     if row is None:
-        row = next((json.loads(b.read_text()) for b in _beside(path, (".phone.json",))), None)
+        row = next((read_json(b, TIMES_EXPECTED) for b in _beside(path, (".phone.json",))), None)
     if row is not None:
-        words, phonemes = _of_json(row)
+        with expected(f"times of {path}", TIMES_EXPECTED):
+            words, phonemes = _of_json(row)
     text = recording.text or " ".join(w.text for w in words if w.text.lower() not in SILENCES)
     return replace(recording, words=words, phonemes=phonemes, text=text)
 
@@ -194,14 +194,10 @@ def _timed_rows(folder: Path) -> dict[str, dict]:
     """JSON lines of the folder by their id."""
     rows = {}
     for path in sorted(folder.rglob("*.jsonl")):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
+        for number, line in enumerate(read_text(path, TIMES_EXPECTED).splitlines(), 1):
+            with expected(f"{path}, line {number}", TIMES_EXPECTED):
                 row = json.loads(line)
-                rows[row["id"]] = row
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: expected an object with `id` and `words`: {error}"
-                ) from error
+                rows[str(row["id"])] = row
     return rows
 
 
@@ -220,5 +216,8 @@ def _of_json(row: dict) -> tuple[tuple[Word, ...], tuple[Phoneme, ...] | None]:
 
 def _span(timed: dict) -> tuple[float, float, str]:
     start_s = float(timed["start"] if "start" in timed else timed["b"])
-    label = next(timed[key] for key in ("phone", "word", "t") if key in timed)
-    return start_s, start_s + float(timed["duration"] if "duration" in timed else timed["d"]), label
+    label = next((timed[key] for key in ("phone", "word", "t") if key in timed), None)
+    end_s = start_s + float(timed["duration"] if "duration" in timed else timed["d"])
+    if not isinstance(label, str) or not math.isfinite(end_s):
+        raise ValueError(f"{timed} has no label, or no time")
+    return start_s, end_s, label

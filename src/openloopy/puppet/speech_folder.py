@@ -6,9 +6,12 @@ takes half a second of one core for a second of speech: it is done once and read
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +20,8 @@ import numpy as np
 import soundfile
 
 from openloopy.data.tasks import map_tasks
-from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
-from openloopy.media.files import MediaError, atomic_write
+from openloopy.media.audio import SAMPLE_RATE_HZ, open_sound
+from openloopy.media.files import MediaError, atomic_write, only_run_in, remove_partial_files
 from openloopy.puppet.alignment import Aligner, Transcriber
 from openloopy.puppet.recorded import Recording, read_recordings
 from openloopy.puppet.sentences import Split
@@ -78,10 +81,15 @@ def read_speech_folder(folder: Path, split: Split | None = None) -> list[Spoken]
 
 def add_kokoro(folder: Path, *, hours: float, split: Split, seed: int = 0, workers: int = 1) -> None:
     """Let Kokoro's voices of a split speak for so long. What is there already stays and counts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = (
-        {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
-    )
+    if not 0 <= hours < math.inf:
+        raise ValueError(f"hours must be a number that is not negative, got {hours}")
+    with _at_work_in(folder) as names:
+        _speak_missing(folder, names, hours=hours, split=split, seed=seed, workers=workers)
+
+
+def _speak_missing(
+    folder: Path, names: set[str], *, hours: float, split: Split, seed: int, workers: int
+) -> None:
     wanted = [_kokoro_name(split, seed, i) for i in range(round(hours * 3600 / KOKORO_MEAN_S))]
     numbers = [i for i, name in enumerate(wanted) if name not in names]
     speak_one = partial(_speak_kokoro, folder, split, seed)
@@ -102,21 +110,36 @@ def add_recorded(
     What is there already stays. Where a text does not agree with its sound, or nobody knows the words, a sound comes
     without phonemes. `languages`: only these. Returns how many came in which way.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = (
-        {sound.path.stem for sound in read_speech_folder(folder)} if (folder / INDEX_NAME).exists() else set()
-    )
     recordings = [
         r for r in read_recordings(source, held_out=held_out) if not languages or r.language in languages
     ]
-    wanted = [(r, name) for r in recordings if (name := _recorded_name(r, source)) not in names]
-    aligner, transcriber, counts = Aligner(), Transcriber() if transcribe else None, Counter()
-    add_one = partial(_add_recording, folder, aligner, transcriber)
-    for sound, way in map_tasks(add_one, wanted, workers=1, title=source.name):
-        counts[way] += 1
-        if sound is not None:
-            append([sound], folder)
+    with _at_work_in(folder) as names:
+        wanted = [(r, name) for r in recordings if (name := _recorded_name(r, source)) not in names]
+        aligner, transcriber, counts = Aligner(), Transcriber() if transcribe else None, Counter()
+        add_one = partial(_add_recording, folder, aligner, transcriber)
+        for sound, way in map_tasks(add_one, wanted, workers=1, title=source.name):
+            counts[way] += 1
+            if sound is not None:
+                append([sound], folder)
     return counts
+
+
+@contextlib.contextmanager
+def _at_work_in(folder: Path) -> Iterator[set[str]]:
+    """The names of the sounds that are there; no other run may add some meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run_in(folder):
+        remove_partial_files(folder)
+        _cut_half_line(folder / INDEX_NAME)
+        known = read_speech_folder(folder) if (folder / INDEX_NAME).exists() else []
+        yield {sound.path.stem for sound in known}
+
+
+def _cut_half_line(index: Path) -> None:
+    """What a killed run had begun to write; its sound is brought in again."""
+    lines = index.read_bytes() if index.exists() else b""
+    if not lines.endswith(b"\n") and lines:
+        os.truncate(index, lines.rfind(b"\n") + 1)
 
 
 def append(sounds: Iterable[Spoken], folder: Path) -> None:
@@ -149,10 +172,14 @@ def _add_recording(
     """The sound as it was brought in, and how."""
     recording, name = task
     try:
-        waveform = np.asarray(open_waveform(recording.path), np.float32)
+        opened = open_sound(recording.path)
     except MediaError as error:
         print(f"left out: {error}")
         return None, "left out"
+    if opened.losses:  # what is learned from must be whole
+        print(f"left out: {opened.notes[0]}")
+        return None, "left out"
+    waveform = np.asarray(opened.waveform.whole(), np.float32)
     phonemes, way = _timed(recording, waveform, aligner, transcriber)
     sound = Spoken(
         path=write_sound(folder, name, waveform),

@@ -6,16 +6,20 @@ line with one of the ablations of `recipes.ablations`, such as `ablation-single4
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from openloopy.media.files import only_maker
 
 LINES = ("mini", "tiny", "ablation")
 SHARED_STEPS = ("stage1", "stage2")
 """Of LINES: several processes can share them, once one has made their cache."""
 SD15_STEPS = ("features", "stage1", "stage2")
-FACE_STEPS = ("mesh", "finder", "mask", "parts")
+FACE_STEPS = ("mesh", "finder", "mask", "parts", "cover")
 """Of the recipe `face`, which learns from a bank (`openloopy label`), not from shards."""
 
 
@@ -61,7 +65,8 @@ def run_recipe(
             `openloopy speech`), which only the audio encoder hears; for `face` one bank; for `sync` a puppet corpus,
             whose faces it takes, and shards of footage.
         run: the line's run folder; each step has a subfolder.
-        start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated.
+        start: a model folder to go on from, instead of from nothing; its stage 1 is not repeated. For `face` a folder
+            of face networks.
         settings: overrides for a single step such as {"loop.num_steps": "2000"}; values are JSON.
     """
     from openloopy.puppet.speech_folder import INDEX_NAME as SPEECH_INDEX
@@ -84,10 +89,12 @@ def run_recipe(
             f"{' or '.join(SHARED_STEPS)} of {', '.join(LINES)}, by name)"
         )
     if line_name in ("face", "sync"):
-        if start is not None or (line_name == "face" and len(folders) != 1):
-            raise ValueError(f"the recipe {line_name} takes no --start, and face one bank as --data")
+        if line_name == "face" and len(folders) != 1:
+            raise ValueError(f"the recipe face takes one bank as --data, got {len(folders)} folders")
+        if line_name == "sync" and start is not None:
+            raise ValueError("the recipe sync takes no --start")
         if line_name == "face":
-            _run_face(only, folders[0], Path(run), settings or {})
+            _run_face(only, folders[0], Path(run), settings or {}, start)
         else:
             _run_sync(folders, Path(run), settings or {})
         return
@@ -104,7 +111,10 @@ def run_recipe(
         if only in ("", step) and (line_name == "sd15" or step in line.steps):
             if is_main():
                 print(f"{line_name}.{step}")
-            run_step(line, place)
+            # Steps that do not build on one another may run side by side; the same one twice would spoil both.
+            name = "-".join(filter(None, (getattr(line, "variant", ""), step)))
+            with only_maker(place.run / name) if is_main() else contextlib.nullcontext():
+                run_step(line, place)
 
 
 def _load_sd15():
@@ -113,13 +123,13 @@ def _load_sd15():
     return sd15(), STEPS
 
 
-def _run_face(only: str, bank: Path, run: Path, settings: Mapping[str, str]) -> None:
+def _run_face(only: str, bank: Path, run: Path, settings: Mapping[str, str], start: Path | None) -> None:
     from openloopy.recipes.face import face, train_face
 
     if settings and not only:
         raise ValueError("settings belong to one step; name it, for example face.mesh")
     config = overridden(face(), only, settings) if settings else face()
-    train_face(config, bank, run, (only,) if only else FACE_STEPS)
+    train_face(config, bank, run, (only,) if only else FACE_STEPS, start)
 
 
 def _run_sync(folders: tuple[Path, ...], run: Path, settings: Mapping[str, str]) -> None:
@@ -142,7 +152,9 @@ def overridden(line: Any, step: str, settings: Mapping[str, str]) -> Any:
             raise ValueError(
                 f"no setting {key!r} in step {step!r}; there are: {', '.join(_leaves(values[step]))}"
             )
-        place[path[-1]] = _parsed(text)
+        place[path[-1]] = value = _parsed(text)
+        if path[-1] == "batch_size" and isinstance(value, int) and value < 1:
+            raise ValueError(f"{key} must be at least 1, got {text}")
     return from_json_dict(type(line), values, place="recipe")
 
 
@@ -154,8 +166,16 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-    """JSON where it is JSON (numbers, lists, null), else the text itself."""
+    """JSON where it is JSON (numbers, lists, null), else the text itself.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
         return text
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"expected a finite number, got {text}")
+    return value

@@ -2,7 +2,8 @@
 
     openloopy label PORTRAITS BANK --footage SHARDS      # needs the extra `teacher`
     openloopy train face --data BANK --run runs/face     # or one of face.mesh, face.finder, face.mask,
-                                                         # face.parts
+                                                         # face.parts, face.cover
+    # --start FOLDER goes on from finished networks
     # writes runs/face/face/face.safetensors
 
 Hardware: two CPU cores (about an hour and a half), or any GPU (`--set loop.device=cuda`).
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from openloopy.face.networks import FaceNetworks, load_step, save_face_networks
+from openloopy.face.networks import FaceNetworks, load_step, load_unfolded, save_face_networks
+from openloopy.media.files import only_maker
 from openloopy.puppet.camera import draw_background
 from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
+from openloopy.training.face_cover import CoverTask, CoverTrainingConfig
 from openloopy.training.face_finder import FinderTask, FinderTrainingConfig
 from openloopy.training.face_mask import MaskTask, MaskTrainingConfig
 from openloopy.training.face_mesh import MeshTask, MeshTrainingConfig, calibrate
@@ -28,7 +31,7 @@ from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 
 FOLDER = "face"
-STEPS = ("mesh", "finder", "mask", "parts")
+STEPS = ("mesh", "finder", "mask", "parts", "cover")
 
 
 def _loop(num_steps: int, learning_rate: float, decay_fraction: float = 0.5) -> LoopConfig:
@@ -71,6 +74,14 @@ class PartsRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoverRecipe:
+    """The network that tells covered mouths."""
+
+    training: CoverTrainingConfig = field(default_factory=CoverTrainingConfig)
+    loop: LoopConfig = field(default_factory=lambda: _loop(1200, 2e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FaceConfig:
     """All steps."""
 
@@ -78,6 +89,7 @@ class FaceConfig:
     finder: FinderRecipe = field(default_factory=FinderRecipe)
     mask: MaskRecipe = field(default_factory=MaskRecipe)
     parts: PartsRecipe = field(default_factory=PartsRecipe)
+    cover: CoverRecipe = field(default_factory=CoverRecipe)
 
 
 def face() -> FaceConfig:
@@ -96,20 +108,33 @@ def face_tiny() -> FaceConfig:
             training=PartsTrainingConfig(views=MeshTrainingConfig(batch_size=4, faceless_share=0.0)),
             loop=loop,
         ),
+        cover=CoverRecipe(training=CoverTrainingConfig(batch_size=4), loop=loop),
     )
 
 
-def train_face(config: FaceConfig, bank_folder: Path, run: Path, steps: tuple[str, ...] = STEPS) -> None:
-    """Train the steps; when all are there, calibrate and write them together to run/face."""
+def train_face(
+    config: FaceConfig,
+    bank_folder: Path,
+    run: Path,
+    steps: tuple[str, ...] = STEPS,
+    start: Path | None = None,
+) -> None:
+    """Train the steps; when all are there, calibrate and write them together to run/face.
+
+    start: folder of face networks to go on from; steps that are not trained are taken from there as they are.
+    """
     bank = FaceBank.open(bank_folder)
     for step in steps:
         print(f"face.{step}")
         recipe = getattr(config, step)
         torch.manual_seed(recipe.training.seed)
-        train(_task(step, recipe, bank), recipe.loop, run / step)
-    if all((run / step / STEP_WEIGHTS).exists() for step in STEPS):
-        networks = FaceNetworks()
-        for step in STEPS:
+        run.mkdir(parents=True, exist_ok=True)
+        with only_maker(run / step):
+            train(_task(step, recipe, bank, start), recipe.loop, run / step)
+    trained = [step for step in STEPS if (run / step / STEP_WEIGHTS).exists()]
+    if len(trained) == len(STEPS) or start is not None:
+        networks = _networks(start)
+        for step in trained:
             load_step(getattr(networks, step), run / step / STEP_WEIGHTS)
         calibrate(networks, bank, replace(config.mesh.training, batch_size=64), face_free_background)
         save_face_networks(networks, run / FOLDER)
@@ -129,7 +154,18 @@ def face_free_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _task(step: str, recipe: Any, bank: FaceBank) -> Any:
-    networks = FaceNetworks()
-    tasks = {"mesh": MeshTask, "finder": FinderTask, "mask": MaskTask, "parts": PartsTask}
+def _networks(start: Path | None) -> FaceNetworks:
+    """New ones, or those of a folder."""
+    return FaceNetworks() if start is None else load_unfolded(start)
+
+
+def _task(step: str, recipe: Any, bank: FaceBank, start: Path | None) -> Any:
+    networks = _networks(start)
+    tasks = {
+        "mesh": MeshTask,
+        "finder": FinderTask,
+        "mask": MaskTask,
+        "parts": PartsTask,
+        "cover": CoverTask,
+    }
     return tasks[step](getattr(networks, step), bank, recipe.training, face_free_background)

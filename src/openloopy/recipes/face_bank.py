@@ -1,5 +1,5 @@
 """What the face networks learn from: portraits and footage labelled by a teacher, puppets and drawn faces with their
-exact labels.
+exact labels, and all sorts of pictures turned into toons.
 
 Every picture is a *scene* (the whole of it, small, with all its faces: for the finder and the mask) and gives a *view*
 of each face (a square about it: for the mesh). Puppets of the portraits speak, and some of their frames join as views,
@@ -24,10 +24,11 @@ from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS
-from openloopy.media.files import atomic_write
+from openloopy.media.files import atomic_write, only_run_in, remove_partial_files
 from openloopy.media.image import read_image
 from openloopy.media.video import FPS
 from openloopy.puppet.camera import Camera
+from openloopy.puppet.cartoon import draw_cartoon
 from openloopy.puppet.corpus import CorpusConfig, generator, stage
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.motion import draw_style, face_states
@@ -37,11 +38,14 @@ from openloopy.rig.portrait_rig import PortraitRig, check_portrait
 from openloopy.rig.shade import Lamp
 from openloopy.rig.state import States
 from openloopy.training.face_bank import FaceBank, FaceView
+from openloopy.training.face_toon import bend, bend_points, draw_manner, draw_shape
 
 VIEW_PX = 192
 VIEW_SIDE = 2.4
 """Side of a stored view, in face heights: what augmentation may turn and shift lies inside."""
 SCENE_PX = 320
+TOON_PX = 448
+"""Longer side of the picture that a toon is made of."""
 MIN_VIEW_FACE_PX = 32
 UTTERANCE_S = 4.0
 FOOTAGE_EVERY = 3
@@ -71,16 +75,42 @@ class FaceBankConfig:
     """Of each portrait that can be a puppet."""
     drawn: int = 300
     """Faces drawn by code."""
+    cartoons: int = 1500
+    """Flat cartoon faces drawn by code."""
+    toons: int = 1
+    """Made of each portrait, and of each drawn face."""
     val_share: float = 0.06
     seed: int = 0
     workers: int = 1
     """Processes; the result does not depend on it."""
 
 
+@dataclass(frozen=True)
+class Toon:
+    """A toon to make of a portrait or of a drawn face."""
+
+    source: Portrait | int
+    number: int
+
+
+@dataclass(frozen=True)
+class Cartoon:
+    """A cartoon to draw."""
+
+    number: int
+
+
 def build_face_bank(config: FaceBankConfig) -> FaceBank:
     """Labels what is missing and opens the bank."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    with only_run_in(config.out):
+        return _built(config)
+
+
+def _built(config: FaceBankConfig) -> FaceBank:
     parts = config.out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    parts.mkdir(exist_ok=True)
+    remove_partial_files(parts)
     _remember(config)
     tasks = [(f"portrait-{p.file}", p) for p in list_portraits(config.portraits, config.val_share)]
     tasks += [
@@ -89,6 +119,11 @@ def build_face_bank(config: FaceBankConfig) -> FaceBank:
         for name in sorted(read_index(folder).shards)
     ]
     tasks += [(f"drawn-{i}", i) for i in range(config.drawn)]
+    still = [source for _, source in tasks if not isinstance(source, Path)]
+    tasks += [
+        (f"toon-{i}-{_name_of(source)}", Toon(source, i)) for i in range(config.toons) for source in still
+    ]
+    tasks += [(f"cartoon-{i}", Cartoon(i)) for i in range(config.cartoons)]
     missing = [task for task in tasks if not _part_path(parts, task[0]).exists()]
     for _ in map_tasks(partial(_write_part, config), missing, workers=config.workers, title="labels"):
         continue
@@ -98,10 +133,15 @@ def build_face_bank(config: FaceBankConfig) -> FaceBank:
     return FaceBank.open(config.out)
 
 
-def _write_part(config: FaceBankConfig, task: tuple[str, Portrait | Path | int]) -> None:
+def _name_of(source: Portrait | int) -> str:
+    return f"drawn-{source}" if isinstance(source, int) else source.file
+
+
+def _write_part(config: FaceBankConfig, task: tuple[str, Portrait | Path | int | Toon | Cartoon]) -> None:
     cv2.setNumThreads(1)
     name, source = task
-    label = {Portrait: _label_portrait, int: _label_drawn}.get(type(source), _label_shard)
+    labels = {Portrait: _label_portrait, int: _label_drawn, Toon: _label_toon, Cartoon: _label_cartoon}
+    label = labels.get(type(source), _label_shard)
     try:
         views, scenes, reason = *label(config, source), ""
     except ValueError as error:
@@ -126,14 +166,61 @@ def _label_portrait(config: FaceBankConfig, portrait: Portrait) -> tuple[list[Fa
 
 def _label_drawn(config: FaceBankConfig, number: int) -> tuple[list[FaceView], list[dict]]:
     rng = generator(config.seed, "drawn face", number)
-    drawn = draw_face(rng, SCENE_PX)
-    split = "val" if number < config.val_share * config.drawn else "train"
+    drawn, split = draw_face(rng, SCENE_PX), _split_of_drawn(config, number)
     about = dict(split=split, kind="drawn", person=f"drawn-{number}")
     views = [view_of(drawn.rgb, drawn.mesh, **about)]
     rig = PortraitRig(drawn.rgb, drawn.mesh, drawn.mask, rng=rng)
     for i in _chosen_frames(moves := _speech(config, split, rng), 3, rng):
         views.append(_exact_view(*rig.frame(moves.frame(i), VIEW_PX), **about))
     return views, [_scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)]
+
+
+def _split_of_drawn(config: FaceBankConfig, number: int) -> str:
+    return "val" if number < config.val_share * config.drawn else "train"
+
+
+def _label_cartoon(config: FaceBankConfig, cartoon: Cartoon) -> tuple[list[FaceView], list[dict]]:
+    drawn = draw_cartoon(generator(config.seed, "cartoon", cartoon.number), SCENE_PX)
+    split = "val" if cartoon.number < config.val_share * config.cartoons else "train"
+    about = dict(split=split, kind="cartoon", person=f"cartoon-{cartoon.number}")
+    return [view_of(drawn.rgb, drawn.mesh, **about)], [
+        _scene(drawn.rgb, [Face.from_mesh(drawn.mesh)], drawn.mask, split)
+    ]
+
+
+def _label_toon(config: FaceBankConfig, toon: Toon) -> tuple[list[FaceView], list[dict]]:
+    """A picture whose faces are exaggerated and drawn over, as a scene and as views."""
+    rng = generator(config.seed, "toon", toon.number, _name_of(toon.source))
+    if isinstance(toon.source, int):
+        drawn = draw_face(generator(config.seed, "drawn face", toon.source), SCENE_PX)
+        split, person = _split_of_drawn(config, toon.source), f"drawn-{toon.source}"
+        rgb, meshes, mask = drawn.rgb, [drawn.mesh], drawn.mask
+    else:
+        split, person = toon.source.split, toon.source.person_id
+        rgb = _at_most(read_image(config.portraits / toon.source.file), TOON_PX)
+        meshes, mask = [face.mesh for face in _teacher().detect(rgb)], _teacher().mask(rgb)
+    for i in range(len(meshes)):
+        maps = draw_shape(meshes[i], rng)
+        rgb, mask = bend(rgb, maps), bend(mask, maps)
+        meshes = [np.column_stack([bend_points(mesh[:, :2], maps), mesh[:, 2]]) for mesh in meshes]
+    faces = [Face.from_mesh(mesh) for mesh in meshes]
+    rgb = draw_manner(rgb, rng)
+    views = [
+        view_of(rgb, _without_depth(face.mesh), split=split, kind="toon", person=person)
+        for face in faces
+        if face.height_px >= MIN_VIEW_FACE_PX
+    ]
+    return views, [_scene(rgb, faces, mask.clip(0, 1), split)]
+
+
+def _without_depth(mesh: np.ndarray) -> np.ndarray:
+    """What bends a picture says nothing of depth."""
+    return np.concatenate([mesh[:, :2], np.full((MESH_POINTS, 1), np.nan, np.float32)], 1)
+
+
+def _at_most(rgb: np.ndarray, longest_px: int) -> np.ndarray:
+    scale = longest_px / max(rgb.shape[:2])
+    return rgb if scale >= 1 else cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _speech(config: FaceBankConfig, split: str, rng: np.random.Generator) -> States:
@@ -143,9 +230,7 @@ def _speech(config: FaceBankConfig, split: str, rng: np.random.Generator) -> Sta
 
 def _exact_view(frame: np.ndarray, points: np.ndarray, **about: str) -> FaceView:
     """A puppet's frame: exact points `478 2`, unknown depth."""
-    return FaceView(
-        frame, np.concatenate([points, np.full((MESH_POINTS, 1), np.nan, np.float32)], 1), **about
-    )
+    return FaceView(frame, _without_depth(points), **about)
 
 
 def _label_shard(config: FaceBankConfig, shard: Path) -> tuple[list[FaceView], list[dict]]:
@@ -239,6 +324,7 @@ def _remember(config: FaceBankConfig) -> None:
     wanted = {name: value for name, value in wanted.items() if name not in ("out", "workers")}
     path = config.out / CONFIG_NAME
     if not path.exists():
-        path.write_text(json.dumps(wanted, indent=1) + "\n")
+        with atomic_write(path) as partial_path:
+            partial_path.write_text(json.dumps(wanted, indent=1, allow_nan=False) + "\n")
     if json.loads(path.read_text()) != wanted:
         raise ValueError(f"{config.out} holds a bank with other settings; choose another folder")

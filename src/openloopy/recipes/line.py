@@ -35,10 +35,11 @@ from openloopy.media.audio import SAMPLE_RATE_HZ
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.codec import KLCodec, load_codec, save_codec
 from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, Codec, load_config, save_model
+from openloopy.models.foreign_files import read_settings
 from openloopy.models.loopy import LoopyConfig, LoopyModel
 from openloopy.models.rig_codec import RigCodec
 from openloopy.models.segments import SegmentConfig
-from openloopy.models.weight_files import load_weights, mismatch_report
+from openloopy.models.weight_files import load_weights, mismatch_report, replacing
 from openloopy.puppet.augment import augment, background
 from openloopy.recipes.preview import clip_preview, frame_preview, state_preview
 from openloopy.recipes.speech_bank import REST, SpeechBankConfig, build_speech_bank
@@ -276,8 +277,9 @@ def remember_start(place: Place) -> None:
     start = None if place.start is None else _fingerprint(place.start)
     if not path.exists():
         place.run.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"start": start}) + "\n")
-    known = json.loads(path.read_text())["start"]
+        with replacing(path) as partial:
+            partial.write_text(json.dumps({"start": start}) + "\n")
+    known = read_settings(path).get("start")
     if known != start:
         raise ValueError(
             f"{place.run} was begun from {known or 'nothing'}, now from {start or 'nothing'}; "

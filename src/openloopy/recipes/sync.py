@@ -17,6 +17,7 @@ import torch
 
 from openloopy.data.clips import decode_sound
 from openloopy.data.shards import read_shards
+from openloopy.media.files import only_maker
 from openloopy.puppet.augment import augment
 from openloopy.recipes.sync_bank import SyncBankConfig, build_sync_bank, corpus_meshes
 from openloopy.training.loop import LoopConfig, train
@@ -69,4 +70,5 @@ def train_sync(config: SyncConfig, folders: Sequence[Path], run: Path) -> None:
     ]
     torch.manual_seed(config.training.seed)
     task = SyncTask(banks["train"], banks["val"], filmed, config=config.training, augment=augment)
-    train(task, config.loop, run)
+    with only_maker(run):
+        train(task, config.loop, run)

@@ -22,6 +22,7 @@ from typing import IO
 import cv2
 import numpy as np
 
+from openloopy.media.machine import cpu_cores
 from openloopy.rig.portrait_rig import PortraitRig
 from openloopy.rig.state import NAMES, State
 
@@ -206,11 +207,6 @@ def _widen(pipe: IO[bytes]) -> None:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     except (ImportError, AttributeError, OSError):
         return
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _can_start() -> bool:

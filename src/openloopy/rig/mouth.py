@@ -486,8 +486,10 @@ def _find_own_teeth(rgb: np.ndarray, head: HeadFrame, least_luma: float) -> OwnT
     bright = _bright_between_lips(rgb, area)
     if bright is None:
         return None
-    columns = np.flatnonzero((bright > 0.5).any(0))
-    enamel = np.percentile(rgb[bright > 0.6].astype(np.float32), 70, axis=0)
+    columns, brightest = np.flatnonzero((bright > 0.5).any(0)), bright > 0.6
+    if not brightest.any():
+        return None
+    enamel = np.percentile(rgb[brightest].astype(np.float32), 70, axis=0)
     if len(columns) < 0.8 * scale_px or enamel @ LUMA < least_luma:
         return None
     rows = np.arange(len(rgb), dtype=np.float32)[:, None]

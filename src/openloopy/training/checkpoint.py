@@ -66,7 +66,10 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        if type(checkpoint.step) is not int or checkpoint.step < 0:
+            raise ValueError(f"step {checkpoint.step!r}")
+        return checkpoint
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({error}); move it away to start this stage anew"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from openloopy.face.mesh import MESH_POINTS
 from openloopy.training.loop import step_generator
 
 STEP_WEIGHTS = "weights.safetensors"
-KINDS = ("portrait", "puppet", "footage", "drawn")
+KINDS = ("portrait", "puppet", "footage", "drawn", "toon", "cartoon")
+"""drawn, cartoon: by code (`puppet.drawn`, `puppet.cartoon`); toon: portraits and drawn faces, exaggerated and drawn
+over (`training.face_toon`)."""
 
 Background = Callable[[np.random.Generator, int], np.ndarray]
 """A picture `size size 3` uint8 without any face; given by the recipe."""
@@ -115,9 +118,24 @@ class FaceBank:
 
     @classmethod
     def open(cls, folder: Path) -> FaceBank:
-        """Open what `write` made."""
+        """Open what `write` made.
+
+        Raises:
+            ValueError: the folder holds no bank, or one that is not whole.
+        """
         if not (folder / cls.INDEX).exists():
             raise ValueError(f"{folder} holds no finished face bank; make one with `openloopy label`")
+        try:
+            bank = cls._read(folder)
+            bank._check()
+        except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{folder} holds no whole face bank ({error}); make it again with `openloopy label`"
+            ) from error
+        return bank
+
+    @classmethod
+    def _read(cls, folder: Path) -> FaceBank:
         with np.load(folder / "labels.npz") as labels:
             about, counts = labels["about"], labels["scene_counts"]
             faces = np.split(labels["scene_meshes"], np.cumsum(counts)[:-1])
@@ -139,6 +157,28 @@ class FaceBank:
             scene_faces=tuple(faces),
             sha256=digest,
         )
+
+    def _check(self) -> None:
+        """Whether the arrays belong together."""
+        views, scenes, side = len(self.views), len(self.scenes), self.scenes.shape[1]
+        wanted = {
+            "views": (self.views, (views, *self.views.shape[1:2] * 2, 3), "u"),
+            "meshes": (self.meshes, (views, MESH_POINTS, 3), "f"),
+            "view_split": (self.view_split, (views,), "U"),
+            "scenes": (self.scenes, (scenes, side, side, 3), "u"),
+            "scene_masks": (self.scene_masks, (scenes, side, side), "u"),
+            "scene_sizes": (self.scene_sizes, (scenes, 2), "i"),
+            "scene_split": (self.scene_split, (scenes,), "U"),
+        }
+        for name, (array, shape, kind) in wanted.items():
+            if array.shape != shape or array.dtype.kind != kind:
+                raise ValueError(f"{name} is {array.shape} {array.dtype}, expected {shape} of kind {kind}")
+        if len(self.scene_faces) != scenes or any(f.shape[1:] != (MESH_POINTS, 3) for f in self.scene_faces):
+            raise ValueError(f"there are {len(self.scene_faces)} lists of faces for {scenes} scenes")
+        if not views or not scenes or self.scene_sizes.min() < 1 or self.scene_sizes.max() > side:
+            raise ValueError("there is no view, or a scene of no size")
+        if not np.isfinite(self.meshes[..., :2]).all():
+            raise ValueError("a mesh has points that are nowhere")
 
     def views_of(self, split: str) -> dict[str, np.ndarray]:
         """Indices of the views of a split, by kind."""

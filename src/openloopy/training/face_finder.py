@@ -23,6 +23,7 @@ from openloopy.face.networks import (
     to_input,
 )
 from openloopy.models.weight_files import save_weights
+from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
 from openloopy.training.face_pictures import change_light, spoil
 
@@ -40,6 +41,8 @@ class FinderTrainingConfig:
     face_height: tuple[float, float] = (0.05, 0.9)
     """Of pasted faces, as a share of the input's side; drawn uniformly in the logarithm."""
     max_roll_deg: float = 45.0
+    mouth_covered_share: float = 0.06
+    """Of pasted and whole pictures, those whose faces wear a mask or have something else over the mouth."""
     parts: int = 3
     """Parts of pictures without a face strewn over a scene, at most."""
     geometry_weight: float = 1.0
@@ -143,7 +146,7 @@ def compose(
     """A scene `256 256 3` uint8 and the faces that can be seen in it."""
     scenes = bank.scenes_of(split)
     if rng.random() < config.full_share:
-        picture, owner, placed = _full_scene(bank, int(rng.choice(scenes)), rng)
+        picture, owner, placed = _full_scene(bank, int(rng.choice(scenes)), config, rng)
     else:
         picture = background(rng, FINDER_PX)
         owner = np.full((FINDER_PX, FINDER_PX), -1)
@@ -158,7 +161,7 @@ def compose(
 
 
 def _full_scene(
-    bank: FaceBank, i: int, rng: np.random.Generator
+    bank: FaceBank, i: int, config: FinderTrainingConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, SceneFace]]]:
     width, height = bank.scene_sizes[i]
     scale = FINDER_PX / max(width, height) * rng.uniform(0.75, 1.3)
@@ -167,9 +170,20 @@ def _full_scene(
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ linear
     offset = FINDER_PX / 2 - linear @ [width / 2, height / 2]
-    picture = warp(np.ascontiguousarray(bank.scenes[i][:height, :width]), linear, offset, FINDER_PX)
+    picture = warp(_source(bank, i, config, rng), linear, offset, FINDER_PX)
     owner = np.zeros((FINDER_PX, FINDER_PX), int)
     return picture, owner, [(0, _moved_face(mesh, linear, offset)) for mesh in bank.scene_faces[i]]
+
+
+def _source(bank: FaceBank, i: int, config: FinderTrainingConfig, rng: np.random.Generator) -> np.ndarray:
+    """A scene's picture; at times something lies over its mouths."""
+    width, height = bank.scene_sizes[i]
+    picture = np.ascontiguousarray(bank.scenes[i][:height, :width])
+    if rng.random() < config.mouth_covered_share:
+        for mesh in bank.scene_faces[i]:
+            other = bank.scenes[rng.integers(len(bank.scenes))]
+            picture = cover_mouth(picture, mesh[:, :2], other, rng)
+    return picture
 
 
 def _paste(
@@ -198,7 +212,7 @@ def _paste(
         else rng.uniform(0.2, 0.8, 2) * FINDER_PX
     )
     offset = place - linear @ anchor
-    source = np.ascontiguousarray(bank.scenes[i][:height, :width])
+    source = _source(bank, i, config, rng)
     cut_out = rng.random() < 0.5
     mask = (
         np.asarray(bank.scene_masks[i][:height, :width])

@@ -25,11 +25,14 @@ from openloopy.face.movement import (
 from openloopy.face.networks import MESH_PX, VIEW_FACE_HEIGHTS, FaceNetworks, MeshNet, to_input
 from openloopy.face.parts import refine_parts
 from openloopy.models.weight_files import save_weights
+from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import KINDS, STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
 from openloopy.training.face_pictures import change_light, cover_part, spoil
 
-RIGHT_ERROR = 0.08
-"""A face counts as right when its 68 points are off by less than this on average (outer-eye distances)."""
+RIGHT_ERROR, RIGHT_DRAWN_ERROR = 0.08, 0.16
+"""A face counts as right when its 68 points are off by less than this on average (outer-eye distances); what is drawn
+has no truth to a hair."""
+DRAWN_KINDS = frozenset({"drawn", "toon", "cartoon"})
 IRISES = tuple(range(468, MESH_POINTS))
 
 
@@ -39,8 +42,8 @@ class MeshTrainingConfig:
 
     batch_size: int = 64
     seed: int = 0
-    kind_shares: tuple[float, float, float, float] = (0.42, 0.36, 0.12, 0.1)
-    """Of portraits, puppets, footage, drawn faces, where there are some."""
+    kind_shares: tuple[float, ...] = (0.34, 0.26, 0.1, 0.06, 0.14, 0.1)
+    """Of portraits, puppets, footage, drawn faces, toons and cartoons, where there are some."""
     faceless_share: float = 0.08
     """Views without a face; they train the confidence alone."""
     max_roll_deg: float = 35.0
@@ -48,6 +51,8 @@ class MeshTrainingConfig:
     shift_sd: float = 0.06
     """Of the view's side."""
     covered_share: float = 0.3
+    mouth_covered_share: float = 0.06
+    """Faces with a mask, a microphone, a hand over the mouth."""
     mouth_weight: float = 4.0
     eye_weight: float = 4.0
     depth_weight: float = 0.3
@@ -68,22 +73,15 @@ class MeshTask:
 
     def losses(self, network: MeshNet, step: int) -> dict[str, Tensor]:
         rng = step_rng(self.config.seed, step)
-        pictures, meshes, has_face = draw_views(self.bank, self.config, rng, self.background)
+        views = draw_views(self.bank, self.config, rng, self.background)
         device = next(network.parameters()).device
-        found, sure = network(to_input(pictures).to(device))
-        return mesh_losses(
-            found.float(),
-            sure.float(),
-            meshes.to(device),
-            has_face.to(device),
-            self.point_weights,
-            self.config,
-        )
+        found, sure = network(to_input(views.pictures).to(device))
+        return mesh_losses(found.float(), sure.float(), views.to(device), self.point_weights, self.config)
 
     def sample(self, network: MeshNet, path: Path) -> None:
         path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
         rng, config = step_rng(self.config.seed, 10**9), replace(self.config, batch_size=24)
-        pictures, _, _ = draw_views(self.bank, config, rng, self.background, "val")
+        pictures = draw_views(self.bank, config, rng, self.background, "val").pictures
         with torch.inference_mode():
             found, _ = network(to_input(pictures).to(next(network.parameters()).device))
         drawn = [
@@ -136,13 +134,11 @@ def calibrate(
     networks.eval()
     logits, rights = [], []
     for number in range(batches):
-        pictures, meshes, has_face = draw_views(
-            bank, config, step_rng(config.seed, 10**8 + number), background, "val"
-        )
-        found, sure = networks.mesh(to_input(pictures))
-        refined = torch.from_numpy(refine_parts(networks.parts, pictures, found.float().numpy()))
+        views = draw_views(bank, config, step_rng(config.seed, 10**8 + number), background, "val")
+        found, sure = networks.mesh(to_input(views.pictures))
+        refined = torch.from_numpy(refine_parts(networks.parts, views.pictures, found.float().numpy()))
         logits.append(sure.float())
-        rights.append(has_face & (off_68(refined, meshes) < RIGHT_ERROR))
+        rights.append(views.are_right(refined))
     slope, offset = fit_platt(torch.cat(logits).double(), torch.cat(rights).double())
     networks.calibration.copy_(torch.tensor([slope, offset]))
 
@@ -173,37 +169,73 @@ def off_68(found: Tensor, meshes: Tensor) -> Tensor:
     return off / unit
 
 
+@dataclass(frozen=True)
+class DrawnViews:
+    """What the network is asked, and what it should answer.
+
+    pictures: `n 128 128 3` uint8; meshes: `n 478 3` in view sides from the centre; has_face: `n` bool;
+    right_error: `n`, up to which error of the 68 points an answer counts as right.
+    """
+
+    pictures: np.ndarray
+    meshes: Tensor
+    has_face: Tensor
+    right_error: Tensor
+
+    def to(self, device: torch.device) -> DrawnViews:
+        """The answers on a device."""
+        return replace(
+            self, **{name: getattr(self, name).to(device) for name in ("meshes", "has_face", "right_error")}
+        )
+
+    def are_right(self, found: Tensor) -> Tensor:
+        """Which answers count as right, `n` bool; found: meshes `n 478 3`."""
+        return self.has_face & (off_68(found, self.meshes) < self.right_error)
+
+
 def draw_views(
     bank: FaceBank,
     config: MeshTrainingConfig,
     rng: np.random.Generator,
     background: Background,
     split: str = "train",
-) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Pictures `n 128 128 3` uint8, meshes `n 478 3` in view sides from the centre, whether a face is there `n`."""
-    kinds = bank.views_of(split)
-    shares = np.array([config.kind_shares[KINDS.index(kind)] for kind in kinds])
-    pictures, meshes, has_face = [], [], []
+) -> DrawnViews:
+    """A batch of views, placed and spoilt as they may come."""
+    pictures, meshes, has_face, right_error = [], [], [], []
     for _ in range(config.batch_size):
-        if rng.random() < config.faceless_share:
+        has_face.append(bool(rng.random() >= config.faceless_share))
+        right_error.append(RIGHT_ERROR)
+        if not has_face[-1]:
             picture, mesh = _faceless_view(bank, rng, background, split), np.full((MESH_POINTS, 3), np.nan)
-            has_face.append(False)
         else:
-            kind = list(kinds)[rng.choice(len(kinds), p=shares / shares.sum())]
-            picture, mesh = place_view(bank, int(rng.choice(kinds[kind])), _draw_place(config, rng))
-            has_face.append(True)
-        if rng.random() < config.covered_share:
-            picture = cover_part(picture, bank.scenes[rng.integers(len(bank.scenes))], rng)
+            index = draw_kind(bank, config, rng, split)
+            picture, mesh = place_view(bank, index, draw_place(config, rng))
+            if bank.view_kind[index] in DRAWN_KINDS:
+                right_error[-1] = RIGHT_DRAWN_ERROR
+        other = bank.scenes[rng.integers(len(bank.scenes))]
+        if has_face[-1] and rng.random() < config.mouth_covered_share:
+            picture = cover_mouth(picture, (mesh[:, :2] + 0.5) * MESH_PX, other, rng)
+        elif rng.random() < config.covered_share:
+            picture = cover_part(picture, other, rng)
         pictures.append(spoil(change_light(picture, rng), rng))
         meshes.append(mesh)
-    return (
+    return DrawnViews(
         np.stack(pictures),
         torch.from_numpy(np.stack(meshes)).float(),
         torch.tensor(has_face),
+        torch.tensor(right_error),
     )
 
 
-def _draw_place(config: MeshTrainingConfig, rng: np.random.Generator) -> ViewPlace:
+def draw_kind(bank: FaceBank, config: MeshTrainingConfig, rng: np.random.Generator, split: str) -> int:
+    """Index of a view of a kind that is drawn by its share."""
+    kinds = bank.views_of(split)
+    shares = np.array([config.kind_shares[KINDS.index(kind)] for kind in kinds])
+    kind = list(kinds)[rng.choice(len(kinds), p=shares / shares.sum())]
+    return int(rng.choice(kinds[kind]))
+
+
+def draw_place(config: MeshTrainingConfig, rng: np.random.Generator) -> ViewPlace:
     roll = rng.normal(0, 10) if rng.random() < 0.6 else rng.uniform(-1, 1) * config.max_roll_deg
     return ViewPlace(
         roll_deg=float(np.clip(roll, -config.max_roll_deg, config.max_roll_deg)),
@@ -255,12 +287,12 @@ def mesh_point_weights(config: MeshTrainingConfig) -> Tensor:
 def mesh_losses(
     found: Tensor,
     sure: Tensor,
-    meshes: Tensor,
-    has_face: Tensor,
+    views: DrawnViews,
     point_weights: Tensor,
     config: MeshTrainingConfig,
 ) -> dict[str, Tensor]:
     """Errors in outer-eye distances: points, depth where it is known, openings of lips and lids; confidence."""
+    meshes, has_face = views.meshes, views.has_face
     true = torch.nan_to_num(meshes)
     outer = MESH_TO_68[list(OUTER_EYE_CORNERS)]
     unit = torch.linalg.vector_norm(true[:, outer[0], :2] - true[:, outer[1], :2], dim=-1).clamp(min=0.05)
@@ -272,7 +304,7 @@ def mesh_losses(
     depth = _per_face(robust(error[..., 2])) * known
     openings = _per_face(robust(_pair_vectors(error[..., :2])).sum(-1)) * has_face
     off = off_68(found, meshes).detach()
-    right = (has_face & (off < RIGHT_ERROR)).float()
+    right = views.are_right(found).float()
     confidence = F.binary_cross_entropy_with_logits(sure, right)
     losses = {
         "points": points.sum() / count,

@@ -33,7 +33,7 @@ from openloopy.training.face_mesh import (
 class PartsTrainingConfig:
     """How the part networks are trained."""
 
-    views: MeshTrainingConfig = MeshTrainingConfig(faceless_share=0.0)
+    views: MeshTrainingConfig = MeshTrainingConfig(faceless_share=0.0, mouth_covered_share=0.0)
     """Views and how they are spoilt; seed and batch size (of views) are theirs."""
     shift_sd: float = 0.07
     """How far off a part's square lies, in its sides, and how much too large or tilted it is."""
@@ -60,8 +60,8 @@ class PartsTask:
 
     def losses(self, network: FaceParts, step: int) -> dict[str, Tensor]:
         rng, device = step_rng(self.config.seed, step), next(network.parameters()).device
-        views, meshes, _ = draw_views(self.bank, self.config.views, rng, self.background)
-        in_px = (meshes.numpy()[..., :2] + 0.5) * MESH_PX
+        drawn = draw_views(self.bank, self.config.views, rng, self.background)
+        views, in_px = drawn.pictures, (drawn.meshes.numpy()[..., :2] + 0.5) * MESH_PX
         losses = {}
         for name in ("eye", "mouth"):
             cuts, wanted, units = cut_parts(views, in_px, name, self.config, rng)
@@ -77,7 +77,8 @@ class PartsTask:
         path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
         rng = step_rng(self.config.seed, 10**9)
         views = replace(self.config.views, batch_size=12)
-        pictures, meshes, _ = draw_views(self.bank, views, rng, self.background, "val")
+        drawn = draw_views(self.bank, views, rng, self.background, "val")
+        pictures, meshes = drawn.pictures, drawn.meshes
         rows = []
         for name in ("eye", "mouth"):
             in_px = (meshes.numpy()[..., :2] + 0.5) * MESH_PX

@@ -18,9 +18,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from openloopy.models.foreign_files import read_settings
 from openloopy.models.precision import autocast
 from openloopy.models.recompute import set_recompute
-from openloopy.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from openloopy.models.weight_files import replacing
+from openloopy.training.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from openloopy.training.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate_at
 from openloopy.training.processes import (
     Parallel,
@@ -216,10 +218,16 @@ class _Run:
         if checkpoint is None:
             return 0
         network, processes = self.task.network, self.processes
-        processes.load(network, checkpoint.average)
-        self.average.load_from_network()
-        processes.load(network, checkpoint.network)
-        processes.load_optimizer(network, self.optimizer, checkpoint.optimizer)
+        try:
+            processes.load(network, checkpoint.average)
+            self.average.load_from_network()
+            processes.load(network, checkpoint.network)
+            processes.load_optimizer(network, self.optimizer, checkpoint.optimizer)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.run_dir / CHECKPOINT_NAME} does not fit this run ({error}); move it away to start this "
+                "stage anew"
+            ) from error
         return checkpoint.step
 
     def _save(self, done: int) -> None:
@@ -284,7 +292,7 @@ def _check_same_run(task: TrainTask, config: LoopConfig, run_dir: Path) -> None:
     """A run folder belongs to one configuration; only the length and the device may change on resuming."""
     resolved = json.loads(json.dumps({"task": task.describe(), "loop": asdict(config)}))
     path = run_dir / "config.json"
-    if path.exists() and _identity(json.loads(path.read_text())) != _identity(resolved):
+    if path.exists() and _identity(read_settings(path)) != _identity(resolved):
         raise ValueError(
             f"{run_dir} holds a run with other settings (see its config.json); "
             "use another --run folder, or the settings of that run to resume it"
@@ -292,14 +300,18 @@ def _check_same_run(task: TrainTask, config: LoopConfig, run_dir: Path) -> None:
     text = json.dumps(resolved, indent=1) + "\n"
     # Unchanged, it is not written again: a second run that only reads this one may be reading it now.
     if is_main() and not (path.exists() and path.read_text() == text):
-        path.write_text(text)
+        with replacing(path) as partial:
+            partial.write_text(text)
 
 
 def _identity(resolved: dict) -> dict:
-    """What may not change between a run and its resumption."""
-    loop = {k: v for k, v in resolved["loop"].items() if k not in FREE_SETTINGS}
+    """What may not change between a run and its resumption; of a file that is no such settings, the file itself."""
+    loop = resolved.get("loop")
+    if not isinstance(loop, dict) or not isinstance(loop.get("optim"), dict):
+        return resolved
+    loop = {k: v for k, v in loop.items() if k not in FREE_SETTINGS}
     optim = {k: v for k, v in loop["optim"].items() if k != "ema_device"}
-    return {"task": resolved["task"], "loop": loop | {"optim": {"kind": "adamw"} | optim}}
+    return {"task": resolved.get("task"), "loop": loop | {"optim": {"kind": "adamw"} | optim}}
 
 
 def _line(done: int, num_steps: int, means: dict[str, float]) -> str:

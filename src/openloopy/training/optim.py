@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.decay_fraction <= 1 or not 0 <= self.ema_decay < 1:
             raise ValueError(f"decay_fraction must lie in [0, 1] and ema_decay in [0, 1), got {self}")
+        if not all(0 < value < math.inf for value in (self.learning_rate, self.max_grad_norm)):
+            raise ValueError(f"learning_rate and max_grad_norm must be numbers above 0, got {self}")
+        if not 0 <= self.weight_decay < math.inf or self.warmup_steps < 0:
+            raise ValueError(f"weight_decay and warmup_steps must not be negative, got {self}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
 
 
 def learning_rate_at(step: int, num_steps: int, config: OptimConfig) -> float:

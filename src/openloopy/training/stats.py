@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from openloopy.models.weight_files import replacing
+
 STATS_NAME = "stats.jsonl"
 
 
@@ -15,7 +17,9 @@ class StatsWriter:
     def __init__(self, run_dir: Path, first_step: int):
         self.path = run_dir / STATS_NAME
         kept = [row for row in read_stats(run_dir) if row["step"] < first_step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        # Whoever is killed now has lost no row.
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._board = _tensorboard(run_dir, first_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -32,12 +36,26 @@ class StatsWriter:
 
 
 def read_stats(run_dir: Path) -> list[dict[str, Any]]:
-    """All complete rows of a run; a half-written last line is ignored."""
+    """All complete rows of a run; a half-written last line is ignored.
+
+    Raises:
+        ValueError: a line that no run has written.
+    """
     path = run_dir / STATS_NAME
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    lines = path.read_text("utf-8", "replace").split("\n")
+    return [_row(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line.endswith("}")]
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if type(row["step"]) is int:
+            return row
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{place} is no row of a run's statistics: {line[:200]!r}; correct or remove it")
 
 
 def _tensorboard(run_dir: Path, first_step: int):
