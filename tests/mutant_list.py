@@ -1946,8 +1946,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "scene.face_is_always_the_largest",
         "inference/scene.py",
-        "select_face(faces, (rgb.shape[1], rgb.shape[0]), index)",
-        "select_face(faces, (rgb.shape[1], rgb.shape[0]), None)",
+        "select_face(found.faces, (found.rgb.shape[1], found.rgb.shape[0]), index)",
+        "select_face(found.faces, (found.rgb.shape[1], found.rgb.shape[0]), None)",
         SCENE,
     ),
     Mutant(

@@ -91,7 +91,9 @@ def test_generate_says_what_where_and_how_long(request_, choice, shared_landmark
     arguments = ["generate", request_.portrait, request_.audio, "-o", out, "--model", choice.model]
     code, printed, _ = _run([*arguments, "--steps", 1, "--device", "cpu", "--dtype", "float32"], capsys)
     assert code == 0
-    wanted = rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\w. ]+ s: [\d.]+ compute seconds per "
+    wanted = (
+        rf"wrote {out} \(32x32, 0.48 s, 12 frames, with sound\) in [\w. ]+ s: [\d.]+ compute seconds per "
+    )
     assert re.match(wanted + r"video second on cpu \(float32\); settings in .*a.json\n", printed), printed
     assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mp4"]
 

@@ -201,6 +201,7 @@ def test_uploads_are_looked_at_before_they_wait(tmp_path, studio, good_inputs):
             ask(queue, good_inputs)
         with pytest.raises(ValueError, match="is not a picture"), queue.new_folder() as folder:
             (folder / "image").write_text("words")
+            shutil.copyfile(good_inputs / "speech.wav", folder / "audio")
             queue.add(folder, VideoSettings())
         assert not [path for path in tmp_path.iterdir() if path.is_dir()] and not studio.begun
 

@@ -609,7 +609,10 @@ def test_pictures_that_browsers_do_not_know_are_taken(site, visitor, tmp_path, e
     enter(visitor, site)
     # Of files that scripts make a browser knows no type: as where the system does not know the ending.
     assert visitor.run(f"new File([], 'wall.{ending.upper()}').type") == f"image/{ending}"
-    assert visitor.run("new File([], 'a.txt').type + new File([], 'a.heic', {type: 'image/x'}).type") == "image/x"
+    assert (
+        visitor.run("new File([], 'a.txt').type + new File([], 'a.heic', {type: 'image/x'}).type")
+        == "image/x"
+    )
     visitor.choose("#portrait input[type=file]", path)
     visitor.wait_for("document.querySelector('#inputs .problem')?.textContent.includes('Found no face')")
 

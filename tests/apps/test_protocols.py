@@ -258,10 +258,10 @@ def test_open_set_errors(tmp_path):
         open_set_cases(make(portraits, "loose.png"), sounds)
     listed = tmp_path / "list.csv"
     for text, message in [
-        ("path,kind\n", "expected file, category"),
+        ("path,kind\n", "expected a first line with the columns file, category"),
         ("file,category\n", "lists no files"),
         ("file,category\nmissing.png,real\n", "lists .*missing.png"),
-        ("file,category\nportraits/real/real0.png\n", "expected a picture file and its category"),
+        ("file,category\nportraits/real/real0.png\n", "line 2: 1 values for 2 columns"),
     ]:
         listed.write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -145,7 +145,7 @@ def test_categories_from_a_file(tmp_path):
     with pytest.raises(ValueError, match="no category for two"):
         find_material(config)
     config.categories.write_text("two,rap\n")
-    with pytest.raises(ValueError, match="must begin with the line case,category"):
+    with pytest.raises(ValueError, match="expected a first line with the columns case, category"):
         find_material(config)
 
 

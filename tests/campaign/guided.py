@@ -323,7 +323,8 @@ def _reports(folder: Path) -> list[bytes]:
 
 _CLIP = (
     '{"clip_id": "a", "fps": 25, "licence": "", "num_frames": 2, "person_id": "p", '
-    '"phonemes": [[0.1, 0.2, "b", "ipa"]], "seed": 1, "size_px": 64, "source": "s", "speaker": {}, "split": "train", "text": ""}'
+    '"phonemes": [[0.1, 0.2, "b", "ipa"]], "seed": 1, "size_px": 64, '
+    '"source": "s", "speaker": {}, "split": "train", "text": ""}'
 )
 _VIDEO = (
     '{"name": "a.mp4", "person_id": "a", "num_frames": 20, "info": {"fps": 25}, "reasons": [], "spans": [{"start": 0, '

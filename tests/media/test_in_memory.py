@@ -132,7 +132,10 @@ def test_a_long_memory_map_is_not_copied(tmp_path):
         ((TONE.reshape(1, 1, -1), 16_000), "got (1, 1, 16000)"),
         ((TONE[:0], 16_000), "the sound lasts 0.000 s; at least 0.1 s"),
         ((TONE[:1500], 16_000), "the sound lasts 0.094 s; at least 0.1 s"),
-        (SoundArray((TONE * 32767).astype(np.int16), 16_000), "expected samples as floats in [-1, 1], got int16"),
+        (
+            SoundArray((TONE * 32767).astype(np.int16), 16_000),
+            "expected samples as floats in [-1, 1], got int16",
+        ),
         (SoundArray(np.full(16_000, np.nan, np.float32), 16_000), "samples that are not numbers"),
         ((TONE, 1), "expected a sample rate in Hz, such as 16000, got 1"),
         ((TONE, 0), "expected a sample rate in Hz, such as 16000, got 0"),

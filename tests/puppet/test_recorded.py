@@ -117,7 +117,9 @@ def test_folders_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(ValueError, match="holds no sound"):
         read_recordings(tmp_path)
     (tmp_path / "list.csv").write_text("path\na.wav\n")
-    with pytest.raises(ValueError, match=r"begins with \[.path.\]; expected a first line with the columns file"):
+    with pytest.raises(
+        ValueError, match=r"begins with \[.path.\]; expected a first line with the columns file"
+    ):
         read_recordings(tmp_path)
 
 
@@ -159,7 +161,9 @@ def test_json_lines_and_pocketsphinxs_json(tmp_path) -> None:
     assert one.phonemes[1].end_s == pytest.approx(0.4) and one.text == "maan"
     assert symbols(two.phonemes) == [PAUSE_SYMBOL, "ah"] and two.phonemes[1].alphabet == "arpabet"
     (tmp_path / "times.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="times.jsonl, line 1: 'id' is missing; expected an object with `id`"):
+    with pytest.raises(
+        ValueError, match="times.jsonl, line 1: 'id' is missing; expected an object with `id`"
+    ):
         read_recordings(tmp_path)
 
 

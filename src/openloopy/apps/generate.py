@@ -367,7 +367,9 @@ class Sound:
         for note in notes:
             say(note)
         if sound.info.channels > (most := max(AAC_CHANNELS)):
-            say(f"the sound has {sound.info.channels} channels, a video holds {most}; it gets two, left and right")
+            say(
+                f"the sound has {sound.info.channels} channels, a video holds {most}; it gets two, left and right"
+            )
         return sound
 
     def facts(self) -> dict[str, Any]:

@@ -61,4 +61,3 @@ def _stands(found: Upright) -> bool:
 def _size(found: Upright) -> float:
     """Height of the largest face as a share of the picture's longer side."""
     return found.faces[0].height_px / max(found.rgb.shape[:2])
-

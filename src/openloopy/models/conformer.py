@@ -95,7 +95,11 @@ class LogMel(nn.Module):
         super().__init__()
         # Stored with the weights: a network hears with the filters it was trained with.
         self.register_buffer("filters", torch.from_numpy(mel_filters(bands)).float())
-        self.register_buffer("window", torch.hann_window(FFT), persistent=False)
+        with torch.device(
+            "cpu"
+        ):  # without storage it would be computed by torch's compiler, which takes long to import
+            window = torch.hann_window(FFT)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """`b samples` -> `b windows bands`."""
