@@ -203,7 +203,37 @@ def test_uploads_are_looked_at_before_they_wait(tmp_path, studio, good_inputs):
             (folder / "image").write_text("words")
             shutil.copyfile(good_inputs / "speech.wav", folder / "audio")
             queue.add(folder, VideoSettings())
+        swapped = "the image and the audio seem swapped: .*image is a sound"
+        with pytest.raises(ValueError, match=swapped), queue.new_folder() as folder:
+            shutil.copyfile(good_inputs / "speech.wav", folder / "image")
+            shutil.copyfile(good_inputs / "face.png", folder / "audio")
+            queue.add(folder, VideoSettings())
         assert not [path for path in tmp_path.iterdir() if path.is_dir()] and not studio.begun
+
+
+@pytest.mark.parametrize("limits", [{"keep_s": float("nan")}, {"idle_s": float("inf")}, {"max_waiting": -1}])
+def test_limits_that_are_none_are_refused(limits):
+    with pytest.raises(ValueError, match=f"{next(iter(limits))} must be a number that is not negative"):
+        Limits(**limits)
+
+
+def test_a_full_disk_does_not_end_the_queue(tmp_path, studio, good_inputs, monkeypatch, caplog):
+    def refuse(folder, job):
+        raise WriteError(errno.ENOSPC, f"cannot write {folder}: no space is left")
+
+    with JobQueue(tmp_path, studio) as queue:
+        first = ask(queue, good_inputs)
+        until(lambda: len(studio.begun) == 1)
+        monkeypatch.setattr(jobs, "_write", refuse)
+        studio.let.release()
+        assert queue.wait(first.id, 10).job.status == "done"
+        assert "no space is left; after a restart video" in caplog.text
+        with pytest.raises(WriteError, match="no space is left"):
+            ask(queue, good_inputs)
+        monkeypatch.undo()
+        second = ask(queue, good_inputs)
+        studio.let.release()
+        assert queue.wait(second.id, 10).job.status == "done"
 
 
 def test_a_damaged_sound_waits_like_any_other(tmp_path, studio, good_inputs):

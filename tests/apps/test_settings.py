@@ -54,6 +54,9 @@ def test_all_settings_have_a_kind_and_reach_the_pipeline():
         ({"temperature": "inf"}, "temperature must lie in 0 to 100, got inf"),
         ({"label": "maybe"}, "label must be true or false, got 'maybe'"),
         ({"steps": "0"}, "steps must be a whole number, at least 1, got 0"),
+        ({"steps": "1001"}, "steps must be at most 1000, got 1001"),
+        ({"size": "8194"}, "size must be at most 8192 px, got 8194"),
+        ({"seed": str(2**63)}, r"seed must be below 2\*\*63"),
         ({"frame": "half"}, "frame must be one of crop, full, got 'half'"),
     ],
 )

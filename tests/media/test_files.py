@@ -45,6 +45,8 @@ NAMES = [
     "a." + "b" * 250,
 ]
 
+VIDEO_NAMES = [name for name in NAMES if name.endswith(".mp4")]
+
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -76,7 +78,7 @@ def test_a_missing_folder_is_named(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_any_name_that_the_disk_takes_can_be_written(tmp_path, name):
     with atomic_write(tmp_path / name) as temporary:
         temporary.write_text("whole")
@@ -87,7 +89,7 @@ def test_any_name_that_the_disk_takes_can_be_written(tmp_path, name):
     assert names_in(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".mp4")])
+@pytest.mark.parametrize("name", VIDEO_NAMES, ids=range(len(VIDEO_NAMES)))
 def test_ffmpeg_writes_and_reads_any_name(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with VideoWriter(name, size=(64, 64)) as video:
