@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from openloopy.apps import jobs
 from openloopy.apps.generate import GenerateReport, Progress
 from openloopy.apps.jobs import Job, JobQueue, Limits, QueueFullError
 from openloopy.apps.settings import VideoSettings
+from openloopy.media.files import WriteError
 from tests.media.sounds import speechlike, write_damaged
 
 
@@ -225,14 +228,14 @@ def test_a_full_disk_does_not_end_the_queue(tmp_path, studio, good_inputs, monke
         first = ask(queue, good_inputs)
         until(lambda: len(studio.begun) == 1)
         monkeypatch.setattr(jobs, "_write", refuse)
-        studio.let.release()
+        studio.let.release(3)
         assert queue.wait(first.id, 10).job.status == "done"
         assert "no space is left; after a restart video" in caplog.text
         with pytest.raises(WriteError, match="no space is left"):
             ask(queue, good_inputs)
         monkeypatch.undo()
         second = ask(queue, good_inputs)
-        studio.let.release()
+        studio.let.release(3)
         assert queue.wait(second.id, 10).job.status == "done"
 
 

@@ -29,6 +29,8 @@ MIN_RATE_HZ = 1000
 CODEC_FRAME_SAMPLES = 1024
 HEADER_TOLERANCE_FRAMES = 4
 MAX_BLOCK_SAMPLES = 1 << 16
+MAX_SAMPLE = 1e6
+"""Full scale is 1. What is far beyond is no sound, and would make all that follows it overflow."""
 OWN_ORDER = re.compile(r"\d+ channels \(|ambisonic")
 """How FFmpeg names channels that are in no usual order."""
 REMEDY = "re-export it, for example with `ffmpeg -i IN OUT.wav`"
@@ -275,7 +277,7 @@ class SoundDecoder:
         if len(samples) != self._num_channels:
             mono = samples.mean(axis=0, dtype=np.float32)
             samples = np.repeat(mono[None], self._num_channels, axis=0)
-        is_number = np.isfinite(samples).all(axis=0)
+        is_number = (np.abs(samples) <= MAX_SAMPLE).all(axis=0)  # NaN is not either
         if not is_number.all():
             at_s = self.duration_s + float(np.argmin(is_number)) / self.rate_hz
             lost_s = float((~is_number).sum()) / self.rate_hz

@@ -128,7 +128,15 @@ class FaceBank:
         try:
             bank = cls._read(folder)
             bank._check()
-        except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            zipfile.BadZipFile,
+        ) as error:
             raise ValueError(
                 f"{folder} holds no whole face bank ({error}); make it again with `openloopy label`"
             ) from error
