@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"media", "face", "rig", "measures"},
     "puppet": {"media", "face", "rig", "data"},
     "inference": {"models", "diffusion", "media", "face", "rig"},
-    "training": {"models", "diffusion", "data", "face", "measures"},
+    "training": {"models", "diffusion", "media", "data", "face", "measures"},
 }
 MAY_IMPORT["recipes"] = set(MAY_IMPORT)
 MAY_IMPORT["apps"] = set(MAY_IMPORT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -21,6 +22,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 import uvicorn  # noqa: E402
 
+from openloopy.apps import service  # noqa: E402
 from openloopy.apps.generate import ModelChoice, Studio  # noqa: E402
 from openloopy.apps.jobs import Limits  # noqa: E402
 from openloopy.apps.service import ServiceConfig, make_app  # noqa: E402
@@ -121,6 +123,19 @@ def test_one_call_waits_for_its_video(client, good_inputs):
     answer = client.post("/v1/videos/sync", files=files(good_inputs), data={"steps": "1"})
     assert answer.status_code == 200 and frames_of(answer.content) == 12
     assert client.get(f"/v1/videos/{answer.headers['x-video-id']}").json()["status"] == "done"
+
+
+def test_a_full_disk_is_told_without_the_place_of_files(client, good_inputs, monkeypatch, caplog):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(service.shutil, "copyfileobj", full)
+    answer = client.post("/v1/videos", files=files(good_inputs))
+    assert answer.status_code == 507
+    assert answer.json() == {"error": {"message": "the service has no room to store it; try again later"}}
+    assert "no space is left in /" in caplog.text
+    monkeypatch.undo()
+    assert client.post("/v1/videos", files=files(good_inputs), data={"steps": "1"}).status_code == 202
 
 
 def test_who_hangs_up_cancels(client, good_inputs, tmp_path):

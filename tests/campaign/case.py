@@ -17,6 +17,8 @@ class Case:
     """Names that must not be there after a failure."""
     inputs: tuple[str, ...] = ()
     """Files that no run may change."""
+    names_tell: bool = True
+    """Whether what is written is of the kind that its name says: a table may be written to any name."""
     stdin: str = ""
     """File that is standard input; "": nothing is."""
 

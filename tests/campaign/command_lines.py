@@ -97,6 +97,7 @@ def command_line(here: Path, rng: random.Random, material: Material) -> Case:
         arguments=tuple(word.replace("\0", "") for word in given),
         outputs=outputs,
         inputs=tuple(file for file in INPUTS if (here / file).is_file()),
+        names_tell=name != "compare",
         stdin="speech.wav" if "--live" in given else "",
     )
 

@@ -268,7 +268,8 @@ def _judged_files(case: Case, here: Path, before: Snapshot, *, is_good: bool, is
     found = []
     if not is_ended:  # what was killed may leave unfinished files: the next run takes them away
         found += [f"leftover: {name}" for name in leftovers(new)]
-    found += [f"not whole: {flaw}" for flaw in flaws(here, new)]
+    if case.names_tell:
+        found += [f"not whole: {flaw}" for flaw in flaws(here, new)]
     if not is_good:
         found += [f"output: {name} after a failure" for name in case.outputs if name in new]
     found += [f"input: {name} was changed" for name in case.inputs if before.get(name) != after.get(name)]

@@ -53,6 +53,13 @@ def test_a_place_among_many_needs_more_than_the_own_one(strength: float, is_beli
     assert not put(as_it_is, as_it_is)[0].reasons
 
 
+def test_a_small_move_needs_no_more_than_the_threshold():
+    off = LipSync(3.0, 1.3, 3.0, 0.3, 2.0, in_step=2.0, chance=0.75)
+    assert off.is_off and 3.75 < off.strength < MOVED_STRENGTH
+    found, _, notes = put(off, off._replace(offset_frames=0.0, in_step=2.9))
+    assert notes == ("sound moved by -1.30 frames",) and not found.reasons
+
+
 def test_what_would_be_dropped_all_the_same_is_not_moved():
     weak = IN_STEP._replace(score=3.7 * CHANCE)
     found, tried, _ = put(weak, IN_STEP)

@@ -107,6 +107,8 @@ def test_chance_is_the_spread_of_what_strangers_give(memory):
     spread = np.std([((a - a.mean(0)) * (b - b.mean(0))).sum(1).mean() for a, b in strangers])
     told = np.mean([chance_error(a, b) for a, b in strangers[:40]])
     assert told == pytest.approx(spread, rel=0.12)
+    ours, theirs = strangers[0]
+    assert chance_error(ours + 5, theirs - 3) == pytest.approx(chance_error(ours, theirs))
 
 
 def test_strangers_are_hardly_stronger_in_short_clips_than_in_long_ones():

@@ -14,7 +14,8 @@ from openloopy.face.mesh import CHIN, FOREHEAD, MESH_TO_68
 from openloopy.face.networks import FINDER_PX, MESH_PX, PART_PX, FaceNetworks, find_peaks
 from openloopy.face.parts import face_parts, refine_parts
 from openloopy.puppet.drawn import draw_face
-from openloopy.recipes.face import face_free_background, face_tiny, train_face
+from openloopy.puppet.face_free import face_free_background
+from openloopy.recipes.face import face_tiny, train_face
 from openloopy.recipes.face_bank import view_of
 from openloopy.training.face_bank import FaceBank
 from openloopy.training.face_finder import (

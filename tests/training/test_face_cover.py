@@ -10,7 +10,7 @@ from openloopy.face.covered import covered_share, mouth_square
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.networks import PART_PX, FaceNetworks
 from openloopy.puppet.drawn import draw_face
-from openloopy.recipes.face import face_free_background
+from openloopy.puppet.face_free import face_free_background
 from openloopy.training.covers import cover_mouth
 from openloopy.training.face_cover import CoverTask, CoverTrainingConfig, _cover_elsewhere
 from tests.training.test_face import bank  # noqa: F401

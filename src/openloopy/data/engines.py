@@ -7,16 +7,14 @@ tasks that were running are run again one at a time, and what kills its process 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, Literal, TypeVar
 
-from openloopy.data.tasks import without_main
+from openloopy.data.tasks import end_with_parent, without_main
 
 Task = TypeVar("Task")
 Engine = Literal["local", "ray"]
@@ -96,7 +94,7 @@ def _in_pool(
         return
     # Spawned, not forked: the native libraries' threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=end_with_parent)
     coming = iter(enumerate(tasks))
     running: dict[Future, tuple[int, Task]] = {}
     try:
@@ -137,21 +135,10 @@ def _run_alone(function: Callable[[Task], Any], task: Task) -> Outcome:
 
 def _report(parent: connection.Connection, function: Callable[[Task], Any], task: Task) -> None:
     """In a process of its own: the task's error, or None."""
-    _end_with_parent()
+    end_with_parent()
     try:
         function(task)
     except Exception as error:
         parent.send(error)
     else:
         parent.send(None)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end at once when the job is killed, so that nothing goes on in its folder."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

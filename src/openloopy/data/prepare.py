@@ -53,6 +53,7 @@ from openloopy.data.shards import (
 )
 from openloopy.data.sources import Footage, check_pattern, list_footage
 from openloopy.data.verdicts import RECORD_EXPECTED, VideoRecord, from_line, hours, to_line, total
+from openloopy.media.duration import in_words
 from openloopy.media.files import atomic_write, only_run_in
 from openloopy.media.text_file import expected, read_json, read_text
 
@@ -132,7 +133,7 @@ class PrepareReport:
             f"{self.hours_in:.3f} h in {self.num_videos} videos went in; {out} holds {self.num_clips} clips"
         ]
         lines += [f"  {hours(frames):8.3f} h  {fate}" for fate, frames in self.frames.items() if frames]
-        return "\n".join([*lines, f"every reason: {out}/report.html; took {self.seconds_this_run} s"])
+        return "\n".join([*lines, f"every reason: {out}/report.html; took {in_words(self.seconds_this_run)}"])
 
     @property
     def hours_in(self) -> float:

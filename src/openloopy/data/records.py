@@ -69,9 +69,9 @@ def to_json(record: ClipRecord) -> str:
     return json.dumps(asdict(record), sort_keys=True, ensure_ascii=False)
 
 
-def from_json(text: str | bytes) -> ClipRecord:
-    """The inverse of `to_json`; unknown or missing keys are an error."""
-    with expected("clip record", "one that OpenLoopy wrote; write it again"):
+def from_json(text: str | bytes, place: str = "clip record") -> ClipRecord:
+    """The inverse of `to_json`; unknown or missing keys are an error, which names the place where it stands."""
+    with expected(place, "a clip's record that OpenLoopy wrote; write it again"):
         values = json.loads(text)
         known = {f.name for f in fields(ClipRecord)}
         if set(values) != known:

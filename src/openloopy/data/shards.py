@@ -280,8 +280,7 @@ def _to_sample(path: Path, clip_id: str, members: dict[str, bytes]) -> Sample:
     if set(members) - {"mp4"} != {"flac", "npz", LAST_KIND}:
         raise ValueError(f"{path}: clip {clip_id} has {sorted(members)}, expected mp4, flac, npz, json")
     place = f"{path}, clip {clip_id}"
-    with expected(place, CLIP_EXPECTED):
-        record = from_json(members["json"])
+    record = from_json(members["json"], place)
     if record.clip_id != clip_id:
         raise ValueError(f"{path}: {clip_id} holds the record of {record.clip_id}; write the shard again")
     sample = Sample(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing import connection
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,12 +47,23 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def end_with_parent() -> None:
+    """In a worker: end at once when the job is killed, so that nothing goes on in its folder, or waits for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _map_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
     # Spawned, not forked: the native libraries' threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks) or 1), mp_context=context)
+    pool = ProcessPoolExecutor(min(workers, len(tasks) or 1), context, initializer=end_with_parent)
     try:
         with without_main():  # the first call starts the processes
             futures = [pool.submit(function, task) for task in tasks]

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from openloopy.face.networks import FaceNetworks, load_step, load_unfolded, save_face_networks
 from openloopy.media.files import only_maker
-from openloopy.puppet.camera import draw_background
+from openloopy.puppet.face_free import face_free_background
 from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
 from openloopy.training.face_cover import CoverTask, CoverTrainingConfig
 from openloopy.training.face_finder import FinderTask, FinderTrainingConfig
@@ -139,19 +138,6 @@ def train_face(
         calibrate(networks, bank, replace(config.mesh.training, batch_size=64), face_free_background)
         save_face_networks(networks, run / FOLDER)
         print(f"face networks: {run / FOLDER}")
-
-
-def face_free_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """A picture made by code, at times with a strong texture: `size size 3` uint8."""
-    picture = draw_background(rng, size_px, rng.uniform(20, 220, 3))
-    if rng.random() < 0.4:
-        angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(60)))
-        y, x = np.mgrid[:size_px, :size_px]
-        wave = np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / period)
-        if rng.random() < 0.5:
-            wave = wave * np.sin(2 * np.pi * (np.cos(angle) * y - np.sin(angle) * x) / period)
-        picture = picture + rng.uniform(5, 60) * wave[..., None] * rng.uniform(0.5, 1, 3)
-    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def _networks(start: Path | None) -> FaceNetworks:

@@ -16,7 +16,7 @@ import numpy as np
 
 from openloopy.data.cache import clip_sound
 from openloopy.data.shards import Sample, read_shards
-from openloopy.data.tasks import without_main
+from openloopy.data.tasks import end_with_parent, without_main
 from openloopy.media.files import atomic_write
 from openloopy.models.audio_encoder import SAMPLES_PER_FRAME, STEPS_PER_FRAME
 from openloopy.puppet.motion import Style, draw_style, face_states
@@ -136,7 +136,7 @@ def _groups(
 ) -> dict[str, list[Known]]:
     spoken = [sound for folder in speech for sound in read_speech_folder(folder, split)]
     groups = {"synthetic": [], "film": list(_filmed(film, split))}
-    with without_main(), ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+    with without_main(), ProcessPoolExecutor(config.workers, get_context("spawn"), end_with_parent) as pool:
         make = partial(make_utterance, config, split)
         groups["synthetic"] = list(pool.map(make, range(config.num_utterances), chunksize=8))
         read = partial(_read_spoken, config, split)

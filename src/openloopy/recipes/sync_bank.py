@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from openloopy.data.tasks import without_main
+from openloopy.data.tasks import end_with_parent, without_main
 from openloopy.media.files import atomic_write
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.motion import draw_style, face_states
@@ -40,7 +40,10 @@ def build_sync_bank(config: SyncBankConfig, meshes: np.ndarray, split: Split, pa
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         make = partial(_make_utterance, config, meshes, split)
-        with without_main(), ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        with (
+            without_main(),
+            ProcessPoolExecutor(config.workers, get_context("spawn"), end_with_parent) as pool,
+        ):
             made = list(pool.map(make, range(config.num_utterances), chunksize=8))
         sounds, points = (np.stack(part) for part in zip(*made, strict=True))
         with atomic_write(path) as temporary, open(temporary, "wb") as file:

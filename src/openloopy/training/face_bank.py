@@ -185,7 +185,7 @@ class FaceBank:
             raise ValueError(f"there are {len(self.scene_faces)} lists of faces for {scenes} scenes")
         if not views or not scenes or self.scene_sizes.min() < 1 or self.scene_sizes.max() > side:
             raise ValueError("there is no view, or a scene of no size")
-        if not np.isfinite(self.meshes[..., :2]).all():
+        if not all(np.isfinite(meshes[..., :2]).all() for meshes in (self.meshes, *self.scene_faces)):
             raise ValueError("a mesh has points that are nowhere")
 
     def views_of(self, split: str) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from openloopy.media.duration import in_words
 from openloopy.models.foreign_files import read_settings
 from openloopy.models.precision import autocast
 from openloopy.models.recompute import set_recompute
@@ -315,6 +316,6 @@ def _identity(resolved: dict) -> dict:
 
 
 def _line(done: int, num_steps: int, means: dict[str, float]) -> str:
-    left_s = (num_steps - done) / means["steps_per_s"]
+    left = in_words(round((num_steps - done) / means["steps_per_s"]))
     shown = " ".join(f"{k} {v:.4g}" for k, v in means.items() if k not in ("grad_norm", "learning_rate"))
-    return f"step {done}/{num_steps} {shown} left {left_s / 60:.1f} min"
+    return f"step {done}/{num_steps} {shown} left {left}"
