@@ -1,10 +1,11 @@
 """Judges the face networks beside mediapipe, on people that training never saw.
 
-    python benchmarks/face.py --samples DIR --portraits DIR --data SHARDS --out DIR [--networks DIR]
+    python benchmarks/face.py --samples DIR --portraits DIR --data SHARDS --out DIR [--art DIR] [--networks DIR]
 
 samples: a folder with `portraits/` and `videos/`; portraits: pictures with a manifest, of which the split `val` is
 used; SHARDS: puppets, whose landmarks are exact. Mediapipe (the extra `teacher`) is the only truth for photographs: an
-error there is a difference from it, not from the truth. Parts: scenes composed of held-out portraits and of drawn
+error there is a difference from it, not from the truth. art: pictures of one drawn,
+painted or sculpted face each. Parts: scenes composed of held-out portraits and of drawn
 faces (missed, false, landmarks, calibration), pictures without a face, puppets, real clips, sample portraits, still
 faces (jitter), speed. Pictures go to `--out`; the last line is one JSON object.
 """
@@ -28,7 +29,7 @@ from provenance import folder_hash, provenance, rounded, save_result
 from openloopy.data.clips import decode_frames
 from openloopy.data.shards import read_shards
 from openloopy.face.crop import Crop, apply_crop, portrait_crop, select_face, warp
-from openloopy.face.landmarks import Face, NetworkLandmarker
+from openloopy.face.landmarks import Face, NetworkLandmarker, whole_picture
 from openloopy.face.movement import eye_distance, eye_opening, lip_gap
 from openloopy.face.networks import load_face_networks, shipped_folder
 from openloopy.face.teacher import MediapipeLandmarker
@@ -37,8 +38,8 @@ from openloopy.measures.sync import lip_gap_correlation, pearson
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet, read_frames
 from openloopy.puppet.drawn import draw_face
+from openloopy.puppet.face_free import face_free_background
 from openloopy.puppet.portraits import list_portraits
-from openloopy.recipes.face import face_free_background
 from openloopy.training.face_mesh import RIGHT_ERROR
 from openloopy.training.face_pictures import change_light, spoil
 
@@ -79,6 +80,7 @@ def main() -> None:
         "puppets": judge_puppets(options.data, both, options.clips),
         "videos": judge_videos(sorted((options.samples / "videos").glob("*.*")), both, options),
         "portraits": judge_portraits(sorted((options.samples / "portraits").iterdir()), both, options.out),
+        "art": judge_art(sorted(options.art.iterdir()), both, options.out) if options.art else None,
         "still": judge_still(portraits[: options.still], both, rng),
         "frames_per_second": speed(options.data, both),
         "networks": folder_hash(options.networks or shipped_folder()),
@@ -261,6 +263,28 @@ def judge_portraits(paths: list[Path], both: dict[str, Any], out: Path) -> dict[
     return {"against": "mediapipe", "pictures": len(paths), "missed": missed, **numbers}
 
 
+def judge_art(paths: list[Path], both: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Drawn, painted and sculpted faces, of which nobody knows the landmarks: which are found. Look at the sheet."""
+    found: dict[str, list[list[Face]]] = {name: [] for name in both}
+    sheet = []
+    for path in paths:
+        rgb = read_image(path)
+        for name, landmarker in both.items():
+            found[name].append(landmarker.detect(rgb))
+        faces = found["ours"][-1]
+        crop = portrait_crop(faces[0], rgb.shape[1::-1]) if faces else whole_picture(rgb)
+        points = [crop.to_crop(face.points68, 256) for face in faces[:1]] or [np.full((68, 2), np.nan)]
+        sheet.append(_marked(apply_crop(rgb, crop, 256), points[0], np.full((68, 2), np.nan)))
+    write_image(out / "art.jpg", contact_sheet([_small(picture) for picture in sheet], 10))
+    return {"pictures": len(paths)} | {
+        name: {
+            "missed": [path.name for path, faces in zip(paths, seen, strict=True) if not faces],
+            "confidence": float(np.median([faces[0].score for faces in seen if faces])),
+        }
+        for name, seen in found.items()
+    }
+
+
 def judge_still(
     portraits: list[tuple[np.ndarray, Face]], both: dict[str, Any], rng: np.random.Generator
 ) -> dict[str, Any]:
@@ -369,6 +393,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--portraits", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--art", type=Path, help="folder of pictures of drawn, painted and sculpted faces")
     parser.add_argument("--networks", type=Path, help="folder with face.safetensors [the package's]")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--drawn", type=int, default=100, help="scenes of drawn faces")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from openloopy.puppet.drawn import DrawnFace, draw_face
+from openloopy.rig import mouth
 from openloopy.rig.beard import hairiness
 from openloopy.rig.expression import FaceShape
 from openloopy.rig.eyes import EyeRegion, Lashes
@@ -169,9 +170,8 @@ def test_the_edge_of_own_teeth_is_an_arc_above_the_lower_row() -> None:
     assert (edge - true_edge).max() < 3
 
 
-def test_own_teeth_give_their_colour() -> None:
-    face = person(3)
-    teeth = np.array([205.0, 206.0, 140.0])
+def with_own_teeth(face: DrawnFace, teeth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture and mesh of a face whose lips are parted over teeth of this colour."""
     rgb, mesh = face.rgb.copy(), face.mesh.copy()
     for i, j in zip(LIP_INNER_UPPER[1:-1], LIP_INNER_LOWER[1:-1], strict=True):
         mesh[i, 1], mesh[j, 1] = mesh[i, 1] - 0.014 * SIZE, mesh[j, 1] + 0.014 * SIZE
@@ -179,9 +179,23 @@ def test_own_teeth_give_their_colour() -> None:
     cv2.fillPoly(rgb, [np.round(outline).astype(np.int32)], (40, 18, 20))
     inner = outline.mean(0) + (outline - outline.mean(0)) * [0.8, 0.9] - [0, 0.1 * np.ptp(outline[:, 1])]
     cv2.fillPoly(rgb, [np.round(inner).astype(np.int32)], teeth.tolist())
-    rig = PortraitRig(rgb, mesh, face.mask, rng=np.random.default_rng(1), own=NEUTRAL)
+    return rgb, mesh
+
+
+def test_own_teeth_give_their_colour() -> None:
+    face = person(3)
+    teeth = np.array([205.0, 206.0, 140.0])
+    rig = PortraitRig(*with_own_teeth(face, teeth), face.mask, rng=np.random.default_rng(1), own=NEUTRAL)
     assert rig.mouth.own_teeth is not None
     np.testing.assert_allclose(rig.mouth.enamel, teeth, atol=12)
+
+
+def test_a_gleam_that_may_be_teeth_is_none(monkeypatch) -> None:
+    monkeypatch.setattr(mouth, "_bright_between_lips", lambda rgb, area: np.where(area > 0, 0.55, 0.0))
+    face = person(3)
+    rgb, mesh = with_own_teeth(face, np.array([205.0, 206.0, 140.0]))
+    rig = PortraitRig(rgb, mesh, face.mask, rng=np.random.default_rng(1), own=NEUTRAL)
+    assert rig.mouth.own_teeth is None
 
 
 def test_features_keep_their_size_and_colour_at_other_resolutions() -> None:
