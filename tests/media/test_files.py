@@ -22,6 +22,7 @@ from openloopy.media.files import (
     atomic_write,
     ffmpeg_url,
     hidden_beside,
+    make_folder,
     only_run_in,
     only_writer,
     remove_partial_files,
@@ -305,3 +306,13 @@ def test_sha256_of_a_file_larger_than_a_block(tmp_path):
     content = bytes(range(256)) * 10_000
     (tmp_path / "big").write_bytes(content)
     assert sha256_file(tmp_path / "big") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_is_made_with_those_it_lies_in_or_refused_in_words(tmp_path):
+    assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
+    for path, other in {"file": "file", "file/inside": "file", "dangling": "dangling"}.items():
+        with pytest.raises(MediaError, match=f"{path} cannot be a folder: .*/{other} is something else"):
+            make_folder(tmp_path / path)
+    assert (tmp_path / "file").read_text() == "x"

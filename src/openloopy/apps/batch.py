@@ -21,7 +21,7 @@ from openloopy.apps.request import GenerateRequest
 from openloopy.apps.settings import VideoSettings
 from openloopy.inference.options import Say
 from openloopy.media.duration import in_words
-from openloopy.media.files import MediaError, atomic_write, only_writer, require_folder_of
+from openloopy.media.files import MediaError, atomic_write, make_folder, only_writer, require_folder_of
 from openloopy.media.text_file import expected, read_table, read_text
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _make(
 ) -> dict[str, Any]:
     begun_s, notes = time.perf_counter(), []
     try:
-        request.out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(request.out.parent)
         if require_folder_of(request.out).exists() and request.sidecar.exists():
             return {"status": "kept", "message": "it was there already"}
         # One without the other is left of something that was moved: it is not ours to overwrite.

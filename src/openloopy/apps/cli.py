@@ -24,7 +24,7 @@ import typer
 from openloopy import __version__
 from openloopy.inference.options import MAX_STEPS, MOST
 from openloopy.media.duration import in_words
-from openloopy.media.files import only_maker
+from openloopy.media.files import make_folder, only_maker
 from openloopy.media.machine import limit_threads
 from openloopy.media.video_format import CRF, MAX_CRF, MAX_SIDE_PX
 
@@ -818,7 +818,7 @@ def import_weights(
 
     from openloopy.models.importing import import_model
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with only_maker(out), _interruptible("nothing was written"):
         report = import_model(sources, out, size_px=size_px, storage=getattr(torch, dtype.value), seed=seed)
     typer.echo(f"{report.summary()}\n{out}: train it with `openloopy train sd15.stage1 --start {out} ...`")

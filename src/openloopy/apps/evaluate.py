@@ -48,7 +48,14 @@ from openloopy.measures.video_numbers import (
     measure_video,
 )
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_sound
-from openloopy.media.files import MediaError, atomic_write, only_run_in, remove_partial_files, sha256_file
+from openloopy.media.files import (
+    MediaError,
+    atomic_write,
+    make_folder,
+    only_run_in,
+    remove_partial_files,
+    sha256_file,
+)
 from openloopy.media.video import probe_video
 
 VERSION = 3
@@ -129,7 +136,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         ValueError: there is no generated video, or none could be read.
     """
-    (config.out / "videos").mkdir(parents=True, exist_ok=True)
+    make_folder(config.out / "videos")
     with only_run_in(config.out):
         remove_partial_files(config.out / "videos")
         return _evaluated(config)

@@ -31,7 +31,7 @@ from openloopy.apps.request import check_inputs
 from openloopy.apps.settings import VideoSettings
 from openloopy.media.audio import AudioError
 from openloopy.media.duration import in_words
-from openloopy.media.files import BusyError, MediaError, atomic_write, only_run_in
+from openloopy.media.files import BusyError, MediaError, atomic_write, make_folder, only_run_in
 from openloopy.media.image import as_rgb
 from openloopy.media.sound_file import SoundReader
 from openloopy.media.text_file import expected, made_of, read_json
@@ -132,7 +132,7 @@ class JobQueue:
             studio: makes the videos.
         """
         self.folder, self.studio, self.limits = folder, studio, limits
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._lock_file = _lock(folder)
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}

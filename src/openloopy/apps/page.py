@@ -34,6 +34,7 @@ from openloopy.apps.settings import VideoSettings
 from openloopy.apps.text_to_speech import LANGUAGES, MAX_CHARACTERS, Voice, has_speech, speak, voices
 from openloopy.face.crop import MIN_FACE_PX, select_face
 from openloopy.face.landmarks import Face
+from openloopy.media.files import make_folder
 from openloopy.media.image import as_rgb, write_image
 from openloopy.puppet.drawn import draw_face
 
@@ -515,7 +516,7 @@ def _shown_scale(size: tuple[int, int]) -> float:
 
 def _examples(folder: Path) -> list[Example]:
     """A drawn face and, where scikit-image is installed, a photograph that is in the public domain."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sound, drawn = folder / "hello.flac", folder / "drawn.jpg"
     sound.write_bytes((ASSETS / "demo_speech.flac").read_bytes())
     if not drawn.exists():

@@ -35,7 +35,14 @@ from openloopy.measures.votes import (
     read_votes,
     study_table,
 )
-from openloopy.media.files import atomic_write, ffmpeg_url, only_run_in, require_file, sha256_file
+from openloopy.media.files import (
+    atomic_write,
+    ffmpeg_url,
+    make_folder,
+    only_run_in,
+    require_file,
+    sha256_file,
+)
 from openloopy.media.screen import film_of
 from openloopy.media.text_file import expected, read_json, read_table
 
@@ -206,7 +213,7 @@ class Booth:
 def open_booth(config: StudyConfig) -> Booth:
     """Find the videos and begin a study in `config.out`, or go on with the one that is there."""
     material = find_material(config)
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     _begin_or_compare(config.out / STUDY_FILE, _study_facts(config, material))
     _mend(config.out / VOTES_FILE)
     read_study(config.out)  # what is wrong with the votes so far is said now, not to a rater

@@ -24,7 +24,7 @@ from openloopy.data.clips import decode_frames, decode_sound
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
 from openloopy.data.shards import INDEX_NAME, Sample, read_index, read_shards
 from openloopy.media.audio import SAMPLE_RATE_HZ
-from openloopy.media.files import atomic_write, only_run_in, sha256_file
+from openloopy.media.files import atomic_write, make_folder, only_run_in, sha256_file
 from openloopy.media.text_file import expected, made_of, read_json
 
 CACHE_NAME = "cache.json"
@@ -121,7 +121,7 @@ class CacheWriter:
         self.folder, self.info = Path(folder), info
         if (self.folder / CACHE_NAME).exists():
             raise ValueError(f"{folder} is a complete cache; open it, or delete the folder to build it again")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with contextlib.ExitStack() as alone:
             alone.enter_context(only_run_in(self.folder))
             progress = self._read_progress()

@@ -54,7 +54,7 @@ from openloopy.data.shards import (
 from openloopy.data.sources import Footage, check_pattern, list_footage
 from openloopy.data.verdicts import RECORD_EXPECTED, VideoRecord, from_line, hours, to_line, total
 from openloopy.media.duration import in_words
-from openloopy.media.files import atomic_write, only_run_in
+from openloopy.media.files import atomic_write, make_folder, only_run_in
 from openloopy.media.text_file import expected, read_json, read_text
 
 CONFIG_NAME, RECORDS_NAME = "prepare.json", "records.jsonl"
@@ -163,7 +163,7 @@ def prepare_footage(config: PrepareConfig) -> PrepareReport:
     footage = list_footage(str(config.raw), person_pattern=config.person_pattern, held_out=config.held_out)
     check_tools(config.video)
     for folder in (config.out, config.out / VIDEOS, config.out / STRIPS):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     with only_run_in(config.out):  # two runs would delete each other's unfinished work
         _remember(config, footage)
         _forget_faults(config.out, footage)

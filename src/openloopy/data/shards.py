@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from openloopy.data.records import ClipRecord, Split, from_json, to_json
-from openloopy.media.files import atomic_write, sha256_file
+from openloopy.media.files import atomic_write, make_folder, sha256_file
 from openloopy.media.text_file import expected, made_of, read_json
 from openloopy.rig.state import STATE_VERSION
 
@@ -147,7 +147,7 @@ def write_shard(
     `dropped` is read after the last sample, so a list that grows while samples are made is complete.
     """
     folder, name = Path(folder), shard_name(number)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     records = []
     with atomic_write(folder / name) as path:
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:

@@ -100,6 +100,25 @@ def require_writable(path: Path | str) -> Path:
     return path
 
 
+def make_folder(path: Path | str) -> Path:
+    """The folder, made with those that it lies in where it is not there.
+
+    Raises:
+        MediaError: something else has its name, or a name on the way to it.
+        WriteError: the system refuses.
+    """
+    path = Path(path)
+    with write_errors_named(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            other = next(place for place in (path, *path.parents) if os.path.lexists(place))
+            raise MediaError(
+                f"{path} cannot be a folder: {other} is something else; give another name"
+            ) from error
+    return path
+
+
 def ffmpeg_url(path: Path | str) -> str:
     """A file's name as FFmpeg takes it for nothing else: "take:1.wav" would be a protocol, "-" a pipe."""
     return f"file:{path}"

@@ -45,7 +45,7 @@ from openloopy.face.landmarks import Face, mirror_face
 from openloopy.face.mesh import MESH_TO_68
 from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.face.person_mask import PersonSegmenter
-from openloopy.media.files import atomic_write, only_run_in, remove_partial_files, sha256_file
+from openloopy.media.files import atomic_write, make_folder, only_run_in, remove_partial_files, sha256_file
 from openloopy.media.image import read_image, write_image
 from openloopy.media.video import contact_sheet
 from openloopy.puppet.augment import augment
@@ -131,7 +131,7 @@ class Scene:
 
 def write_corpus(config: CorpusConfig) -> CorpusReport:
     """Writes the corpus; the same call finishes an interrupted one."""
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     with only_run_in(config.out):
         return _written(config)
 

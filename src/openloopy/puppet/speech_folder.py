@@ -21,7 +21,7 @@ import soundfile
 
 from openloopy.data.tasks import map_tasks
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_sound
-from openloopy.media.files import MediaError, atomic_write, only_run_in, remove_partial_files
+from openloopy.media.files import MediaError, atomic_write, make_folder, only_run_in, remove_partial_files
 from openloopy.puppet.alignment import Aligner, Transcriber
 from openloopy.puppet.recorded import Recording, read_recordings
 from openloopy.puppet.sentences import Split
@@ -127,7 +127,7 @@ def add_recorded(
 @contextlib.contextmanager
 def _at_work_in(folder: Path) -> Iterator[set[str]]:
     """The names of the sounds that are there; no other run may add some meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with only_run_in(folder):
         remove_partial_files(folder)
         _cut_half_line(folder / INDEX_NAME)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from openloopy.face.networks import FaceNetworks, load_step, load_unfolded, save_face_networks
-from openloopy.media.files import only_maker
+from openloopy.media.files import make_folder, only_maker
 from openloopy.puppet.face_free import face_free_background
 from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
 from openloopy.training.face_cover import CoverTask, CoverTrainingConfig
@@ -127,7 +127,7 @@ def train_face(
         print(f"face.{step}")
         recipe = getattr(config, step)
         torch.manual_seed(recipe.training.seed)
-        run.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         with only_maker(run / step):
             train(_task(step, recipe, bank, start), recipe.loop, run / step)
     trained = [step for step in STEPS if (run / step / STEP_WEIGHTS).exists()]

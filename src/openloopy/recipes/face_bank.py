@@ -24,7 +24,7 @@ from openloopy.data.tasks import map_tasks
 from openloopy.face.crop import Crop, apply_crop
 from openloopy.face.landmarks import Face
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS
-from openloopy.media.files import atomic_write, only_run_in, remove_partial_files
+from openloopy.media.files import atomic_write, make_folder, only_run_in, remove_partial_files
 from openloopy.media.image import read_image
 from openloopy.media.video import FPS
 from openloopy.puppet.camera import Camera
@@ -102,7 +102,7 @@ class Cartoon:
 
 def build_face_bank(config: FaceBankConfig) -> FaceBank:
     """Labels what is missing and opens the bank."""
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     with only_run_in(config.out):
         return _built(config)
 

@@ -32,6 +32,7 @@ from openloopy.data.cache import (
 from openloopy.data.records import Split
 from openloopy.data.shards import read_shards
 from openloopy.media.audio import SAMPLE_RATE_HZ
+from openloopy.media.files import make_folder
 from openloopy.models.audio_encoder import AudioEncoder, AudioEncoderConfig, load_audio_encoder
 from openloopy.models.codec import KLCodec, load_codec, save_codec
 from openloopy.models.folder import AUDIO_ENCODER_FOLDER, CODEC_FOLDER, Codec, load_config, save_model
@@ -276,7 +277,7 @@ def remember_start(place: Place) -> None:
     path = place.run / "start.json"
     start = None if place.start is None else _fingerprint(place.start)
     if not path.exists():
-        place.run.mkdir(parents=True, exist_ok=True)
+        make_folder(place.run)
         with replacing(path) as partial:
             partial.write_text(json.dumps({"start": start}) + "\n")
     known = read_settings(path).get("start")

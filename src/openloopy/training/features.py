@@ -33,6 +33,7 @@ from openloopy.data.feature_shards import (
 )
 from openloopy.data.records import ClipRecord
 from openloopy.data.shards import read_index, read_shard
+from openloopy.media.files import make_folder
 from openloopy.models.audio_encoder import AudioEncoder, AudioFeatureReader
 from openloopy.models.codec import KLCodec
 from openloopy.models.precision import autocast
@@ -83,7 +84,7 @@ def build_feature_shards(
         size_px=codec.size_px,
         source_sha256=networks_digest([shards_sha256(folders), codec.size_px], codec, audio_encoder),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if (out / INDEX_NAME).exists():
         found = FeatureShards(out).info
         if found != info:

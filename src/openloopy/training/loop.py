@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.media.duration import in_words
+from openloopy.media.files import make_folder
 from openloopy.models.foreign_files import read_settings
 from openloopy.models.precision import autocast
 from openloopy.models.recompute import set_recompute
@@ -119,7 +120,7 @@ def train(
     Returns the averaged network, whole (of several processes the main one does; the others' is not for use). The same
     call resumes; a finished run only exports again. Files are written by the main process.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     _check_pieces(task, config)
     _check_same_run(task, config, run_dir)
     processes = join_processes(config.device, config.parallel, getattr(task, "block_names", ()))
