@@ -37,7 +37,10 @@ def test_good_files_are_what_they_are(tmp_path):
     assert read_text(path, WHAT) == ""
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b"nul"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[NaN]", b"-Infinity", b"[1e999]", b"[" * 100_000, b'{"a":' * 100_000, b"nul"],
+)
 def test_what_is_no_json_is_told_with_its_name(tmp_path, content):
     path = tmp_path / "things.json"
     path.write_bytes(content)

@@ -11,6 +11,7 @@ import pytest
 from openloopy.media.audio import SAMPLE_RATE_HZ, AudioError, open_sound, open_waveform
 from openloopy.media.sound_file import SoundReader
 from openloopy.media.video import FPS, VideoError, VideoWriter, contact_sheet, probe_video, read_frames
+from tests.media.films import write_video
 from tests.media.sounds import best_lag, speechlike, write_damaged, write_sound
 
 SIZE = (96, 64)
@@ -66,6 +67,14 @@ def test_probe_counts(tmp_path):
     assert (info.width, info.height, info.fps, info.num_frames) == (*SIZE, FPS, 33)
     assert info.duration_s == pytest.approx(1.32) and info.has_audio
     assert not probe_video(_write(tmp_path / "b.mp4", 3)).has_audio
+
+
+def test_a_file_that_does_not_tell_its_rate_has_the_usual_one(tmp_path):
+    content = bytearray(write_video(tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)]).read_bytes())
+    duration = content.index(b"stts") + 16
+    content[duration : duration + 4] = bytes(4)
+    (tmp_path / "b.mp4").write_bytes(content)
+    assert probe_video(tmp_path / "b.mp4").fps == 25
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from openloopy.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from openloopy.training.loop import LoopConfig, step_generator, train
 from openloopy.training.optim import MovingAverage, OptimConfig, learning_rate_at
-from openloopy.training.stats import read_stats
+from openloopy.training.stats import read_stats, write_numbers
 
 CONFIG = LoopConfig(
     num_steps=12,
@@ -166,3 +167,16 @@ def test_moving_average_follows_with_its_decay():
     with average.in_place() as averaged:
         assert averaged.weight.item() == pytest.approx(0.1, abs=1e-6)
     assert network.weight.item() == 1
+
+
+def test_measured_numbers_are_json_even_where_there_is_none(tmp_path):
+    write_numbers(
+        tmp_path / "a.json", {"found": 0.5, "place_error": float("nan"), "split": "val", "count": 3}
+    )
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "found": 0.5,
+        "place_error": None,
+        "split": "val",
+        "count": 3,
+    }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import shutil
 import tarfile
 import tempfile
@@ -269,7 +270,7 @@ class _Preparation:
             stop=track.stop,
             clip_id=name,
             reasons=heard.reasons,
-            measures={key: round(value, 5) for key, value in heard.measures.items()},
+            measures={key: round(value, 5) for key, value in heard.measures.items() if math.isfinite(value)},
             notes=notes,
         )
         if span.is_kept:

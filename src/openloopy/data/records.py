@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NamedTuple, get_args
 
-from openloopy.media.text_file import expected, made_of
+from openloopy.media.text_file import expected, made_of, parse_json
 
 Split = Literal["train", "val"]
 
@@ -72,7 +72,7 @@ def to_json(record: ClipRecord) -> str:
 def from_json(text: str | bytes, place: str = "clip record") -> ClipRecord:
     """The inverse of `to_json`; unknown or missing keys are an error, which names the place where it stands."""
     with expected(place, "a clip's record that OpenLoopy wrote; write it again"):
-        values = json.loads(text)
+        values = parse_json(text)
         known = {f.name for f in fields(ClipRecord)}
         if set(values) != known:
             raise ValueError(

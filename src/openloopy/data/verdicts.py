@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openloopy.media.text_file import expected, made_of
+from openloopy.media.text_file import expected, made_of, parse_json
 from openloopy.media.video import FPS
 
 KEPT = "kept"
@@ -110,7 +110,7 @@ def to_line(record: VideoRecord) -> str:
 def from_line(line: str, place: str = "a line") -> VideoRecord:
     """The inverse of `to_line`; place: where it stands, for the error that says what is wrong with it."""
     with expected(place, RECORD_EXPECTED):
-        values = json.loads(line)
+        values = parse_json(line)
         values |= {"reasons": _reasons(values["reasons"]), "spans": _spans(values["spans"])}
         return made_of(VideoRecord, values)
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -41,7 +42,12 @@ def read_json(path: Path | str, what: str) -> Any:
     """
     text = read_text(path, what)
     with expected(path, what):
-        return json.loads(text)
+        return parse_json(text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; what JSON has not (NaN, Infinity), or is too large for a float, is a ValueError."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def read_table(path: Path | str, what: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -102,6 +108,13 @@ def made_of(kind: type[Made], values: Mapping[str, Any]) -> Made:
             readable = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
             raise ValueError(f"{name} is {value!r}, expected {readable}")
     return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that JSON has")
+    return number
 
 
 @lru_cache(maxsize=64)

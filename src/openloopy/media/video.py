@@ -33,6 +33,8 @@ KEPT_LAYOUTS = frozenset({*AAC_CHANNELS.values(), "2.1", "quad", "6.0", "hexagon
 MAX_BIT_RATE_PER_CHANNEL = 160_000
 MAX_BITS_PER_SAMPLE = 5
 """AAC allows 6144 bits in a frame of 1024 samples; a little less keeps the encoder from clamping."""
+UNKNOWN_FPS = 25.0
+"""Where a file does not say, as FFmpeg has it."""
 STREAM_PRESET = "superfast"
 FRAGMENT_S = 0.2
 """Of a stream: what a player has to wait for before it shows a frame."""
@@ -286,7 +288,7 @@ def probe_video(path: Path | str) -> VideoInfo:
     with _open_video(path) as container:
         stream = film_of(container)
         num_frames = sum(packet.size > 0 for packet in container.demux(stream))
-        fps = float(stream.average_rate or stream.guessed_rate)
+        fps = float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
         has_audio = bool(container.streams.audio)
     return VideoInfo(first.shape[1], first.shape[0], fps, num_frames, num_frames / fps, has_audio)
 

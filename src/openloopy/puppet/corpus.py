@@ -47,6 +47,7 @@ from openloopy.face.movement import eye_opening, lip_gap
 from openloopy.face.person_mask import PersonSegmenter
 from openloopy.media.files import atomic_write, make_folder, only_run_in, remove_partial_files, sha256_file
 from openloopy.media.image import read_image, write_image
+from openloopy.media.text_file import parse_json
 from openloopy.media.video import contact_sheet
 from openloopy.puppet.augment import augment
 from openloopy.puppet.camera import Camera, draw_background
@@ -392,7 +393,7 @@ def _remember_config(config: CorpusConfig) -> None:
     path = config.out / CONFIG_NAME
     if not path.exists():
         _write_json(path, wanted)
-    stored = json.loads(path.read_text("utf-8"))
+    stored = parse_json(path.read_text("utf-8"))
     if stored != wanted:
         changed = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
         raise ValueError(

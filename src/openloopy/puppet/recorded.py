@@ -7,7 +7,6 @@ Source: ours. Who says what is in a manifest (a .csv with a column `file`, and `
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from openloopy.media.text_file import expected, read_json, read_table, read_text
+from openloopy.media.text_file import expected, parse_json, read_json, read_table, read_text
 from openloopy.puppet.sentences import Split
 from openloopy.puppet.utterance import PAUSE_SYMBOL, Alphabet, Phoneme
 
@@ -196,7 +195,7 @@ def _timed_rows(folder: Path) -> dict[str, dict]:
     for path in sorted(folder.rglob("*.jsonl")):
         for number, line in enumerate(read_text(path, TIMES_EXPECTED).splitlines(), 1):
             with expected(f"{path}, line {number}", TIMES_EXPECTED):
-                row = json.loads(line)
+                row = parse_json(line)
                 rows[str(row["id"])] = row
     return rows
 

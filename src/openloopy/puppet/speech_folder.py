@@ -22,6 +22,7 @@ import soundfile
 from openloopy.data.tasks import map_tasks
 from openloopy.media.audio import SAMPLE_RATE_HZ, open_sound
 from openloopy.media.files import MediaError, atomic_write, make_folder, only_run_in, remove_partial_files
+from openloopy.media.text_file import parse_json
 from openloopy.puppet.alignment import Aligner, Transcriber
 from openloopy.puppet.recorded import Recording, read_recordings
 from openloopy.puppet.sentences import Split
@@ -73,7 +74,7 @@ def read_speech_folder(folder: Path, split: Split | None = None) -> list[Spoken]
     spoken = []
     for number, line in enumerate(index.read_text().splitlines(), 1):
         try:
-            spoken.append(_of_row(folder, json.loads(line)))
+            spoken.append(_of_row(folder, parse_json(line)))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{index}, line {number}: {type(error).__name__}: {error}") from error
     return [sound for sound in spoken if split is None or sound.split == split]

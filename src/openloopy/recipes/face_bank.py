@@ -26,6 +26,7 @@ from openloopy.face.landmarks import Face
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_POINTS
 from openloopy.media.files import atomic_write, make_folder, only_run_in, remove_partial_files
 from openloopy.media.image import read_image
+from openloopy.media.text_file import parse_json
 from openloopy.media.video import FPS
 from openloopy.puppet.camera import Camera
 from openloopy.puppet.cartoon import draw_cartoon
@@ -326,5 +327,5 @@ def _remember(config: FaceBankConfig) -> None:
     if not path.exists():
         with atomic_write(path) as partial_path:
             partial_path.write_text(json.dumps(wanted, indent=1, allow_nan=False) + "\n")
-    if json.loads(path.read_text()) != wanted:
+    if parse_json(path.read_text()) != wanted:
         raise ValueError(f"{config.out} holds a bank with other settings; choose another folder")

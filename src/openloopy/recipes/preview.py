@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from openloopy.models.rig_codec import Portrait
 from openloopy.training.denoise import Preview, validation_loss
 from openloopy.training.features import to_pixels
 from openloopy.training.stages import DropoutConfig, StageConfig
+from openloopy.training.stats import write_numbers
 
 NUM_PEOPLE = 6
 VALIDATION_CLIPS, VALIDATION_BATCHES = 64, 16
@@ -87,7 +87,7 @@ def state_preview(held_out: LatentCache, config: StageConfig, precision: str) ->
 
     def write(network: nn.Module, path: Path) -> None:
         losses = validation_loss(network, held_out, config, batches=VALIDATION_BATCHES, precision=precision)
-        path.with_suffix(".json").write_text(json.dumps(losses, indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), losses)
 
     return write
 

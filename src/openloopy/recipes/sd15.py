@@ -19,7 +19,6 @@ Stable Diffusion on single frames and fall slowly.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 from openloopy.training.processes import Piece, is_main, rank_and_count
 from openloopy.training.stages import StageConfig
+from openloopy.training.stats import write_numbers
 
 VALIDATION_BATCHES = 8
 
@@ -177,7 +177,7 @@ def _preview(recipe: DenoiseRecipe, place: Place, config: LoopyConfig, features:
                 batches=VALIDATION_BATCHES,
                 precision=recipe.loop.precision,
             )
-        path.with_suffix(".json").write_text(json.dumps({"split": held_out.split} | metrics, indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), {"split": held_out.split} | metrics)
 
     return write
 

@@ -8,7 +8,6 @@ speaks. An encoder that was trained before may be given to go on from; the heads
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from openloopy.models.audio_encoder import (
     speech_level,
 )
 from openloopy.training.loop import step_generator
+from openloopy.training.stats import write_numbers
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Background = Callable[[int, np.random.Generator], np.ndarray]
@@ -176,12 +176,12 @@ class AudioTask:
     def sample(self, network: nn.Module, path: Path) -> None:
         """Score unseen voices and sentences; draw true over heard curves of one of them."""
         scores, true, heard = self.evaluate(network)
-        path.with_suffix(".json").write_text(_json(scores))
+        write_numbers(path.with_suffix(".json"), _rounded(scores))
         Image.fromarray(_curve_picture(true, heard)).save(path.with_suffix(".png"))
 
     def export(self, network: nn.Module, folder: Path) -> None:
         save_audio_encoder(folder / "audio_encoder", network.encoder)
-        (folder / "held_out.json").write_text(_json(self.evaluate(network)[0]))
+        write_numbers(folder / "held_out.json", _rounded(self.evaluate(network)[0]))
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
@@ -319,5 +319,5 @@ def _curve_picture(true: np.ndarray, heard: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _json(values: dict[str, float]) -> str:
-    return json.dumps({k: round(v, 4) for k, v in values.items()}, indent=1) + "\n"
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}

@@ -5,7 +5,6 @@ What covers them is drawn over faces whose landmarks are known (`training.covers
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import STEP_WEIGHTS, Background, FaceBank, step_rng
 from openloopy.training.face_mesh import MeshTrainingConfig, draw_kind, draw_place, place_view
 from openloopy.training.face_pictures import change_light, cover_part, spoil
+from openloopy.training.stats import write_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class CoverTask:
         return {"loss": loss, "right": ((logits > 0) == (wanted > 0.5)).float().mean().detach()}
 
     def sample(self, network: CoverNet, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
         cuts, is_covered = self._draw(step_rng(self.config.seed, 10**9), "val", 48)
         cuts = np.concatenate([cuts[is_covered], cuts[~is_covered]])
         rows = [np.concatenate(part, 1) for part in np.array_split(cuts, 4)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from openloopy.models.weight_files import save_weights
 from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
 from openloopy.training.face_pictures import change_light, spoil
+from openloopy.training.stats import write_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class FinderTask:
         return finder_losses(found, *targets, config=self.config)
 
     def sample(self, network: FaceFinder, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
         rng = step_rng(self.config.seed, 10**9)
         scenes = [compose(self.bank, self.config, rng, self.background, "val") for _ in range(12)]
         with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from openloopy.face.networks import MASK_PX, PersonMaskNet, to_input
 from openloopy.models.weight_files import save_weights
 from openloopy.training.face_bank import STEP_WEIGHTS, Background, FaceBank, step_rng
 from openloopy.training.face_pictures import change_light, spoil
+from openloopy.training.stats import write_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class MaskTask:
         return {"loss": loss, "off": off}
 
     def sample(self, network: PersonMaskNet, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
         rng = step_rng(self.config.seed, 10**9)
         pictures, masks = (
             np.stack(part) for part in zip(*(self._draw(rng, "val") for _ in range(8)), strict=True)

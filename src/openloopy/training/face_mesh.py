@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from openloopy.models.weight_files import save_weights
 from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import KINDS, STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
 from openloopy.training.face_pictures import change_light, cover_part, spoil
+from openloopy.training.stats import write_numbers
 
 RIGHT_ERROR, RIGHT_DRAWN_ERROR = 0.08, 0.16
 """A face counts as right when its 68 points are off by less than this on average (outer-eye distances); what is drawn
@@ -79,7 +79,7 @@ class MeshTask:
         return mesh_losses(found.float(), sure.float(), views.to(device), self.point_weights, self.config)
 
     def sample(self, network: MeshNet, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
         rng, config = step_rng(self.config.seed, 10**9), replace(self.config, batch_size=24)
         pictures = draw_views(self.bank, config, rng, self.background, "val").pictures
         with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from openloopy.training.face_mesh import (
     place_view,
     robust,
 )
+from openloopy.training.stats import write_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class PartsTask:
         return {"loss": losses["eye"] + losses["mouth"] + opening} | losses
 
     def sample(self, network: FaceParts, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
         rng = step_rng(self.config.seed, 10**9)
         views = replace(self.config.views, batch_size=12)
         drawn = draw_views(self.bank, views, rng, self.background, "val")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,15 @@ class StatsWriter:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def write_numbers(path: Path, numbers: Mapping[str, float | str]) -> None:
+    """What was measured of a network, by name; null: it could not be (JSON has no NaN)."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in numbers.items()
+    }
+    path.write_text(json.dumps(finite, indent=1) + "\n")
 
 
 def read_stats(run_dir: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ Source: contrastive learning over shifts and other clips (InfoNCE, van den Oord 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from openloopy.measures.lip_sync import (
     save_lip_sync,
 )
 from openloopy.training.loop import step_generator
+from openloopy.training.stats import write_numbers
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -109,11 +109,11 @@ class SyncTask:
         return contrastive_losses(logits, self.config.neighbour_share)
 
     def sample(self, network: nn.Module, path: Path) -> None:
-        path.with_suffix(".json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(path.with_suffix(".json"), self.evaluate(network))
 
     def export(self, network: nn.Module, folder: Path) -> None:
         save_lip_sync(network, folder / WEIGHTS_NAME)
-        (folder / "held_out.json").write_text(json.dumps(self.evaluate(network), indent=1) + "\n")
+        write_numbers(folder / "held_out.json", self.evaluate(network))
 
     def evaluate(self, network: nn.Module, seconds: float = 3.0) -> dict[str, float]:
         """Unseen people, voices and sentences, spoilt: shifts found, and true pairs told from swapped ones."""
