@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from openloopy.face.mesh import CHIN, FOREHEAD, MESH_TO_68
-from openloopy.face.networks import FINDER_PX, MESH_PX, PART_PX, FaceNetworks, find_peaks
+from openloopy.face.networks import (
+    FINDER_PX,
+    FINDER_STRIDE,
+    MESH_PX,
+    PART_PX,
+    FaceNetworks,
+    FinderOutput,
+    find_peaks,
+)
 from openloopy.face.parts import face_parts, refine_parts
 from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.face_free import face_free_background
+from openloopy.recipes import face as recipe
 from openloopy.recipes.face import face_tiny, train_face
 from openloopy.recipes.face_bank import view_of
-from openloopy.training.face_bank import FaceBank
+from openloopy.training import face_mesh
+from openloopy.training.face_bank import STEP_WEIGHTS, FaceBank
 from openloopy.training.face_finder import (
     FinderTask,
     FinderTrainingConfig,
@@ -56,7 +69,7 @@ def scene_of(drawn, split: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory) -> FaceBank:
+def bank_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bank")
     for i, split in enumerate(("train", "train", "val")):
         drawn = draw_face(np.random.default_rng(i), 256)
@@ -69,7 +82,12 @@ def bank(tmp_path_factory) -> FaceBank:
     with open(folder / "3.npz", "wb") as file:
         FaceBank.write_part(file, [], [], "ValueError: a picture that cannot be read")
     FaceBank.write(folder, [folder / f"{i}.npz" for i in range(4)])
-    return FaceBank.open(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bank(bank_folder) -> FaceBank:
+    return FaceBank.open(bank_folder)
 
 
 def test_the_bank_keeps_what_it_was_given(bank):
@@ -125,6 +143,61 @@ def test_views_know_which_of_them_are_drawn(bank):
     drawn = draw_views(toons, config, np.random.default_rng(0), face_free_background)
     torch.testing.assert_close(portraits.right_error, torch.full((8,), RIGHT_ERROR))
     torch.testing.assert_close(drawn.right_error, torch.full((8,), RIGHT_DRAWN_ERROR))
+
+
+class TakesOnePlace(nn.Module):
+    """A finder that sees one face in every picture: in its lower right, as high as a tenth of the side."""
+
+    def __init__(self, logit: float = 3.0):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(logit))
+
+    def forward(self, pictures: torch.Tensor) -> FinderOutput:
+        n, cells = len(pictures), FINDER_PX // FINDER_STRIDE
+        maps = torch.full((n, 1, cells, cells), -9.0)
+        maps[:, :, 24, 20] = self.logit
+        roll = torch.cat([torch.ones_like(maps), torch.zeros_like(maps)], 1)
+        return FinderOutput(maps, torch.zeros_like(roll), torch.full_like(maps, np.log(0.1)), roll)
+
+
+def ramps(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """Red to the right, green downwards: each place has its colour."""
+    ramp = np.linspace(0, 255, size_px, dtype=np.float32)
+    x, y = np.meshgrid(ramp, ramp)
+    return np.round(np.stack([x, y, 0 * x], -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("logit", [3.0, -5.0])
+def test_views_without_a_face_are_what_the_finder_takes_for_one(bank, logit, monkeypatch):
+    for name in ("change_light", "spoil"):
+        monkeypatch.setattr(face_mesh, name, lambda picture, rng: picture)
+    monkeypatch.setattr(face_mesh, "_faceless_picture", lambda bank, rng, make, split, px: make(rng, px))
+    config = MeshTrainingConfig(batch_size=6, faceless_share=1.0, proposed_share=1.0, covered_share=0.0)
+    config = replace(config, max_roll_deg=0.0, zoom_sd=0.0, shift_sd=0.0)
+    views = draw_views(bank, config, np.random.default_rng(1), ramps, finder=TakesOnePlace(logit))
+    assert not views.has_face.any()
+    found = views.pictures[:, 60:68, 60:68, :2].mean((1, 2)), np.ptp(views.pictures[..., 0], axis=(1, 2))
+    if logit > 0:
+        place = np.array([20.5, 24.5]) / 32 * 255
+        np.testing.assert_allclose(found[0], np.broadcast_to(place, (6, 2)), atol=3)
+        np.testing.assert_allclose(found[1], 0.16 * 255, atol=4)
+    else:
+        np.testing.assert_allclose(found[1], 255, atol=4)
+
+
+def test_the_mesh_network_learns_from_the_finder_that_was_trained(bank_folder, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(*given, **named):
+        seen.append(given[4])
+        return MeshTask(*given, **named)
+
+    monkeypatch.setattr(recipe, "MeshTask", watch)
+    train_face(face_tiny(), bank_folder, tmp_path / "run", ("finder", "mesh"))
+    train_face(face_tiny(), bank_folder, tmp_path / "alone", ("mesh",))
+    trained = load_file(tmp_path / "run" / "finder" / STEP_WEIGHTS)
+    assert seen[1] is None
+    torch.testing.assert_close(dict(seen[0].state_dict()), trained)
 
 
 @pytest.mark.parametrize("roll_deg", [0, 25])

@@ -30,7 +30,8 @@ from openloopy.training.loop import LoopConfig, train
 from openloopy.training.optim import OptimConfig
 
 FOLDER = "face"
-STEPS = ("mesh", "finder", "mask", "parts", "cover")
+STEPS = ("finder", "mesh", "mask", "parts", "cover")
+"""In this order: the mesh network learns from the finder's mistakes."""
 
 
 def _loop(num_steps: int, learning_rate: float, decay_fraction: float = 0.5) -> LoopConfig:
@@ -129,7 +130,7 @@ def train_face(
         torch.manual_seed(recipe.training.seed)
         make_folder(run)
         with only_maker(run / step):
-            train(_task(step, recipe, bank, start), recipe.loop, run / step)
+            train(_task(step, recipe, bank, start, run), recipe.loop, run / step)
     trained = [step for step in STEPS if (run / step / STEP_WEIGHTS).exists()]
     if len(trained) == len(STEPS) or start is not None:
         networks = _networks(start)
@@ -145,10 +146,21 @@ def _networks(start: Path | None) -> FaceNetworks:
     return FaceNetworks() if start is None else load_unfolded(start)
 
 
-def _task(step: str, recipe: Any, bank: FaceBank, start: Path | None) -> Any:
+def _task(step: str, recipe: Any, bank: FaceBank, start: Path | None, run: Path) -> Any:
     networks = _networks(start)
+    if step == "mesh":
+        finder = run / "finder" / STEP_WEIGHTS
+        if finder.exists():
+            load_step(networks.finder, finder)
+        knows_finder = start is not None or finder.exists()
+        return MeshTask(
+            networks.mesh,
+            bank,
+            recipe.training,
+            face_free_background,
+            networks.finder if knows_finder else None,
+        )
     tasks = {
-        "mesh": MeshTask,
         "finder": FinderTask,
         "mask": MaskTask,
         "parts": PartsTask,

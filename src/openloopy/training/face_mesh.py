@@ -21,8 +21,18 @@ from openloopy.face.movement import (
     eye_opening,
     lip_gap,
 )
-from openloopy.face.networks import MESH_PX, VIEW_FACE_HEIGHTS, FaceNetworks, MeshNet, to_input
+from openloopy.face.networks import (
+    FINDER_PX,
+    MESH_PX,
+    VIEW_FACE_HEIGHTS,
+    FaceFinder,
+    FaceNetworks,
+    MeshNet,
+    find_peaks,
+    to_input,
+)
 from openloopy.face.parts import refine_parts
+from openloopy.face.square import FaceSquare
 from openloopy.models.weight_files import save_weights
 from openloopy.training.covers import cover_mouth
 from openloopy.training.face_bank import KINDS, STEP_WEIGHTS, Background, FaceBank, faceless_part, step_rng
@@ -32,6 +42,9 @@ from openloopy.training.stats import write_numbers
 RIGHT_ERROR, RIGHT_DRAWN_ERROR = 0.08, 0.16
 """A face counts as right when its 68 points are off by less than this on average (outer-eye distances); what is drawn
 has no truth to a hair."""
+MIN_PROPOSED_HEAT = 0.1
+"""Of the finder's mistakes that the confidence learns from."""
+CALIBRATION_FACELESS_SHARE = 0.25
 DRAWN_KINDS = frozenset({"drawn", "toon", "cartoon"})
 IRISES = tuple(range(468, MESH_POINTS))
 
@@ -44,8 +57,10 @@ class MeshTrainingConfig:
     seed: int = 0
     kind_shares: tuple[float, ...] = (0.34, 0.26, 0.1, 0.06, 0.14, 0.1)
     """Of portraits, puppets, footage, drawn faces, toons and cartoons, where there are some."""
-    faceless_share: float = 0.08
+    faceless_share: float = 0.14
     """Views without a face; they train the confidence alone."""
+    proposed_share: float = 0.6
+    """Of these, where there is a finder: those that it takes for a face."""
     max_roll_deg: float = 35.0
     zoom_sd: float = 0.14
     shift_sd: float = 0.06
@@ -63,9 +78,21 @@ class MeshTrainingConfig:
 class MeshTask:
     """`TrainTask` of the mesh network."""
 
-    def __init__(self, network: MeshNet, bank: FaceBank, config: MeshTrainingConfig, background: Background):
+    def __init__(
+        self,
+        network: MeshNet,
+        bank: FaceBank,
+        config: MeshTrainingConfig,
+        background: Background,
+        finder: FaceFinder | None = None,
+    ):
+        """
+        Args:
+            finder: a finished one, whose mistakes the confidence should know.
+        """
         self.network: nn.Module = network.to(memory_format=torch.channels_last)
         self.bank, self.config, self.background = bank, config, background
+        self.finder = None if finder is None else finder.eval()
         self.point_weights = mesh_point_weights(config)
 
     def describe(self) -> dict:
@@ -73,7 +100,7 @@ class MeshTask:
 
     def losses(self, network: MeshNet, step: int) -> dict[str, Tensor]:
         rng = step_rng(self.config.seed, step)
-        views = draw_views(self.bank, self.config, rng, self.background)
+        views = draw_views(self.bank, self.config, rng, self.background, finder=self.finder)
         device = next(network.parameters()).device
         found, sure = network(to_input(views.pictures).to(device))
         return mesh_losses(found.float(), sure.float(), views.to(device), self.point_weights, self.config)
@@ -130,11 +157,16 @@ def calibrate(
     background: Background,
     batches: int = 12,
 ) -> None:
-    """Fit slope and offset of the confidence on held-out people, so that it is a frequency (Platt 1999)."""
+    """Fit slope and offset of the confidence, so that it is a frequency (Platt 1999).
+
+    On held-out people, and on what the finder proposes where there is no face.
+    """
     networks.eval()
+    config = replace(config, faceless_share=CALIBRATION_FACELESS_SHARE)
     logits, rights = [], []
     for number in range(batches):
-        views = draw_views(bank, config, step_rng(config.seed, 10**8 + number), background, "val")
+        rng = step_rng(config.seed, 10**8 + number)
+        views = draw_views(bank, config, rng, background, "val", networks.finder)
         found, sure = networks.mesh(to_input(views.pictures))
         refined = torch.from_numpy(refine_parts(networks.parts, views.pictures, found.float().numpy()))
         logits.append(sure.float())
@@ -199,14 +231,19 @@ def draw_views(
     rng: np.random.Generator,
     background: Background,
     split: str = "train",
+    finder: FaceFinder | None = None,
 ) -> DrawnViews:
-    """A batch of views, placed and spoilt as they may come."""
+    """A batch of views, placed and spoilt as they may come; finder: whose proposals are among those without a face."""
     pictures, meshes, has_face, right_error = [], [], [], []
     for _ in range(config.batch_size):
         has_face.append(bool(rng.random() >= config.faceless_share))
         right_error.append(RIGHT_ERROR)
         if not has_face[-1]:
-            picture, mesh = _faceless_view(bank, rng, background, split), np.full((MESH_POINTS, 3), np.nan)
+            picture = _faceless_picture(bank, rng, background, split, FINDER_PX)
+            if finder is not None and rng.random() < config.proposed_share:
+                picture = _proposed_view(picture, finder, config, rng)
+            picture = cv2.resize(picture, (MESH_PX, MESH_PX), interpolation=cv2.INTER_AREA)
+            mesh = np.full((MESH_POINTS, 3), np.nan)
         else:
             index = draw_kind(bank, config, rng, split)
             picture, mesh = place_view(bank, index, draw_place(config, rng))
@@ -264,14 +301,34 @@ def place_view(bank: FaceBank, index: int, place: ViewPlace) -> tuple[np.ndarray
     return warped, np.concatenate([moved / MESH_PX - 0.5, mesh[:, 2:] * scale / MESH_PX], 1)
 
 
-def _faceless_view(
-    bank: FaceBank, rng: np.random.Generator, background: Background, split: str
+def _faceless_picture(
+    bank: FaceBank, rng: np.random.Generator, background: Background, split: str, size_px: int
 ) -> np.ndarray:
     if rng.random() < 0.3:
-        return background(rng, MESH_PX)
+        return background(rng, size_px)
     picture = faceless_part(bank, rng, split)
     side = min(picture.shape[:2])
-    return cv2.resize(picture[:side, :side], (MESH_PX, MESH_PX), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture[:side, :side], (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+
+
+@torch.inference_mode()
+def _proposed_view(
+    picture: np.ndarray, finder: FaceFinder, config: MeshTrainingConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """What the finder takes for a face in a picture without one; the whole picture where it takes nothing for one."""
+    found = finder(to_input(picture[None]).to(next(finder.parameters()).device))
+    peaks = find_peaks(found, 0, MIN_PROPOSED_HEAT)
+    if not peaks:
+        return picture
+    centre, height, roll, _ = peaks[rng.integers(len(peaks))]
+    place, side = draw_place(config, rng), VIEW_FACE_HEIGHTS * height * len(picture)
+    square = FaceSquare(
+        centre * len(picture) + np.array(place.shift) * side,
+        side * place.zoom,
+        roll + float(np.deg2rad(0.3 * place.roll_deg)),
+        place.mirrored,
+    )
+    return square.cut(picture)
 
 
 def mesh_point_weights(config: MeshTrainingConfig) -> Tensor:
