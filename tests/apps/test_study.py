@@ -174,6 +174,13 @@ def test_folders_must_be_several_and_differ(names, tmp_path):
         StudyConfig(folders=tuple(tmp_path / name for name in names), out=tmp_path)
 
 
+def test_links_in_a_circle_are_no_folder(tmp_path, config):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    odd = replace(config, folders=(tmp_path / "circle", config.folders[0]))
+    with pytest.raises(ValueError, match="circle"):
+        find_material(odd)
+
+
 # -- blinding and order -------------------------------------------------------------------------------------------
 
 

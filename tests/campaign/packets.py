@@ -25,6 +25,7 @@ def remuxed(source: Path, target: Path, rng: random.Random) -> Path:
                 container.mux(packet)
             except (av.error.FFmpegError, ValueError, OverflowError):
                 break
+    target.touch()  # without a packet nothing is written
     return target
 
 

@@ -99,9 +99,12 @@ def test_weights_that_are_none_are_refused_before_a_tier_is_chosen(mini, content
         choose_tier(mini, torch.device("cpu"), torch.float32, "auto")
 
 
-def test_a_diffusers_autoencoder_that_does_not_load_is_refused_in_words(tmp_path):
+@pytest.mark.parametrize(
+    "values", [{"block_out_channels": [[4], 4, 8, 8]}, {"norm_num_groups": -1}, {"scaling_factor": 0}]
+)
+def test_a_diffusers_autoencoder_that_does_not_load_is_refused_in_words(tmp_path, values):
     save_codec(tmp_path / "vae", tiny_codec())
-    change(tmp_path / "vae" / "config.json", block_out_channels=[[4], 4, 8, 8])
+    change(tmp_path / "vae" / "config.json", **values)
     with pytest.raises(ValueError, match="vae holds no autoencoder that can be loaded"):
         load_codec(tmp_path / "vae", 32)
 

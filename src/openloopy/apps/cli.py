@@ -928,7 +928,7 @@ def evaluate(
     config = EvaluateConfig(
         cases=cases,
         out=out,
-        name=name or generated.resolve().name,
+        name=name or Path(os.path.realpath(generated)).name,
         device=_torch_device(device.value),
         align=align,
     )

@@ -92,8 +92,10 @@ def load_measured(path: Path) -> Measured:
     try:
         with np.load(path) as arrays:
             about = json.loads(str(arrays["about"]))
-            points, intervals = arrays["points"], arrays["intervals"]
+            points, intervals, descriptors = (arrays[key] for key in ("points", "intervals", "descriptors"))
             width_px, height_px = about["size_px"]
+            if {array.dtype.kind for array in (points, intervals, descriptors)} != {"f"}:
+                raise ValueError("landmarks, intervals or descriptors are no numbers")
             if points.shape != (int(about["numbers"]["num_frames"]), 68, 2) or intervals.ndim != 1:
                 raise ValueError(f"landmarks of shape {points.shape}, intervals of shape {intervals.shape}")
             return Measured(
@@ -101,7 +103,7 @@ def load_measured(path: Path) -> Measured:
                 left_out=about["left_out"],
                 points=points,
                 blink_intervals_s=intervals,
-                descriptors=arrays["descriptors"],
+                descriptors=descriptors,
                 size_px=(width_px, height_px),
                 sound_s=about["sound_s"],
             )

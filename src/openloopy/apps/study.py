@@ -81,13 +81,18 @@ class StudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        names = [folder.resolve().name for folder in self.folders]
+        names = [_name_of(folder) for folder in self.folders]
         if not 2 <= len(names) <= len(ascii_uppercase):
             raise ValueError(
                 f"expected 2 to {len(ascii_uppercase)} folders, one for each method, got {names}"
             )
         if len(set(names)) < len(names):
             raise ValueError(f"the folders' names are the methods and must differ, got {names}; rename one")
+
+
+def _name_of(folder: Path) -> str:
+    """A folder's own name, also where it is given as "." or is a link."""
+    return Path(os.path.realpath(folder)).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ class Material:
 
 def find_material(config: StudyConfig) -> Material:
     """The videos that are to be compared; one that a browser would not show is an error."""
-    found = {folder.resolve().name: _videos_of(folder) for folder in config.folders}
+    found = {_name_of(folder): _videos_of(folder) for folder in config.folders}
     everything = sorted(set().union(*found.values()))
     lacking = {method: [case for case in everything if case not in found[method]] for method in found}
     if config.cases == "all" and any(lacking.values()):

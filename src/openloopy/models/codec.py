@@ -8,6 +8,7 @@ size (Loopy sec. 3.1: Stable Diffusion's autoencoder).
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -87,7 +88,13 @@ class KLCodec(nn.Module):
         """Load diffusers-format weights from a local folder; never reaches the network."""
         from diffusers import AutoencoderKL
 
-        return KLCodec(AutoencoderKL.from_pretrained(folder, local_files_only=True), size_px)
+        vae = AutoencoderKL.from_pretrained(folder, local_files_only=True)
+        # torch takes groups of any number, and finds fault only when it computes
+        if vae.config.norm_num_groups < 1 or not 0 < vae.config.scaling_factor < math.inf:
+            raise ValueError(
+                f"norm_num_groups is {vae.config.norm_num_groups}, scaling_factor {vae.config.scaling_factor}"
+            )
+        return KLCodec(vae, size_px)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels `n 3 H W` in [-1, 1] -> the mode of the posterior, scaled: `n 4 H/8 W/8`."""
