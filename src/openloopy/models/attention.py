@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from openloopy.models.config_json import divides
 from openloopy.models.recompute import recomputable
 
 BLOCK_LOGITS = 2**18
@@ -187,7 +188,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, context_width: int | None = None) -> None:
         super().__init__()
-        if width % num_heads:
+        if not divides(num_heads, width):
             raise ValueError(
                 f"attention width {width} is not a multiple of its {num_heads} heads; change one of them"
             )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.models.attention import attend
+from openloopy.models.config_json import divides
 from openloopy.models.initial import normal_parameter
 
 NUM_LANDMARK_VALUES = 136  # 68 points, x and y
@@ -42,7 +43,7 @@ class A2LConfig:
     num_heads: int = 8
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
+        if not divides(self.num_heads, self.width):
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
 
 

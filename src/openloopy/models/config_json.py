@@ -26,6 +26,11 @@ def check_num_layers(count: int) -> None:
         raise ValueError(f"expected 1 to {MAX_LAYERS} layers, got {count}")
 
 
+def divides(parts: int, width: int) -> bool:
+    """Whether a width can be shared out to so many heads or groups; torch takes -1 of them, and fails in use."""
+    return parts >= 1 and width % parts == 0
+
+
 def to_json_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain dicts, lists, numbers and strings."""
     hints = get_type_hints(type(config))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from openloopy.models.config_json import check_num_layers, from_json_dict
+from openloopy.models.config_json import check_num_layers, divides, from_json_dict
 
 MODEL_TYPE = "conformer"
 SAMPLE_RATE_HZ = 16_000
@@ -45,7 +45,7 @@ class ConformerConfig:
 
     def __post_init__(self) -> None:
         check_num_layers(self.num_hidden_layers)
-        if self.hidden_size % self.num_attention_heads:
+        if not divides(self.num_attention_heads, self.hidden_size):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
             )

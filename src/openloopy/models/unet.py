@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from openloopy.models.attention import SpatialTransformer
-from openloopy.models.config_json import check_num_layers
+from openloopy.models.config_json import check_num_layers, divides
 from openloopy.models.resnet import Downsample, ResnetBlock, Upsample
 from openloopy.models.temporal import TemporalConfig, TemporalLayers
 
@@ -59,7 +59,7 @@ class UNetConfig:
                 "the finest level needs attention: the reference net ends at its last attention layer"
             )
         for channels in self.block_channels:
-            if channels % self.norm_groups or channels % self.num_heads:
+            if not (divides(self.norm_groups, channels) and divides(self.num_heads, channels)):
                 raise ValueError(
                     f"block_channels must be multiples of norm_groups ({self.norm_groups}) and num_heads "
                     f"({self.num_heads}), got {self.block_channels}"

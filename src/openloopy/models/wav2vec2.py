@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from openloopy.models.config_json import check_num_layers, from_json_dict
+from openloopy.models.config_json import check_num_layers, divides, from_json_dict
 
 MODEL_TYPE = "wav2vec2"
 
@@ -52,7 +52,7 @@ class Wav2Vec2Config:
         if len(lengths) > 1:
             raise ValueError(f"conv_dim, conv_kernel and conv_stride must be equally long, got {lengths}")
         check_num_layers(self.num_hidden_layers)
-        if self.hidden_size % self.num_attention_heads:
+        if not divides(self.num_attention_heads, self.hidden_size):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
             )
