@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from openloopy.face.covered import mouth_is_covered
 from openloopy.face.crop import portrait_crop
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.beard import hair_over, hairiness
-from openloopy.rig.covered import mouth_is_covered
 from openloopy.rig.expression import Expression, rounding_of
 from openloopy.rig.eyes import Eye
 from openloopy.rig.field import GRID, NOTHING_OUTSIDE, Outside, Placement, Side, WarpField
@@ -80,8 +80,6 @@ _EDGE_BLUR, _LEAST_BLUR_PX = 0.6, 0.7
 _HAIR_SHADE, _HAIR_FROM_CM = 0.4, 0.12
 """A moustache takes that much of it, once the mouth is wider open than in the portrait by the second."""
 _LEAST_LOG_SHADE = 2e-3
-_COLOURED = 0.5
-"""Pictures of less colour do not tell lips from what covers them."""
 _UNFOLDED = 0.1
 """Share by which a fold of the portrait goes when the state has less of it."""
 _MOUTH_NAMES = (*(value.name for value in MOUTH), "smile_left", "smile_right")
@@ -140,7 +138,7 @@ class PortraitRig:
         self.mask = refine_mask(mask, rgb, self.head.mesh_px)
         self.field = WarpField(self.head, len(rgb), still_sides, self.mask, outside)
         self.mouth = MouthInterior(rgb, self.head, self.shape, rng)
-        self.mouth_covered = self.mouth.tones.colour > _COLOURED and mouth_is_covered(rgb, self.head)
+        self.mouth_covered = mouth_is_covered(rgb, mesh)
         teeth = self.mouth.own_teeth
         self.own_mouth = OwnMouth(rgb, self.head, None if teeth is None else teeth.edge_px)
         self.hairiness = hairiness(rgb, self.head, mean_of(self.face.own, "smile"))
