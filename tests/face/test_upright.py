@@ -66,3 +66,37 @@ def test_no_face_anywhere_is_no_face():
 def test_the_networks_find_a_drawn_face_however_it_lies(drawn, turns):
     found = find_upright(np.ascontiguousarray(np.rot90(drawn.rgb, turns)), NetworkLandmarker())
     assert np.array_equal(found.rgb, drawn.rgb) and abs(found.faces[0].pose.roll) < 20
+
+
+class Believes:
+    """Sees a face whichever way is up; how surely, by the turns that bring the red corner to the top left."""
+
+    def __init__(
+        self, scores: tuple[float, float, float, float], sizes: tuple[float, ...] = (0.4,) * 4
+    ) -> None:
+        self.scores, self.sizes, self.num_looks = scores, sizes, 0
+
+    def detect(self, rgb: np.ndarray) -> list[Face]:
+        self.num_looks += 1
+        corners = [np.rot90(rgb, turns)[0, 0, 0] > 200 for turns in range(4)]
+        number, height = corners.index(True), rgb.shape[0]
+        face = face_at(0.5 * height, 0.5 * height, self.sizes[number] * height)
+        return [Face.from_mesh(face.mesh, self.scores[number])]
+
+
+@pytest.mark.parametrize(
+    ("scores", "sizes", "turns", "looks"),
+    [
+        ((0.95, 0.99, 0.99, 0.99), (0.4, 0.6, 0.6, 0.6), 0, 1),
+        ((0.6, 0.55, 0.98, 0.7), (0.4, 0.6, 0.4, 0.4), 2, 5),
+        ((0.6, 0.55, 0.58, 0.52), (0.5, 0.4, 0.4, 0.4), 0, 4),
+        ((0.6, 0.97, 0.55, 0.98), (0.4, 0.5, 0.4, 0.4), 1, 5),
+    ],
+)
+def test_an_unsure_face_stands_the_way_in_which_it_is_surest(scores, sizes, turns, looks):
+    eyes = Believes(scores, sizes)
+    rgb = np.zeros((400, 400, 3), np.uint8)
+    rgb[:40, :40] = (255, 0, 0)
+    found = find_upright(rgb, eyes)
+    assert found.quarter_turns == -turns % 4 and eyes.num_looks == looks
+    assert found.faces[0].score == scores[turns]

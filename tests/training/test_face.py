@@ -173,7 +173,7 @@ def test_views_without_a_face_are_what_the_finder_takes_for_one(bank, logit, mon
         monkeypatch.setattr(face_mesh, name, lambda picture, rng: picture)
     monkeypatch.setattr(face_mesh, "_faceless_picture", lambda bank, rng, make, split, px: make(rng, px))
     config = MeshTrainingConfig(batch_size=6, faceless_share=1.0, proposed_share=1.0, covered_share=0.0)
-    config = replace(config, max_roll_deg=0.0, zoom_sd=0.0, shift_sd=0.0)
+    config = replace(config, overturned_share=0.0, max_roll_deg=0.0, zoom_sd=0.0, shift_sd=0.0)
     views = draw_views(bank, config, np.random.default_rng(1), ramps, finder=TakesOnePlace(logit))
     assert not views.has_face.any()
     found = views.pictures[:, 60:68, 60:68, :2].mean((1, 2)), np.ptp(views.pictures[..., 0], axis=(1, 2))

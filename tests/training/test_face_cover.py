@@ -13,7 +13,7 @@ from openloopy.puppet.drawn import draw_face
 from openloopy.puppet.face_free import face_free_background
 from openloopy.training.covers import cover_mouth
 from openloopy.training.face_cover import CoverTask, CoverTrainingConfig, _cover_elsewhere
-from tests.training.test_face import bank  # noqa: F401
+from tests.training.test_face import bank, bank_folder  # noqa: F401
 
 OTHER = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 

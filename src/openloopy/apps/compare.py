@@ -106,7 +106,7 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
 def read_report(path: Path) -> dict[str, Any]:
     """A report of `apps.evaluate`."""
     file = path / "report.json" if path.is_dir() else path
-    report = read_json(file, REPORT_EXPECTED)
+    report = read_json(file, REPORT_EXPECTED, allows_nan=True)
     if not isinstance(report, dict) or not {"name", "numbers", "outside", "sets", "videos"} <= report.keys():
         raise ValueError(
             f"{file} is no report of `openloopy evaluate`; give its folder, or the report.json in it"

@@ -34,15 +34,18 @@ def read_text(path: Path | str, what: str) -> str:
         return require_file(path, what).read_text("utf-8-sig")
 
 
-def read_json(path: Path | str, what: str) -> Any:
+def read_json(path: Path | str, what: str, *, allows_nan: bool = False) -> Any:
     """The value of a JSON file; see `read_text`.
+
+    Args:
+        allows_nan: for files of versions that wrote NaN, which JSON has not.
 
     Raises:
         MediaError: no file, or one that is cut off, no JSON, or nested without end.
     """
     text = read_text(path, what)
     with expected(path, what):
-        return parse_json(text)
+        return json.loads(text) if allows_nan else parse_json(text)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from openloopy.face.covered import mouth_is_covered
 from openloopy.face.crop import portrait_crop
 from openloopy.face.mesh import MESH_POINTS, MESH_TO_68
 from openloopy.rig.beard import hair_over, hairiness
@@ -131,6 +130,9 @@ class PortraitRig:
             outside: how much of the square lies beyond the picture that it was cut from: shares of its side at the
                 left, top, right and bottom.
         """
+        # here, since it needs torch: processes that only draw do without
+        from openloopy.face.covered import mouth_is_covered
+
         _check_inputs(rgb, mesh, mask, background)
         self.source = rgb
         self.face = PortraitFace(mesh - _PIXEL_CENTRE, own, _STILL_REACH if still_sides else 1.0)

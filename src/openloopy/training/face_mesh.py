@@ -57,10 +57,12 @@ class MeshTrainingConfig:
     seed: int = 0
     kind_shares: tuple[float, ...] = (0.34, 0.26, 0.1, 0.06, 0.14, 0.1)
     """Of portraits, puppets, footage, drawn faces, toons and cartoons, where there are some."""
-    faceless_share: float = 0.14
-    """Views without a face; they train the confidence alone."""
+    faceless_share: float = 0.2
+    """Views without a face that stands; they train the confidence alone."""
+    overturned_share: float = 0.35
+    """Of these, those of faces that lie or stand on their heads: which way a picture is up, the confidence tells."""
     proposed_share: float = 0.6
-    """Of these, where there is a finder: those that it takes for a face."""
+    """Of the others, where there is a finder, those that it takes for a face."""
     max_roll_deg: float = 35.0
     zoom_sd: float = 0.14
     shift_sd: float = 0.06
@@ -238,7 +240,11 @@ def draw_views(
     for _ in range(config.batch_size):
         has_face.append(bool(rng.random() >= config.faceless_share))
         right_error.append(RIGHT_ERROR)
-        if not has_face[-1]:
+        if not has_face[-1] and rng.random() < config.overturned_share:
+            place = replace(draw_place(config, rng), roll_deg=rng.uniform(90, 270))
+            picture, _ = place_view(bank, draw_kind(bank, config, rng, split), place)
+            mesh = np.full((MESH_POINTS, 3), np.nan)
+        elif not has_face[-1]:
             picture = _faceless_picture(bank, rng, background, split, FINDER_PX)
             if finder is not None and rng.random() < config.proposed_share:
                 picture = _proposed_view(picture, finder, config, rng)
