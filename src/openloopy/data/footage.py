@@ -20,7 +20,7 @@ import numpy as np
 
 from openloopy.media.files import ffmpeg_url, require_file
 from openloopy.media.screen import Look, StreamLook, film_of, shown, shown_size
-from openloopy.media.sound_headers import MATROSKA_FORMAT, MP4_FORMAT
+from openloopy.media.sound_headers import MATROSKA_FORMAT, MP4_FORMAT, clock_seconds
 from openloopy.media.video import FPS, VideoError
 
 MAX_GAP_S = 0.5
@@ -304,8 +304,5 @@ def _promised_s(container: av.container.InputContainer, stream: av.VideoStream) 
     if name == MP4_FORMAT and stream.duration:
         return float(stream.duration * stream.time_base)
     if name == MATROSKA_FORMAT:
-        clock = stream.metadata.get("DURATION", "").split(":")
-        return (
-            sum(float(p) * u for p, u in zip(clock, (3600, 60, 1), strict=True)) if len(clock) == 3 else None
-        )
+        return clock_seconds(stream.metadata.get("DURATION"))
     return None

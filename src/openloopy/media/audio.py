@@ -7,6 +7,7 @@ memory does not grow with length.
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -132,8 +133,8 @@ class SoundArray:
         Raises:
             AudioError: not floats, of another shape, not numbers, far beyond full scale, or too short.
         """
-        is_whole = not isinstance(sample_rate_hz, bool) and int(sample_rate_hz) == sample_rate_hz
-        if not is_whole or sample_rate_hz < MIN_RATE_HZ:
+        is_number = isinstance(sample_rate_hz, numbers.Real) and not isinstance(sample_rate_hz, bool)
+        if not is_number or sample_rate_hz % 1 or not sample_rate_hz >= MIN_RATE_HZ:
             raise AudioError(f"expected a sample rate in Hz, such as 16000, got {sample_rate_hz!r}")
         array = np.asanyarray(samples.detach().cpu() if hasattr(samples, "detach") else samples)
         if not np.issubdtype(array.dtype, np.floating):

@@ -65,7 +65,7 @@ def stated_length_s(
     """
     name = container.format.name
     if name == MATROSKA_FORMAT:
-        end_s = _seconds(stream.metadata.get("DURATION"))
+        end_s = clock_seconds(stream.metadata.get("DURATION"))
         return None if end_s is None else end_s - start_s
     if name == "mp3":
         return _mp3_length_s(path)
@@ -108,6 +108,15 @@ def ogg_links(path: Path) -> list[tuple[int, int]]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             edges = [0, *list(_ogg_beginnings(content))[1:], len(content)]
             return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def clock_seconds(clock: str | None) -> float | None:
+    """ "00:01:02.5", as Matroska states lengths, -> 62.5; None for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", clock or "")
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
 
 
 def _chunks_until_data(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -187,12 +196,3 @@ def _num_mp3_frames(first_frame: bytes) -> int:
     place = first_frame.find(b"VBRI")
     is_whole = place >= 0 and len(first_frame) >= place + 18
     return struct.unpack(">I", first_frame[place + 14 : place + 18])[0] if is_whole else 0
-
-
-def _seconds(clock: str | None) -> float | None:
-    """ "00:01:02.5" -> 62.5; None for anything else."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", clock or "")
-    if match is None:
-        return None
-    hours, minutes, seconds = match.groups()
-    return 3600 * float(hours) + 60 * float(minutes) + float(seconds)

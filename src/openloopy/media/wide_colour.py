@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from openloopy.media.icc import (
+    HLG,
     HLG_SYSTEM_GAMMA,
+    PQ,
     PQ_WHITE_NITS,
     PRIMARIES,
     SRGB_PRIMARIES,
@@ -26,7 +28,6 @@ from openloopy.media.icc import (
     primaries_xyz,
 )
 
-PQ, HLG = 16, 18
 WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 """Primaries (H.273, table 2) that are visibly other than sRGB's; those of old television are not."""
 HIGH = {PQ: "PQ", HLG: "HLG"}
