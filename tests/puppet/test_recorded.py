@@ -289,6 +289,17 @@ def test_a_recording_that_has_lost_sound_is_left_out(recordings, tmp_path, capsy
     assert "left out: " in (printed := capsys.readouterr().out) and "right.wav is cut off" in printed
 
 
+@pytest.mark.parametrize(("given", "place"), [(".", "."), ("..", "below")])
+def test_sounds_are_called_by_the_folder_that_dots_stand_for(given, place, tmp_path, monkeypatch) -> None:
+    source = tmp_path / "said"
+    (source / "below").mkdir(parents=True)
+    write_tone(source / "one.wav")
+    monkeypatch.chdir(source / place)
+    add_recorded(tmp_path / "out", Path(given), transcribe=False)
+    (sound,) = read_speech_folder(tmp_path / "out")
+    assert sound.path.stem == "said-one" and sound.speaker == "said"
+
+
 def test_a_second_call_adds_only_what_is_new(recordings, tmp_path) -> None:
     out = tmp_path / "out"
     add_recorded(out, recordings, languages=["de"])

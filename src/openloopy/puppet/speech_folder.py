@@ -111,6 +111,7 @@ def add_recorded(
     What is there already stays. Where a text does not agree with its sound, or nobody knows the words, a sound comes
     without phonemes. `languages`: only these. Returns how many came in which way.
     """
+    source = Path(os.path.abspath(source))  # "." and ".." are no names for speakers and files
     recordings = [
         r for r in read_recordings(source, held_out=held_out) if not languages or r.language in languages
     ]
