@@ -145,6 +145,10 @@ def test_a_videos_record_of_another_kind_is_refused_with_its_place():
         {"spans": [{}]},
         {"spans": 3},
         {"reasons": [{"name": 1, "detail": ""}]},
+        {"num_frames": 2},
+        {"num_frames": 10**15},
+        {"num_frames": -3, "reasons": [asdict(reason)], "spans": []},
+        {"reasons": [asdict(reason)]},
     ):
         with pytest.raises(ValueError, match="here.*expected the record of a video"):
             from_line(json.dumps(asdict(record) | change), "here")

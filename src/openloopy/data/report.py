@@ -21,7 +21,16 @@ import numpy as np
 from openloopy.data.filters import ABSOLUTE
 from openloopy.data.plots import number, percent
 from openloopy.data.report_page import describe, duration, frame_range, plain, report_page
-from openloopy.data.verdicts import KEPT, UNSEEN, Reason, Span, VideoRecord, hours, total
+from openloopy.data.verdicts import (
+    KEPT,
+    Reason,
+    Span,
+    VideoRecord,
+    discrepancy,
+    hours,
+    num_covered,
+    total,
+)
 from openloopy.media.files import atomic_write
 from openloopy.media.video import FPS
 
@@ -257,28 +266,14 @@ def _row(record: VideoRecord, frames: dict[str, int]) -> dict[str, Any]:
 
 def _check_sums(record: VideoRecord, frames: dict[str, int]) -> None:
     """The frames of a video against its spans, counted another way than `verdicts.account` does."""
-    wrong = None
-    if record.reasons and record.spans:
-        wrong = "it is dropped as a whole and has spans"
-    elif outside := [s for s in record.spans if not 0 <= s.start < s.stop <= record.num_frames]:
-        wrong = f"the span {outside[0].start}..{outside[0].stop} is empty or outside of it"
-    elif frames.get(UNSEEN):
-        wrong = f"{frames[UNSEEN]} frames lie in no span"
-    elif sum(frames.values()) != record.num_frames:
+    wrong = discrepancy(record)
+    kept = num_covered([span for span in record.spans if span.is_kept])
+    if wrong is None and sum(frames.values()) != record.num_frames:
         wrong = f"kept and dropped frames are {sum(frames.values())}"
-    elif frames.get(KEPT, 0) != (kept := _num_covered([s for s in record.spans if s.is_kept])):
+    elif wrong is None and frames.get(KEPT, 0) != kept:
         wrong = f"{frames.get(KEPT, 0)} frames count as kept, kept spans cover {kept}"
     if wrong:
         raise AssertionError(f"{record.name!r}, {record.num_frames} frames, does not add up: {wrong}")
-
-
-def _num_covered(spans: Sequence[Span]) -> int:
-    """Frames that lie in at least one span."""
-    covered, end = 0, 0
-    for span in sorted(spans, key=lambda s: s.start):
-        covered += max(span.stop - max(span.start, end), 0)
-        end = max(end, span.stop)
-    return covered
 
 
 def _totals(tally: _Tally) -> dict[str, Any]:

@@ -88,6 +88,27 @@ def account(record: VideoRecord) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
+def discrepancy(record: VideoRecord) -> str | None:
+    """Why the spans of a video are not all of its frames and no others; None where they are."""
+    if record.num_frames < 0:
+        return "there cannot be less than none"
+    if record.reasons:
+        return "it is dropped as a whole and has spans" if record.spans else None
+    if outside := [s for s in record.spans if not 0 <= s.start < s.stop <= record.num_frames]:
+        return f"the span {outside[0].start}..{outside[0].stop} is empty or outside of it"
+    unseen = record.num_frames - num_covered(record.spans)
+    return f"{unseen} frames lie in no span" if unseen else None
+
+
+def num_covered(spans: Iterable[Span]) -> int:
+    """Frames that lie in at least one span."""
+    covered, end = 0, 0
+    for span in sorted(spans, key=lambda s: s.start):
+        covered += max(span.stop - max(span.start, end), 0)
+        end = max(end, span.stop)
+    return covered
+
+
 def total(records: Iterable[VideoRecord]) -> dict[str, int]:
     """Frames of all videos by fate, the most frequent first."""
     sums: dict[str, int] = {}
@@ -112,7 +133,10 @@ def from_line(line: str, place: str = "a line") -> VideoRecord:
     with expected(place, RECORD_EXPECTED):
         values = parse_json(line)
         values |= {"reasons": _reasons(values["reasons"]), "spans": _spans(values["spans"])}
-        return made_of(VideoRecord, values)
+        record = made_of(VideoRecord, values)
+        if wrong := discrepancy(record):
+            raise ValueError(f"{record.num_frames} frames do not add up: {wrong}")
+        return record
 
 
 def _spans(values: Sequence[dict[str, Any]]) -> tuple[Span, ...]:
