@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("psutil", reason="the extra `dev` is not installed")
 
@@ -135,6 +136,18 @@ def test_runs_are_compared_but_for_when_they_were(tmp_path):
     (tmp_path / "one" / "gone.bin").touch()
     told = differences(tmp_path / "one", tmp_path / "two", Likeness(but=r"\.log$"))
     assert told == ["gone.bin is missing", "other.bin: 1 other bytes, expected 1"]
+
+
+def test_checkpoints_are_compared_by_their_values(tmp_path):
+    name = "".join(["a", "b"])
+    same = ({name: [name, torch.ones(2)]}, {"ab": ["".join(["a", "b"]), torch.ones(2)]})
+    for folder, value in zip(("one", "two", "three"), (*same, {"ab": ["ab", torch.zeros(2)]}), strict=True):
+        (tmp_path / folder).mkdir()
+        torch.save(value, tmp_path / folder / "checkpoint.pt")
+    contents = [(tmp_path / folder / "checkpoint.pt").read_bytes() for folder in ("one", "two")]
+    assert contents[0] != contents[1]
+    assert differences(tmp_path / "one", tmp_path / "two") == []
+    assert len(differences(tmp_path / "one", tmp_path / "three")) == 1
 
 
 def test_a_ledger_goes_on_after_half_a_line(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,12 @@ from openloopy.media.image import ImageError, read_image, write_image
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 EXIF_ORIENTATION = 0x0112
+
+
+def without_chunk(png: bytes, kind: bytes) -> bytes:
+    at = png.index(kind) - 4
+    (length,) = struct.unpack_from(">I", png, at)
+    return png[:at] + png[at + 12 + length :]
 
 
 def _two_halves(width=96, height=80) -> np.ndarray:
@@ -81,6 +89,14 @@ def test_float_tiff_from_zero_to_one(tmp_path):
 def test_sizes_out_of_bounds_are_refused(tmp_path, size, message):
     Image.new("RGB", size).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=f"{size[0]}x{size[1]}.*{message}"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_picture_of_palette_colours_without_a_palette_is_refused(tmp_path):
+    Image.new("P", (80, 80)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(without_chunk(content, b"PLTE"))
+    with pytest.raises(ImageError, match="a.png is damaged: it has numbers of colours, but no colours"):
         read_image(tmp_path / "a.png")
 
 

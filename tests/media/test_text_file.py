@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -25,6 +26,7 @@ class Thing:
     parts: tuple[int, ...] = ()
     other: str | None = None
     by_name: dict[str, list[int]] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def test_good_files_are_what_they_are(tmp_path):
@@ -92,8 +94,8 @@ def test_taking_apart_what_was_read_is_the_files_fault():
 
 
 def test_a_dataclass_is_made_of_values_of_its_types():
-    values = {"name": "x", "size": 1, "share": 1, "parts": (1, 2), "by_name": {"a": [1]}}
-    assert made_of(Thing, values) == Thing("x", 1, 1, "a", (1, 2), None, {"a": [1]})
+    values = {"name": "x", "size": 1, "share": 1, "parts": (1, 2), "by_name": {"a": [1]}, "names": {"a": "b"}}
+    assert made_of(Thing, values) == Thing("x", 1, 1, "a", (1, 2), None, {"a": [1]}, {"a": "b"})
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,8 @@ def test_a_dataclass_is_made_of_values_of_its_types():
         {"by_name": {"a": [1, None]}},
         {"by_name": {1: [1]}},
         {"by_name": []},
+        {"names": {"a": {"b": ""}}},
+        {"names": ["a"]},
     ],
 )
 def test_values_of_other_types_are_refused_by_name(wrong):

@@ -103,6 +103,10 @@ def _pixels(image: Image.Image, say: Say | None, name: str) -> np.ndarray:
         raise ImageError(
             f"{name} is damaged or cut off ({error}); get the whole file or export it again"
         ) from error
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ImageError(
+            f"{name} is damaged: it has numbers of colours, but no colours; get the whole file or export it again"
+        )
     orientation = _orientation(image, say, name)  # asked for after `load`: TIFFs are turned there
     rgb = to_srgb(image, say, name)
     return _as_array(rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb)

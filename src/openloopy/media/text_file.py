@@ -139,6 +139,6 @@ def _is_a(value: Any, hint: Any) -> bool:
         return False
     if origin in (list, tuple) and inner and inner[-1] in (Ellipsis, *inner[:1]):
         return isinstance(value, Sequence) and all(_is_a(item, inner[0]) for item in value)
-    if origin is dict and inner:
+    if origin in (dict, Mapping) and inner:
         return all(_is_a(key, inner[0]) and _is_a(item, inner[1]) for key, item in value.items())
     return True
