@@ -284,7 +284,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with Ledger(given.out.resolve(), NAME) as ledger:
         campaign = Campaign(ledger, given.seed, given.only.split(","))
-        os.environ["OPENLOOPY_CONFIG"] = str(ledger.folder / "config")
         if given.replay:
             return _replay(campaign, given.replay)
         campaign.run(given.count)

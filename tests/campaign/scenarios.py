@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from openloopy.media.credentials import CONFIG_VARIABLE
 from tests.campaign.alike import Likeness, differences
 from tests.campaign.material import Material
 from tests.campaign.media import face, write_face, write_speech
@@ -28,7 +29,9 @@ FINISH_S = 1800.0
 NUM_JOBS = 3
 JOB_SOUND_S = 1.0
 SPEECH_S = 4.0
-LOGS = r"\.log$|tensorboard|\.html$|report\.md$|report\.csv$|(^|/)\.(.*\.)?lock$"
+KEYS = "keys"
+"""The user's folder for settings: each run makes a signing key of its own in it."""
+LOGS = r"^keys(/|$)|\.log$|tensorboard|\.html$|report\.md$|report\.csv$|(^|/)\.(.*\.)?lock$"
 
 
 class Scenario(Protocol):
@@ -123,7 +126,7 @@ def started(arguments: tuple[str, ...], folder: Path, environment: dict[str, str
         return subprocess.Popen(
             [sys.executable, "-m", "openloopy", *arguments],
             cwd=folder,
-            env=environment,
+            env=environment | {CONFIG_VARIABLE: str(folder / KEYS)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

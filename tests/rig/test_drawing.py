@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -68,6 +70,19 @@ def test_processes_give_the_frames_that_are_drawn_here_in_order(rig, soon, monke
     assert all(np.array_equal(a, b) for a, b in zip(frames, wanted, strict=True))
     for process in processes:
         process.close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_process_whose_caller_was_killed_ends_without_a_word(rig, share):
+    message = pickle.dumps((rig, SIZE_PX), pickle.HIGHEST_PROTOCOL)
+    command = [sys.executable, "-c", "from openloopy.rig.drawing import answer; answer()"]
+    reading, writing = os.pipe()
+    os.close(reading)  # nobody listens
+    done = subprocess.run(
+        command, input=message[: round(share * len(message))], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_lost_process_costs_no_frame(rig, soon, monkeypatch):

@@ -187,17 +187,16 @@ def answer() -> None:
     os.dup2(
         sys.stderr.fileno(), sys.stdout.fileno()
     )  # whatever else is printed must not come between the frames
-    rig, size_px = pickle.load(asked)
-    frames.write(_READY)
-    frames.flush()
     num_bytes = len(NAMES) * _NUMBER.itemsize
-    while len(values := asked.read(num_bytes)) == num_bytes:
-        state = dict(zip(NAMES, np.frombuffer(values, _NUMBER).tolist(), strict=True))
-        try:
+    # The caller may be killed at any moment: then this one ends without a word.
+    with suppress(EOFError, pickle.UnpicklingError, BrokenPipeError):
+        rig, size_px = pickle.load(asked)
+        frames.write(_READY)
+        frames.flush()
+        while len(values := asked.read(num_bytes)) == num_bytes:
+            state = dict(zip(NAMES, np.frombuffer(values, _NUMBER).tolist(), strict=True))
             frames.write(np.ascontiguousarray(rig.render(state, size_px)).data)
             frames.flush()
-        except BrokenPipeError:
-            return
 
 
 def _widen(pipe: IO[bytes]) -> None:
