@@ -37,7 +37,7 @@ from openloopy.media.credentials import (
     sign,
     signer_files,
 )
-from openloopy.media.files import MediaError
+from openloopy.media.files import LOCK_NAME, MediaError, only_run_in
 from openloopy.media.video import VideoWriter, read_frames
 from tests.media.sounds import speechlike
 
@@ -321,6 +321,16 @@ def test_a_pair_that_runs_out_is_followed_by_a_new_one(tmp_path):
     assert credentials._self_made_pair(expected.parent, today - timedelta(days=999)) == expected, (
         "the longest"
     )
+
+
+def test_what_a_killed_run_left_of_a_pair_is_deleted_by_the_next(tmp_path):
+    killed, at_work = (tmp_path / f"{credentials.UNFINISHED}{name}" for name in ("killed", "at-work"))
+    for folder in (killed, at_work):
+        (folder / "until-2036-01-01").mkdir(parents=True)
+        (folder / LOCK_NAME).touch()
+    with only_run_in(at_work):
+        pair = credentials._self_made_pair(tmp_path, NOW.date())
+        assert sorted(tmp_path.iterdir()) == sorted([at_work, pair])
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

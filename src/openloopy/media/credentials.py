@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from openloopy.media.files import MediaError, atomic_write, require_file
+from openloopy.media.files import MediaError, atomic_write, only_run_in, remove_abandoned, require_file
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -38,6 +38,8 @@ SELF_MADE_NAME = "OpenLoopy (self-made key)"
 """Who signed, where users bring no certificate of their own."""
 VALID_DAYS, MIN_LEFT_DAYS = 3653, 1827
 """A self-made certificate lives ten years and signs for five, so that what it signs last counts five more."""
+UNFINISHED = ".new-"
+"""How folders begin in which a pair is being made."""
 
 CLAIM_SIGNING = "1.3.6.1.4.1.62558.2.1"
 EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
@@ -361,6 +363,7 @@ def _algorithm(key: PrivateKeyTypes, path: Path) -> str:
 
 def _self_made_pair(folder: Path, today: date) -> Path:
     """The folder of a pair with enough life left: `folder/until-DATE`, made if there is none."""
+    remove_abandoned(folder.glob(f"{UNFINISHED}*"))
     # ISO dates sort as text; nothing is parsed, and a pair that is running out stays where it is.
     soonest = f"until-{today + timedelta(days=MIN_LEFT_DAYS)}"
     lasting = [pair for pair in folder.glob("until-*") if pair.name >= soonest]
@@ -374,7 +377,7 @@ def _make_pair(folder: Path, today: date) -> Path:
     pair = folder / f"until-{until}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary, only_run_in(temporary):
             made = Path(temporary) / pair.name
             made.mkdir(mode=0o700)
             (made / "key.pem").touch(mode=0o600)

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -224,6 +224,15 @@ def remove_partial_files(folder: Path) -> None:
         descriptor, held = _open_locked(path)
         if held == "ours":
             path.unlink(missing_ok=True)
+        _close(descriptor)
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Delete folders in which a run was at work (`only_run_in`) when it was killed."""
+    for folder in folders:
+        descriptor, held = _open_locked(folder / LOCK_NAME)
+        if held == "ours":
+            shutil.rmtree(folder, ignore_errors=True)
         _close(descriptor)
 
 
