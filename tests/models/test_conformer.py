@@ -142,6 +142,9 @@ def test_a_folder_that_does_not_fit(encoder, tmp_path) -> None:
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="kernel must be odd"):
         ConformerConfig(kernel=4)
+    for reach in (-32, 0, 10**9):
+        with pytest.raises(ValueError, match="reach must be 1 to 4096 steps"):
+            ConformerConfig(reach=reach)
 
 
 def test_filters_lie_on_the_mel_scale_and_are_stored() -> None:

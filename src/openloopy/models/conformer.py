@@ -26,6 +26,8 @@ MARGIN = 200
 """Zeros before the sound: window k has its middle at sample 160 k, and `640 n + 80` samples give 4 n windows."""
 FLOOR = 1e-10
 """Power below which all is silence."""
+MAX_REACH = 4096
+"""Of attention: 82 s to each side, all of which is read and computed for each chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class ConformerConfig:
             )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that a step lies in its middle, got {self.kernel}")
+        if not 1 <= self.reach <= MAX_REACH:
+            raise ValueError(f"reach must be 1 to {MAX_REACH} steps, got {self.reach}")
 
     @property
     def context_steps(self) -> int:
