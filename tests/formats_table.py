@@ -24,6 +24,7 @@ from openloopy.media.audio import SAMPLE_RATE_HZ, open_waveform
 from openloopy.media.image import read_image
 from openloopy.media.picture_file import FORMATS, PictureFormat
 from openloopy.media.video import probe_video
+from tests.media.films import keeps_priority
 from tests.media.sounds import best_lag, speechlike
 
 README = Path(__file__).parents[1] / "README.md"
@@ -260,6 +261,7 @@ def photoshop(rgb: np.ndarray) -> bytes:
     return head + bytes(12) + bytes(2) + rgb.transpose(2, 0, 1).tobytes()
 
 
+@keeps_priority()
 def _write_recording(path: Path, recording: Recording, sound: np.ndarray, rate_hz: int) -> None:
     layout = {1: "mono", 2: "stereo"}[len(sound)]
     options = {"strict": "experimental"} if recording.sound == "vorbis" else {}

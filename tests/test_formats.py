@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from openloopy.data.sources import VIDEO_SUFFIXES
@@ -21,6 +23,11 @@ from tests.formats_table import (
 EXTRAS = {"heic": "pillow_heif", "jxl": "pillow_jxl"}
 
 
+def scheduling() -> int | None:
+    """This thread's scheduling policy; None where there are none."""
+    return os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+
+
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
 def test_pictures_come_back(tmp_path, kind: PictureFormat):
     if kind.extra:
@@ -32,7 +39,9 @@ def test_pictures_come_back(tmp_path, kind: PictureFormat):
 def test_sounds_come_back(tmp_path, recording: Recording):
     if not can_write(recording):
         pytest.skip(f"this FFmpeg has no encoder {recording.sound} or {recording.pictures}")
+    before = scheduling()
     check_recording(recording, tmp_path)
+    assert scheduling() == before, "the encoder has made this process more urgent than all others"
 
 
 def test_the_readme_has_the_table():

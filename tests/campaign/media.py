@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, features
 
 from openloopy.puppet.drawn import draw_face
+from tests.media.films import keeps_priority
 from tests.media.sounds import speechlike, write_sound
 
 FACE_PX = 160
@@ -190,6 +191,7 @@ def _sound(rng: random.Random, folder: Path) -> Path:
     return write_sound(path, samples * rng.choice([1.0, 1.0, 0.0, 1e-6, 2.0]), rate_hz, codec)
 
 
+@keeps_priority()
 def _film(rng: random.Random, folder: Path) -> Path:
     suffix, codec = rng.choice(FILMS)
     path = folder / f"film{suffix}"

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+
+@contextlib.contextmanager
+def keeps_priority() -> Iterator[None]:
+    """SVT-AV1, where it may (as root), lets its caller run before all others (SCHED_FIFO, 99): that ends with this.
+
+    It would starve the tests beside it, and Chromium, which inherits it, can make a machine of two cores stand still.
+    """
+    knows = hasattr(os, "sched_setscheduler")  # Linux
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if knows else None
+    try:
+        yield
+    finally:
+        if before:
+            os.sched_setscheduler(0, *before)
 
 
 def write_video(
