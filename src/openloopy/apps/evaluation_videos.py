@@ -96,8 +96,10 @@ def load_measured(path: Path) -> Measured:
             width_px, height_px = about["size_px"]
             if {array.dtype.kind for array in (points, intervals, descriptors)} != {"f"}:
                 raise ValueError("landmarks, intervals or descriptors are no numbers")
-            if points.shape != (int(about["numbers"]["num_frames"]), 68, 2) or intervals.ndim != 1:
-                raise ValueError(f"landmarks of shape {points.shape}, intervals of shape {intervals.shape}")
+            shapes = [array.shape for array in (points, intervals, descriptors)]
+            is_known = points.shape == (int(about["numbers"]["num_frames"]), 68, 2)
+            if not is_known or (intervals.ndim, descriptors.ndim) != (1, 2):
+                raise ValueError(f"landmarks, intervals and descriptors of the shapes {shapes}")
             return Measured(
                 numbers=about["numbers"],
                 left_out=about["left_out"],
