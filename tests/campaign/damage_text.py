@@ -67,15 +67,15 @@ def damaged_json(text: str, rng: random.Random, times: int = 1) -> bytes:
     """A JSON text with values, keys or structure changed; one in five is damaged as a text instead."""
     try:
         value = json.loads(text)
-    except ValueError:
+        if rng.random() < 0.2:
+            return damaged_text(text, rng)
+        for _ in range(times):
+            value = _changed(value, rng)
+        written = json.dumps(value, ensure_ascii=rng.random() < 0.5, indent=rng.choice([None, 1]))
+        if rng.random() < 0.05:
+            written = _with_key_twice(written, rng)
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply for Python's own too
         return damaged_text(text, rng)
-    if rng.random() < 0.2:
-        return damaged_text(text, rng)
-    for _ in range(times):
-        value = _changed(value, rng)
-    written = json.dumps(value, ensure_ascii=rng.random() < 0.5, indent=rng.choice([None, 1]))
-    if rng.random() < 0.05:
-        written = _with_key_twice(written, rng)
     return written.encode("utf-8", "surrogatepass")
 
 

@@ -121,6 +121,13 @@ def test_files_that_are_not_whole_are_seen(tmp_path):
     assert leftovers(names) == names[:5]
 
 
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_json_of_any_depth_can_be_damaged(depth):
+    text = "[" * depth + "]" * depth
+    made = {damaged_json(text, random.Random(seed)) for seed in range(20)}
+    assert len(made - {text.encode()}) > 10
+
+
 def test_runs_are_compared_but_for_when_they_were(tmp_path):
     facts = {"created": "now", "numbers": [1.0, 2.0], "timings": {"a": 3}}
     assert not list(value_differences(facts, facts | {"created": "then", "timings": {}}))
