@@ -123,6 +123,15 @@ def test_folders_that_cannot_be_read(tmp_path) -> None:
         read_recordings(tmp_path)
 
 
+def test_a_word_that_is_a_number_is_refused(tmp_path) -> None:
+    write_tone(tmp_path / "three.wav")
+    phones = [{"phone": "AE", "start": 0.1, "duration": 0.2}]
+    row = {"id": "three", "words": [{"word": 7, "phones": phones}]}
+    (tmp_path / "times.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=r"times of .*three.wav: 7 is no word; expected an object with"):
+        read_recordings(tmp_path)
+
+
 def test_grids_align(tmp_path) -> None:
     write_tone(tmp_path / "s1.wav")
     (tmp_path / "align").mkdir()

@@ -207,7 +207,10 @@ def _of_json(row: dict) -> tuple[tuple[Word, ...], tuple[Phoneme, ...] | None]:
         phones = [_span(phone) for phone in word.get("phones") or word.get("w") or ()]
         spans += phones
         if phones:
-            words.append(Word(phones[0][0], phones[-1][1], word.get("word") or word.get("t") or ""))
+            text = word.get("word") or word.get("t") or ""
+            if not isinstance(text, str):
+                raise ValueError(f"{text!r} is no word")
+            words.append(Word(phones[0][0], phones[-1][1], text))
         else:
             words.append(Word(*_span(word)))
     return tuple(words), phonemes_of_spans(spans) if spans else None
